@@ -1,0 +1,1 @@
+//! From a firmware image to verified flash.

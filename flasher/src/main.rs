@@ -1,0 +1,2 @@
+//! From a firmware image to verified flash.
+fn main() {}

@@ -1,0 +1,3 @@
+//! Stage a minimal system into RAM and move PID 1 into it, so that the flash can be rewritten.
+
+pub mod manifest;

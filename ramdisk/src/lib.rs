@@ -1,0 +1,1 @@
+//! A small root in RAM, and the init that runs it.

@@ -1,0 +1,2 @@
+//! The QEMU harness.
+fn main() {}
