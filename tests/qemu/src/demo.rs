@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::assets::Assets;
 use crate::firmware::Firmware;
 use crate::line::{self, Audience};
-use crate::machine::{Device, Machine};
+use crate::machine::{Device, Machine, SLOW_CHIP};
 use crate::nor_image::{DATA, ENV, FIRMWARE, Snapshot};
 use crate::process;
 use crate::suite::Failure;
@@ -61,7 +61,8 @@ impl Outcome {
 /// Runs the main job and shows it on standard error, live.
 pub(crate) fn run(assets: &Assets) -> Result<Outcome, Failure> {
     let firmware = Firmware::build(assets)?;
-    let device = Device::new(assets, &firmware)?;
+    let mut device = Device::new(assets, &firmware)?;
+    device.chip_speed = Some(SLOW_CHIP);
     let image_bytes = std::fs::metadata(&firmware.firmware_v2)
         .map_err(|e| Failure::file("look at", &firmware.firmware_v2, e))?
         .len();

@@ -22,6 +22,10 @@ use crate::suite::Failure;
 /// RAM of a device unless a scenario says otherwise, in MiB.
 pub(crate) const MEMORY: u32 = 256;
 
+/// Bytes per second of a chip that takes its time, so that there is a middle to cut in: 6.5 MiB to erase and program
+/// take about 7 s. (Parallel NOR of this erase block size takes about 0.5 s to erase a block, says its data sheet.)
+pub(crate) const SLOW_CHIP: u64 = 2_000_000;
+
 /// What stays of a device while it is off: its NOR, and what its owner knows of it.
 pub(crate) struct Device {
     folder: TempDir,
@@ -30,6 +34,8 @@ pub(crate) struct Device {
     ssh_key: PathBuf,
     /// RAM in MiB, for the next power-on.
     pub(crate) memory: u32,
+    /// Bytes per second that the chip erases or programs, for the next power-on; none for as fast as QEMU can.
+    pub(crate) chip_speed: Option<u64>,
 }
 
 impl Device {
@@ -45,6 +51,7 @@ impl Device {
             boots: Cell::new(0),
             ssh_key: firmware.ssh_key.clone(),
             memory: MEMORY,
+            chip_speed: None,
         };
         std::fs::copy(&firmware.nor_v1, device.nor())
             .map_err(|e| Failure::file("copy", &firmware.nor_v1, e))?;
@@ -86,8 +93,15 @@ impl Device {
         let (qmp_socket, errors) =
             (self.file(&format!("qmp-{number}")), self.file(&format!("qemu-{number}.log")));
         let (nor, ssh_port) = (self.nor(), free_port()?);
-        let setup =
-            Setup { nor: &nor, boot, memory: self.memory, console: &console, qmp: &qmp_socket, ssh_port };
+        let setup = Setup {
+            nor: &nor,
+            chip_speed: self.chip_speed,
+            boot,
+            memory: self.memory,
+            console: &console,
+            qmp: &qmp_socket,
+            ssh_port,
+        };
         let log = File::create(&errors).map_err(|e| Failure::file("create", &errors, e))?;
         let mut child = virt::command(&self.assets, &setup)
             .stdin(Stdio::null())

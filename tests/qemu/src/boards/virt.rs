@@ -32,6 +32,8 @@ pub(crate) enum Boot {
 pub(crate) struct Setup<'a> {
     /// The NOR's contents; written through by QEMU.
     pub(crate) nor: &'a Path,
+    /// Bytes per second that the chip erases or programs; none for as fast as QEMU can.
+    pub(crate) chip_speed: Option<u64>,
     /// Where the first instruction comes from.
     pub(crate) boot: &'a Boot,
     /// Mebibytes of RAM.
@@ -48,7 +50,7 @@ pub(crate) struct Setup<'a> {
 pub(crate) fn command(assets: &Assets, setup: &Setup<'_>) -> Command {
     let mut qemu = assets.qemu();
     processor(&mut qemu, setup.memory);
-    flash(&mut qemu, setup.nor);
+    flash(&mut qemu, setup.nor, setup.chip_speed);
     boot(&mut qemu, setup.boot);
     network(&mut qemu, setup.ssh_port);
     console(&mut qemu, setup.console, setup.qmp);
@@ -60,8 +62,10 @@ fn processor(qemu: &mut Command, memory: u32) {
     qemu.args(["-M", "virt", "-cpu", "cortex-a53", "-accel", "tcg", "-m", &memory.to_string()]);
 }
 
-fn flash(qemu: &mut Command, nor: &Path) {
-    qemu.arg("-drive").arg(format!("if=pflash,unit=1,format=raw,file={}", nor.display()));
+/// QEMU's chip is as fast as a file; throttling its file makes erasing and programming take their time.
+fn flash(qemu: &mut Command, nor: &Path, chip_speed: Option<u64>) {
+    let throttle = chip_speed.map(|speed| format!(",throttling.bps-write={speed}")).unwrap_or_default();
+    qemu.arg("-drive").arg(format!("if=pflash,unit=1,format=raw,file={}{throttle}", nor.display()));
 }
 
 fn boot(qemu: &mut Command, boot: &Boot) {

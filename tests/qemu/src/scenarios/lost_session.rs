@@ -10,7 +10,7 @@ use crate::check::check;
 use crate::console::POLL;
 use crate::firmware::Firmware;
 use crate::line;
-use crate::machine::{Device, Machine};
+use crate::machine::{Device, Machine, SLOW_CHIP};
 use crate::nor_image::{self, FIRMWARE};
 use crate::process;
 use crate::suite::Failure;
@@ -55,7 +55,8 @@ pub(super) fn reboot_waits(assets: &Assets) -> Result<(), Failure> {
 
 fn ready(assets: &Assets) -> Result<(Firmware, Device, Machine), Failure> {
     let firmware = Firmware::build(assets)?;
-    let device = Device::new(assets, &firmware)?;
+    let mut device = Device::new(assets, &firmware)?;
+    device.chip_speed = Some(SLOW_CHIP);
     let machine = line::to_maintenance(&device, &firmware)?;
     machine.ssh.put(&firmware.firmware_v2, line::IMAGE)?;
     Ok((firmware, device, machine))

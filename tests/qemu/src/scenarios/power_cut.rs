@@ -6,7 +6,7 @@ use crate::assets::Assets;
 use crate::check::check;
 use crate::firmware::Firmware;
 use crate::line::{self, Nobody};
-use crate::machine::{Device, Machine};
+use crate::machine::{Device, Machine, SLOW_CHIP};
 use crate::nor_image::{self, DATA, ENV, ERASE_BLOCK, FIRMWARE, Snapshot};
 use crate::process;
 use crate::suite::Failure;
@@ -42,7 +42,8 @@ pub(super) fn run(assets: &Assets) -> Result<(), Failure> {
 
 /// Cuts as soon as block `last_written` of the firmware holds the new image's bytes.
 fn cut(assets: &Assets, firmware: &Firmware, image: &[u8], last_written: usize) -> Result<(), Failure> {
-    let device = Device::new(assets, firmware)?;
+    let mut device = Device::new(assets, firmware)?;
+    device.chip_speed = Some(SLOW_CHIP);
     let machine = rescue(&device, firmware)?;
     machine.ssh.put(&firmware.firmware_v2, line::IMAGE)?;
     let before = Snapshot::take(&device.nor())?;
