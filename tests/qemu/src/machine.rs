@@ -23,7 +23,7 @@ use crate::suite::Failure;
 pub(crate) const MEMORY: u32 = 256;
 
 /// Bytes per second of a chip that takes its time, so that there is a middle to cut in: 6.5 MiB to erase and program
-/// take about 7 s. (Parallel NOR of this erase block size takes about 0.5 s to erase a block, says its data sheet.)
+/// take about 7 s.
 pub(crate) const SLOW_CHIP: u64 = 2_000_000;
 
 /// What stays of a device while it is off: its NOR, and what its owner knows of it.

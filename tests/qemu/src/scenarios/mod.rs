@@ -1,6 +1,7 @@
 //! The board tests, each named by the promise it holds us to.
 
 mod bad_input;
+mod device_binary;
 mod failed_handover;
 mod guard;
 mod lost_session;
@@ -79,6 +80,11 @@ pub(crate) fn all() -> Vec<Scenario> {
             name: "a_failed_hand_over_ends_in_v1_and_levitate_status_says_why",
             limit: minutes(5),
             run: failed_handover::run,
+        },
+        Scenario {
+            name: "the_device_binary_is_static_stripped_and_at_most_2_mib",
+            limit: minutes(1),
+            run: device_binary::run,
         },
         Scenario {
             name: "v1_boots_from_flash_through_u_boot_to_an_ssh_login",
