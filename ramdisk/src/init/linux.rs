@@ -181,19 +181,26 @@ impl Linux {
     }
 
     fn take_notifications(&mut self) {
-        let queue = &mut self.queue;
+        let mut ready = Vec::new();
         self.notifications.retain(|pid, fd| {
             let mut bytes = [0; 256];
             match read(&*fd, &mut bytes) {
                 Ok(0) => false,
                 Ok(count) if bytes.iter().take(count).any(|byte| *byte == b'\n') => {
-                    queue.push_back(Event::Ready { pid: *pid });
+                    ready.push(*pid);
                     false
                 }
                 Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => true,
                 Err(_) => false,
             }
         });
+        for pid in ready {
+            // What it said before it was ready stands in the log before it is called up.
+            if let Some(service) = self.services.get(&pid).cloned() {
+                self.take_output(&service, PIPE_TURN);
+            }
+            self.queue.push_back(Event::Ready { pid });
+        }
     }
 
     fn take_output(&mut self, service: &str, limit: usize) {
