@@ -62,7 +62,8 @@ impl Box1 {
         let dir = tempfile::tempdir().unwrap();
         for (path, text) in files {
             let text = text.replace("DIR", dir.path().to_str().unwrap());
-            write(&dir.path().join("services").join(path), 0o755, &text);
+            let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
+            write(&dir.path().join("services").join(path), mode, &text);
         }
         fs::create_dir(dir.path().join("run")).unwrap();
         before(&dir.path().join("run"));
@@ -160,6 +161,9 @@ const SERVICES: &[(&str, &str)] = &[
     ("default/type", "bundle\n"),
     ("default/contents.d/web", ""),
     ("default/contents.d/setup", ""),
+    ("default/contents.d/line", ""),
+    ("line/type", "oneshot\n"),
+    ("line/up", "echo a 'command  line'\n"),
     ("setup/type", "oneshot\n"),
     ("setup/up", "#!/bin/sh\necho \"setup in $(pwd)\"\n"),
     ("setup/down", "#!/bin/sh\necho taken down\n"),
@@ -179,11 +183,12 @@ fn services_start_in_order_are_logged_and_stop_in_reverse_before_the_reboot() {
     let mut init = Box1::start(SERVICES);
     init.wait_for_log("init web: up");
     init.wait_for_log("init setup: up");
+    init.wait_for_log("init line: up");
     init.wait_for_log("web up");
     let status = init.answer("status");
     let names: Vec<String> =
         status.lines().map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect();
-    assert_eq!(names, ["net up", "setup up", "web up", "exit 0"], "{status}");
+    assert_eq!(names, ["line up", "net up", "setup up", "web up", "exit 0"], "{status}");
 
     assert_eq!(init.answer("reboot"), "exit 0\n");
     assert_eq!(init.ended_by(), RESTARTED);
@@ -194,6 +199,7 @@ fn services_start_in_order_are_logged_and_stop_in_reverse_before_the_reboot() {
     assert!(at("net started") < at("init net: up"), "{log}");
     assert!(at("init net: up") < at("web up"), "{log}");
     at("setup setup in /");
+    at("line a command  line");
     assert!(at("init reboot: stopping services") < at("web bye"), "{log}");
     assert!(at("web bye") < at("init web: down"), "{log}");
     assert!(at("init web: down") < at("init net: down"), "{log}");

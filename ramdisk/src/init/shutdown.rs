@@ -211,7 +211,8 @@ impl Shutdown {
             self.enter(Stage::Kill, now, self.limits.kill_ms);
         }
         if self.stage == Stage::Kill && (facts.is_alone || self.is_late(now)) {
-            self.stage = Stage::Over;
+            // Asked again only if the kernel refuses to end.
+            self.enter(Stage::Kill, now, self.limits.kill_ms);
             steps.push(Step::Finish(self.verb));
         }
         steps

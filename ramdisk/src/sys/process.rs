@@ -3,7 +3,7 @@
 //! The standard library's `Command` is not used for services: a notification descriptor may be any number, the one of
 //! `Command`'s own error pipe too, and then a failed start would look like a started one.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -220,10 +220,15 @@ pub(crate) fn c_string(bytes: &[u8]) -> io::Result<CString> {
     CString::new(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a zero byte in a string"))
 }
 
+/// Where services look for programs.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// The only environment that services have.
 pub(crate) fn clean_env() -> Vec<CString> {
-    const ENV: [&CStr; 2] = [c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", c"HOME=/"];
-    ENV.iter().map(|text| (*text).to_owned()).collect()
+    [format!("PATH={PATH}"), "HOME=/".to_owned()]
+        .into_iter()
+        .filter_map(|text| CString::new(text).ok())
+        .collect()
 }
 
 #[cfg(test)]
