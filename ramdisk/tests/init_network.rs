@@ -10,6 +10,7 @@ use ramdisk::network::{Address, NetworkState, Route};
 /// Makes an interface, reads the state, takes everything away, and sets it twice.
 const STORY: &str = r#"
 set -e
+ip link set lo up
 ip link add v0 address 02:00:00:00:00:01 type veth peer name v1
 ip link set v1 up
 ip link set v0 up
