@@ -11,3 +11,8 @@ pub mod tree;
 pub mod sink;
 
 pub mod dir_sink;
+
+pub mod init;
+pub mod network;
+pub mod service;
+mod sys;
