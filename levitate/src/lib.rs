@@ -3,3 +3,5 @@
 pub mod handover;
 pub mod manifest;
 pub mod state;
+
+mod sys;
