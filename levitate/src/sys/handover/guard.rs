@@ -79,24 +79,28 @@ pub(super) fn end(ending: Ending) -> ! {
 
 /// Every signal to its default and none blocked; the guard's own handler stays.
 pub(super) fn reset_signals() -> io::Result<()> {
-    default_dispositions(Some(Signal::SIGALRM))?;
+    default_dispositions(Some(libc::SIGALRM));
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
 
 /// The same for the program to be executed, which gets nothing of ours.
 pub(super) fn reset_all_signals() -> io::Result<()> {
-    default_dispositions(None)?;
+    default_dispositions(None);
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
 
+/// By the bare system call: the C library's own refuses the two real-time signals that it keeps for itself, and a
+/// signal that the old PID 1 ignored stays ignored over an execve.
 #[allow(unsafe_code)]
-fn default_dispositions(but: Option<Signal>) -> io::Result<()> {
-    for which in Signal::iterator() {
-        if matches!(which, Signal::SIGKILL | Signal::SIGSTOP) || Some(which) == but {
-            continue;
-        }
-        // SAFETY: SIG_DFL installs no function.
-        unsafe { signal(which, SigHandler::SigDfl) }?;
+fn default_dispositions(but: Option<i32>) {
+    // The kernel's sigset_t in bytes, which the call insists on (_NSIG / 8): MIPS alone has 128 signals.
+    const SET: usize = if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 16 } else { 8 };
+    // Whatever the order of its fields on this processor, all zeros is SIG_DFL without flags; and it is large enough.
+    let default = [0_u64; 8];
+    for which in (1..=i32::try_from(SET * 8).unwrap_or(64)).filter(|which| Some(*which) != but) {
+        let none = std::ptr::null_mut::<u64>();
+        // SAFETY: the kernel reads at most 64 bytes behind the pointer, writes nothing, and installs no function.
+        // SIGKILL and SIGSTOP are refused, which changes nothing.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, which, default.as_ptr(), none, SET) };
     }
-    Ok(())
 }
