@@ -1,5 +1,7 @@
 //! Stage a minimal system into RAM and move PID 1 into it, so that the flash can be rewritten.
 
+pub mod cli;
+
 pub mod config;
 
 pub mod facts;
@@ -26,6 +28,12 @@ pub mod manifest;
 
 pub mod state;
 
+pub mod handover;
+
+pub mod status;
+
 pub mod abort;
 
 pub mod when;
+
+mod sys;
