@@ -76,9 +76,8 @@ pub fn host_keys(root: &Root, named: Option<&[PathBuf]>) -> Result<BTreeSet<Path
     }
     let mut found = BTreeSet::new();
     let is_dropbears = |name: &str| name.ends_with("_host_key");
-    let is_opensshs = |name: &str| {
-        name.starts_with("ssh_host_") && (name.ends_with("_key") || name.ends_with("_key.pub"))
-    };
+    let is_opensshs =
+        |name: &str| name.starts_with("ssh_host_") && (name.ends_with("_key") || name.ends_with("_key.pub"));
     for (directory, is_key) in
         [("/etc/dropbear", &is_dropbears as &dyn Fn(&str) -> bool), ("/etc/ssh", &is_opensshs)]
     {
@@ -136,7 +135,9 @@ mod tests {
         fs::create_dir_all(dir.path().join("persist/dropbear")).unwrap();
         fs::create_dir_all(dir.path().join("etc/ssh")).unwrap();
         symlink("/persist/dropbear", dir.path().join("etc/dropbear")).unwrap();
-        for name in ["persist/dropbear/dropbear_ed25519_host_key", "persist/dropbear/other", "etc/ssh/ssh_config"] {
+        for name in
+            ["persist/dropbear/dropbear_ed25519_host_key", "persist/dropbear/other", "etc/ssh/ssh_config"]
+        {
             fs::write(dir.path().join(name), "").unwrap();
         }
         for name in ["etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_ed25519_key.pub"] {

@@ -37,3 +37,6 @@ pub mod abort;
 pub mod when;
 
 mod sys;
+
+#[cfg(test)]
+mod fixture;

@@ -23,12 +23,11 @@ const FAILED: u8 = 1;
 /// The command line was not understood.
 const USAGE: u8 = 2;
 
-/// Stage a small root in RAM; the next `reboot` enters it, and the flash can be rewritten from there.
+/// Stage a small root in RAM for the next `reboot` to enter, to rewrite the flash.
 #[derive(Debug, Parser)]
 #[command(
     name = "levitate",
     version,
-    max_term_width = 79,
     after_help = "Nothing is changed on flash. Until `reboot` everything can be undone by\n\
                   `levitate abort`; after it, by another `reboot`.\n\n\
                   Exit codes: 0 done; 1 refused or failed, nothing staged; 2 usage."
@@ -45,7 +44,7 @@ struct Arguments {
 enum Command {
     /// Stage the maintenance root and arm it (the default).
     Stage,
-    /// Tell what is staged, what `reboot` will do, and how the last hand-over went.
+    /// Tell what is staged, what `reboot` does now, how the last try went.
     Status {
         /// As one JSON object.
         #[arg(long)]
@@ -90,7 +89,8 @@ fn stage(config: &std::path::Path) -> Result<(), String> {
     let config = Config::read(config).map_err(|e| failed(&e))?;
     let facts = SystemFacts::read(&Root::new("/"), &config).map_err(|e| failed(&e))?;
     let tell = &mut |event| render::event(&event);
-    let manifest = arming::levitate(&config, &facts, &mut KernelMounts, Owners::Set, tell).map_err(|e| failed(&e))?;
+    let manifest =
+        arming::levitate(&config, &facts, &mut KernelMounts, Owners::Set, tell).map_err(|e| failed(&e))?;
     render::out(&render::staged(&manifest));
     Ok(())
 }

@@ -9,7 +9,9 @@ use crate::manifest::Manifest;
 /// One line for each event.
 pub(super) fn line(event: &Event) -> String {
     match event {
-        Event::Wired { init, by } => format!("init: {init}; reboot reaches the hand-over through {}", by.display()),
+        Event::Wired { init, by } => {
+            format!("init: {init}; reboot reaches the hand-over through {}", by.display())
+        }
         Event::Selected { services, users, host_keys } => format!(
             "services: {}; users who can log in: {}; ssh host keys: {host_keys}",
             if services.is_empty() { "none".to_owned() } else { services.join(", ") },

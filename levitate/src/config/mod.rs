@@ -250,8 +250,8 @@ impl Config {
     ///
     /// It cannot be read, or the first thing in it that is wrong, with its line.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         Self::parse(path, &text)
     }
 
@@ -320,11 +320,13 @@ fn check_service(name: &str, service: &Service) -> Result<(), String> {
         ("type", service.kind.is_some()),
         ("dependencies", service.dependencies.is_some()),
     ];
-    let only = |kind: &str, allowed: &[&str]| match given.iter().find(|(key, is)| *is && !allowed.contains(key)) {
-        None => Ok(()),
-        Some((key, _)) => Err(format!("{kind} has no {key}; it may have {}", allowed.join(", "))),
-    };
-    let empty = |command: &Option<Command>| matches!(command, Some(Command::Words(words)) if words.is_empty());
+    let only =
+        |kind: &str, allowed: &[&str]| match given.iter().find(|(key, is)| *is && !allowed.contains(key)) {
+            None => Ok(()),
+            Some((key, _)) => Err(format!("{kind} has no {key}; it may have {}", allowed.join(", "))),
+        };
+    let empty =
+        |command: &Option<Command>| matches!(command, Some(Command::Words(words)) if words.is_empty());
     if [&service.run, &service.finish, &service.up, &service.down].into_iter().any(empty) {
         return Err("a command needs at least the program's name".to_owned());
     }
@@ -335,7 +337,10 @@ fn check_service(name: &str, service: &Service) -> Result<(), String> {
     }
     if let Some(source) = &service.source {
         if !source.is_absolute() {
-            return Err(format!("expected a path that begins with / in source, found \"{}\"", source.display()));
+            return Err(format!(
+                "expected a path that begins with / in source, found \"{}\"",
+                source.display()
+            ));
         }
         return only("a service with a source", &["dependencies"]);
     }

@@ -30,9 +30,17 @@ fn nothing_at_all_keeps_root_and_the_network() {
 #[test]
 fn an_unknown_key_is_told_with_its_line_and_the_keys_that_there_are() {
     let text = error("packages = []\nfile = []\n");
-    assert!(text.starts_with("/etc/levitate.toml, line 2: unknown field 'file', expected one of 'packages', 'files'"), "{text}");
+    assert!(
+        text.starts_with(
+            "/etc/levitate.toml, line 2: unknown field 'file', expected one of 'packages', 'files'"
+        ),
+        "{text}"
+    );
     let text = error("[services.sshd]\nrun = [\"a\"]\nrestart = true\n");
-    assert!(text.starts_with("/etc/levitate.toml, line 3: unknown field 'restart', expected one of 'source'"), "{text}");
+    assert!(
+        text.starts_with("/etc/levitate.toml, line 3: unknown field 'restart', expected one of 'source'"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -67,7 +75,9 @@ fn keys_that_do_not_go_together_are_told() {
         "service a: a service with a source has no run; it may have dependencies"
     );
     assert_eq!(line("files = [\"etc\"]"), "expected a path that begins with /, found \"etc\"");
-    assert!(line("[services.\"a b\"]\nrun = [\"x\"]").starts_with("service a b: a service's name has no slash"));
+    assert!(
+        line("[services.\"a b\"]\nrun = [\"x\"]").starts_with("service a b: a service's name has no slash")
+    );
     assert!(line("[services.a]\nrun = [\"x\"]\ndown-signal = \"NOPE\"").contains("expected a signal"));
     assert!(error("\n\n[services.a]\n").starts_with("/etc/levitate.toml, line 3: "));
 }

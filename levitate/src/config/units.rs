@@ -40,8 +40,8 @@ impl<T> Visitor<'_> for Units<T> {
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
-        let number = u64::try_from(number)
-            .map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))?;
+        let number =
+            u64::try_from(number).map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))?;
         Ok((self.wrap)(number))
     }
 

@@ -121,7 +121,9 @@ pub(super) fn warnings(services: &[Service]) -> Vec<String> {
             Some(("sshd", arguments)) => Some(('D', arguments.to_vec())),
             _ => None,
         };
-        flag.is_some_and(|(flag, arguments)| !arguments.iter().any(|a| a.starts_with('-') && a.contains(flag)))
+        flag.is_some_and(|(flag, arguments)| {
+            !arguments.iter().any(|a| a.starts_with('-') && a.contains(flag))
+        })
     };
     let warning = |service: &Service| {
         format!(

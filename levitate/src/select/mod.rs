@@ -212,7 +212,12 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
     })
 }
 
-fn add(closure: &mut Closure, root: &Root, programs: &[PathBuf], path: &[PathBuf]) -> Result<(), ClosureError> {
+fn add(
+    closure: &mut Closure,
+    root: &Root,
+    programs: &[PathBuf],
+    path: &[PathBuf],
+) -> Result<(), ClosureError> {
     let more = Closure::resolve(root, programs, path)?;
     closure.files.extend(more.files);
     closure.links.extend(more.links);

@@ -59,7 +59,9 @@ fn from_config(name: &str, wanted: &config::Service) -> Service {
         })
     };
     let mut service = match wanted.kind.unwrap_or_default() {
-        ServiceType::Bundle => return Service::bundle(name, CONFIG, wanted.contents.clone().unwrap_or_default()),
+        ServiceType::Bundle => {
+            return Service::bundle(name, CONFIG, wanted.contents.clone().unwrap_or_default());
+        }
         ServiceType::Oneshot => Service::oneshot(name, CONFIG, program(&wanted.up), program(&wanted.down)),
         ServiceType::Longrun => {
             let run = program(&wanted.run).unwrap_or(Program::Words(Vec::new()));
@@ -95,7 +97,11 @@ pub(super) fn own_programs(service: &Service) -> impl Iterator<Item = &Program> 
 
 /// What has to be staged for the service to run: the programs it names, and its scripts' interpreters. What a script
 /// calls is not known here; that is for `packages`.
-pub(super) fn programs(service: &Service, root: &Root, path: &[PathBuf]) -> Result<Vec<PathBuf>, ClosureError> {
+pub(super) fn programs(
+    service: &Service,
+    root: &Root,
+    path: &[PathBuf],
+) -> Result<Vec<PathBuf>, ClosureError> {
     let mut wanted = Vec::new();
     for program in own_programs(service) {
         match program {
@@ -109,7 +115,12 @@ pub(super) fn programs(service: &Service, root: &Root, path: &[PathBuf]) -> Resu
             Program::Script(text) => {
                 let first = text.lines().next().unwrap_or_default();
                 let words = first.strip_prefix("#!").map_or("/bin/sh", str::trim);
-                interpreter(&words.split_whitespace().map(str::to_owned).collect::<Vec<_>>(), &mut wanted, root, path)?;
+                interpreter(
+                    &words.split_whitespace().map(str::to_owned).collect::<Vec<_>>(),
+                    &mut wanted,
+                    root,
+                    path,
+                )?;
             }
             Program::File(file) => match elf::read(file) {
                 Ok(File::Script(words)) => interpreter(&words, &mut wanted, root, path)?,

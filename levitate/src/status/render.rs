@@ -37,8 +37,12 @@ impl Display for Old {
                 f,
                 "reboot: the hand-over will fail and reboot into this system; run `levitate` again, or `levitate abort`"
             )?,
-            (Reboot::Normal, Some(reason)) => writeln!(f, "reboot: a normal reboot, and would be one: {reason}")?,
-            (Reboot::Normal, None) => writeln!(f, "reboot: a normal reboot; `levitate` prepares maintenance mode")?,
+            (Reboot::Normal, Some(reason)) => {
+                writeln!(f, "reboot: a normal reboot, and would be one: {reason}")?
+            }
+            (Reboot::Normal, None) => {
+                writeln!(f, "reboot: a normal reboot; `levitate` prepares maintenance mode")?
+            }
         }
         for warning in &self.warnings {
             writeln!(f, "warning: {warning}")?;
@@ -80,7 +84,12 @@ impl Display for Last {
 impl Display for Maintenance {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let h = &self.handover;
-        writeln!(f, "maintenance mode since {} (the hand-over took {} ms)", utc(h.handed_over_at), h.total_ms)?;
+        writeln!(
+            f,
+            "maintenance mode since {} (the hand-over took {} ms)",
+            utc(h.handed_over_at),
+            h.total_ms
+        )?;
         writeln!(f, "unmounted: {}", list(&h.unmounted))?;
         for mount in &h.still_mounted {
             let how = if mount.read_only { "read-only" } else { "writable" };
@@ -91,7 +100,11 @@ impl Display for Maintenance {
             )?;
         }
         for survivor in &h.survivors {
-            writeln!(f, "still alive: process {} \"{}\", state {}", survivor.pid, survivor.name, survivor.state)?;
+            writeln!(
+                f,
+                "still alive: process {} \"{}\", state {}",
+                survivor.pid, survivor.name, survivor.state
+            )?;
         }
         for note in &h.notes {
             writeln!(f, "note: {note}")?;

@@ -228,11 +228,9 @@ impl Changed {
         let earlier = read_armed(root);
         // what was before the first change is what abort goes back to
         let merged = match earlier.clone() {
-            Some(first) => Armed {
-                size: first.size.or(before.size),
-                inodes: first.inodes.or(before.inodes),
-                ..first
-            },
+            Some(first) => {
+                Armed { size: first.size.or(before.size), inodes: first.inodes.or(before.inodes), ..first }
+            }
             None => before.clone(),
         };
         let changed = Self { record, before, earlier };
@@ -267,3 +265,6 @@ pub(crate) fn read_armed(root: &Root) -> Option<Armed> {
     let bytes = fs::read(root.dir().join(ARMED)).ok()?;
     serde_json::from_slice(&bytes).ok()
 }
+
+#[cfg(test)]
+mod tests;
