@@ -1,0 +1,162 @@
+//! A small old system in a directory, for tests: s6-svscan as PID 1, a shell, dropbear, root with a key.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use ramdisk::dir_sink::Owners;
+use ramdisk::path::Root;
+
+use crate::arming::{self, Event, LevitateError};
+use crate::config::Config;
+use crate::facts::SystemFacts;
+use crate::manifest::Manifest;
+use crate::run_mount::{Mounts, Remount};
+
+/// A service to log in through, and root.
+pub(crate) const CONFIG: &str = r#"
+state_file = "/persist/state.json"
+reserve = "1M"
+[keep]
+network = false
+[services.sshd]
+run = ["/usr/sbin/dropbear", "-F"]
+"#;
+
+pub(crate) const BOOT_ID: &str = "7f0b3a52-boot";
+
+pub(crate) struct OldSystem {
+    dir: tempfile::TempDir,
+    pub(crate) mounts: RecordedMounts,
+}
+
+/// Remembers what was asked for; the nth request can be made to fail.
+#[derive(Default)]
+pub(crate) struct RecordedMounts {
+    pub(crate) asked: Vec<Remount>,
+    pub(crate) fail: bool,
+}
+
+impl Mounts for RecordedMounts {
+    fn remount(&mut self, change: &Remount) -> io::Result<()> {
+        self.asked.push(change.clone());
+        if self.fail { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+}
+
+/// The header of a 64-bit ELF file without any segments: a program that needs nothing.
+pub(crate) fn static_program() -> Vec<u8> {
+    let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
+    bytes.resize(64, 0);
+    bytes[16] = 2; // ET_EXEC
+    bytes[18] = 183; // EM_AARCH64
+    bytes[20] = 1;
+    bytes
+}
+
+impl OldSystem {
+    pub(crate) fn new() -> Self {
+        let system = Self { dir: tempfile::tempdir().unwrap(), mounts: RecordedMounts::default() };
+        for program in ["/bin/busybox", "/usr/sbin/dropbear", "/sbin/levitate"] {
+            system.program(program, &static_program());
+        }
+        system.link("/bin/sh", "busybox");
+        system.link("/sbin/reboot", "../bin/busybox");
+        system.link("/proc/1/exe", "/usr/bin/s6-svscan");
+        system.link("/proc/1/cwd", "/run/service");
+        system.link("/proc/self/exe", "../../sbin/levitate");
+        system.file("/proc/1/comm", "s6-svscan\n");
+        system.file("/proc/meminfo", "MemTotal: 131072 kB\nMemAvailable: 65536 kB\n");
+        system.run_mounted_with("rw,nosuid,nodev,noexec");
+        system.file("/proc/sys/kernel/random/boot_id", &format!("{BOOT_ID}\n"));
+        let finish = "#!/bin/sh\nif [ -x /run/maintenance/exec ]; then exec /run/maintenance/exec; fi\n";
+        system.program("/run/service/.s6-svscan/finish", finish.as_bytes());
+        system.file("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nann:x:1000:100::/home/ann:/bin/false\n");
+        system.file("/etc/group", "root:x:0:\nusers:x:100:\n");
+        system.file("/etc/shadow", "root:*:19000::::::\nann:$6$salt$hash:19000::::::\n");
+        system.file("/root/.ssh/authorized_keys", "ssh-ed25519 AAAA me@home\n");
+        system.file("/persist/dropbear/dropbear_ed25519_host_key", "a host key");
+        system.link("/etc/dropbear", "/persist/dropbear");
+        system
+    }
+
+    pub(crate) fn root(&self) -> Root {
+        Root::new(self.dir.path())
+    }
+
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path.trim_start_matches('/'))
+    }
+
+    pub(crate) fn file(&self, path: &str, text: &str) {
+        self.bytes(path, text.as_bytes());
+    }
+
+    fn bytes(&self, path: &str, bytes: &[u8]) {
+        let at = self.at(path);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        fs::write(at, bytes).unwrap();
+    }
+
+    pub(crate) fn program(&self, path: &str, bytes: &[u8]) {
+        self.bytes(path, bytes);
+        fs::set_permissions(self.at(path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    pub(crate) fn link(&self, path: &str, target: &str) {
+        let at = self.at(path);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        symlink(target, at).unwrap();
+    }
+
+    pub(crate) fn run_mounted_with(&self, options: &str) {
+        let line = format!("25 21 0:22 / /run {options} - tmpfs tmpfs rw,size=50000k\n");
+        self.file("/proc/self/mountinfo", &line);
+    }
+
+    pub(crate) fn config(text: &str) -> Config {
+        Config::parse(Path::new("/etc/levitate.toml"), text).unwrap()
+    }
+
+    pub(crate) fn facts(&self, config: &Config) -> SystemFacts {
+        SystemFacts::read(&self.root(), config).unwrap()
+    }
+
+    /// `levitate` with this configuration; the events are told, too.
+    pub(crate) fn levitate(&mut self, config: &str) -> Result<(Manifest, Vec<Event>), LevitateError> {
+        let config = Self::config(config);
+        let facts = self.facts(&config);
+        let mut events = Vec::new();
+        let tell = &mut |event| events.push(event);
+        let manifest = arming::levitate(&config, &facts, &mut self.mounts, Owners::Mine, tell)?;
+        Ok((manifest, events))
+    }
+
+    /// Every name below a directory, sorted; directories end in a slash.
+    pub(crate) fn names(&self, below: &str) -> Vec<String> {
+        fn walk(base: &Path, at: &Path, names: &mut Vec<String>) {
+            for entry in fs::read_dir(at).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.strip_prefix(base).unwrap().display().to_string();
+                if path.is_dir() && !path.is_symlink() {
+                    names.push(format!("{name}/"));
+                    walk(base, &path, names);
+                } else {
+                    names.push(name);
+                }
+            }
+        }
+        let mut names = Vec::new();
+        walk(&self.at(below), &self.at(below), &mut names);
+        names.sort();
+        names
+    }
+
+    /// That neither a staged root nor a half of one is there.
+    pub(crate) fn assert_nothing_staged(&self) {
+        let names = fs::read_dir(self.at("/run")).unwrap();
+        let names: Vec<_> = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(!names.iter().any(|n| n.starts_with("maintenance")), "{names:?}");
+    }
+}

@@ -1,0 +1,138 @@
+//! Ending everybody: TERM, a grace that ends early, KILL until nobody is left. And the end of the journey itself where
+//! it does not reach the new init: failure, poweroff and halt.
+
+use std::path::Path;
+
+use super::journey::{Run, Stop};
+use super::mounts;
+use super::processes::Process;
+use super::report::Survivor;
+use super::seam::{Ending, Everybody, HandoverSys, Weight};
+use super::stage::Stage;
+use super::watchdog::Plan;
+use crate::state::State;
+
+/// Between two looks at who is left, in milliseconds.
+const LOOK_MS: u64 = 10;
+/// At most this long for one unmount or remount on the way to a reset, in milliseconds: it is a courtesy by then.
+const COURTESY_MS: u64 = 2_000;
+
+impl<S: HandoverSys> Run<'_, S> {
+    /// Ends every process but this one; `plan` is what to do with the watchdog while its holders go. Survivors go into
+    /// the report: a process that is stuck in the kernel must not hold up PID 1, and if it holds the old root, the
+    /// unmounting finds out.
+    pub(crate) fn end_everybody(&mut self, mut plan: Plan) -> Result<(), Stop> {
+        self.signal(Everybody::Term);
+        let started = self.sys.now_ms();
+        let grace = self.journey.limits.term_grace_ms.min(self.remaining(started));
+        let mut left = self.look(&mut plan)?;
+        while !left.is_empty() && self.sys.now_ms().saturating_sub(started) < grace {
+            self.sys.pause(LOOK_MS);
+            left = self.look(&mut plan)?;
+        }
+        // Also when nobody is seen: a process may have been born behind the reader of /proc.
+        let started = self.sys.now_ms();
+        let patience = self.limit();
+        loop {
+            self.signal(Everybody::Kill);
+            self.sys.pause(LOOK_MS);
+            left = self.look(&mut plan)?;
+            if left.is_empty() || self.sys.now_ms().saturating_sub(started) >= patience {
+                break;
+            }
+        }
+        for process in left {
+            let Process { pid, name, state, .. } = process;
+            self.note(format!("process {pid} ({name}) did not die, its state is {state}"));
+            self.journey.survivors.push(Survivor { pid, name, state });
+        }
+        if let Plan::TakeWhenFree { device, .. } = plan {
+            self.note(format!("{device} was not taken over: somebody still holds it"));
+        }
+        Ok(())
+    }
+
+    fn signal(&mut self, signal: Everybody) {
+        // ESRCH: nobody is there to be signalled.
+        if let Err(e) = self.sys.signal_everybody(signal)
+            && e.raw_os_error() != Some(libc::ESRCH)
+        {
+            self.note(format!("send {signal:?} to all processes: {e}"));
+        }
+    }
+
+    /// Who must still end; takes the watchdog in the moment it is free.
+    fn look(&mut self, plan: &mut Plan) -> Result<Vec<Process>, Stop> {
+        let mut left = self.sys.processes().map_err(|e| Stop::because("list the processes", &e))?;
+        left.retain(Process::must_end);
+        if let Plan::TakeWhenFree { device, holders } = plan
+            && !left.iter().any(|process| holders.contains(&process.pid))
+        {
+            let device = device.clone();
+            if self.take_watchdog(&device) {
+                *plan = Plan::LeaveAlone;
+            }
+        }
+        Ok(left)
+    }
+
+    /// Opens a watchdog that runs. `false` if it is held still, and worth another try.
+    pub(crate) fn take_watchdog(&mut self, device: &str) -> bool {
+        match self.sys.open_watchdog(device) {
+            Ok(watchdog) => self.journey.watchdog = Some(watchdog),
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => return false,
+            Err(e) => self.note(format!("open {device}: {e}")),
+        }
+        true
+    }
+
+    /// Ends the journey with reboot(2): says and records why, then leaves the disks in as good a state as can be had in
+    /// bounded time. Never returns outside a test double.
+    pub(crate) fn finish(&mut self, stop: Stop) {
+        let limits = self.journey.limits;
+        // Whatever blocks from here on, the reset comes.
+        let courtesy = limits.term_grace_ms.saturating_add(limits.call_ms.saturating_mul(2));
+        self.sys.guard(courtesy.saturating_add(1_000));
+        let ending = match stop {
+            Stop::NotAsked(ending) => ending,
+            Stop::Failed(reason) => {
+                let stage = self.journey.stage;
+                self.sys.say(
+                    Weight::Failure,
+                    &format!("hand-over failed at stage {stage}: {reason}; resetting into the old system"),
+                );
+                if let Err(e) = self.record(State::Failed, Some(&reason)) {
+                    self.sys.say(Weight::Note, &format!("write the state file: {e}"));
+                }
+                Ending::Reset
+            }
+        };
+        self.leave_disks_clean();
+        self.sys.end(ending);
+    }
+
+    /// Ends who still lives, syncs, unmounts or makes read-only what keeps data. Nothing here can fail the reset.
+    fn leave_disks_clean(&mut self) {
+        // The whole's deadline may be what brought us here: courtesy has its own time, bounded by the guard.
+        let now = self.sys.now_ms();
+        self.journey.started_ms = now;
+        if self.journey.stage <= Stage::EndProcesses {
+            // Past the look at the processes the answer is of no use any more.
+            let _ = self.end_everybody(Plan::LeaveAlone);
+        }
+        let limit = self.limit();
+        if let Err(e) = self.sys.sync(limit) {
+            self.sys.say(Weight::Note, &format!("sync: {e}"));
+            return;
+        }
+        let Ok(table) = self.sys.mounts() else { return };
+        for mount in mounts::unmount_order(&table, Path::new("/")).into_iter().filter(|m| m.keeps_data()) {
+            let limit = self.limit().min(COURTESY_MS);
+            if self.sys.unmount(&mount.point, limit).is_err() {
+                let limit = self.limit().min(COURTESY_MS);
+                // A root that cannot be unmounted is the rule here, and its journal copes with what is left.
+                let _ = self.sys.remount_read_only(&mount.point, limit);
+            }
+        }
+    }
+}

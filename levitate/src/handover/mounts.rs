@@ -1,0 +1,259 @@
+//! The mount table: parsed from `/proc/PID/mountinfo`, ordered for unmounting, searched for what lies on flash.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The major number of mtdblock devices, and of jffs2 superblocks, whose minor is the MTD device's number
+/// (`MTD_BLOCK_MAJOR` in the kernel's `include/uapi/linux/major.h`).
+pub const MTD_BLOCK_MAJOR: u32 = 31;
+
+/// One line of mountinfo (proc_pid_mountinfo(5)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The mount's id.
+    pub id: u32,
+    /// The id of the mount that it is mounted on.
+    pub parent: u32,
+    /// The major number of the superblock's device.
+    pub major: u32,
+    /// The minor number of the superblock's device.
+    pub minor: u32,
+    /// Where it is mounted, seen from the reader's root.
+    pub point: PathBuf,
+    /// The file system's type.
+    pub fstype: String,
+    /// What the file system calls its source; `none` or any word for file systems without a device.
+    pub source: String,
+}
+
+impl Mount {
+    /// Whether its superblock lies on an MTD device: an mtdblock or jffs2 superblock by its number, UBIFS by its type.
+    #[must_use]
+    pub fn is_on_flash(&self) -> bool {
+        self.major == MTD_BLOCK_MAJOR || matches!(self.fstype.as_str(), "jffs2" | "ubifs")
+    }
+
+    /// Whether its files are nowhere but in RAM, so that removing them is no loss after the reset that follows anyway.
+    #[must_use]
+    pub fn is_in_ram(&self) -> bool {
+        matches!(self.fstype.as_str(), "tmpfs" | "ramfs" | "rootfs")
+    }
+
+    /// Whether it keeps data that a reset without a clean unmount could harm.
+    #[must_use]
+    pub fn keeps_data(&self) -> bool {
+        self.major != 0
+            || matches!(self.fstype.as_str(), "ubifs" | "overlay" | "btrfs" | "nfs" | "nfs4" | "fuseblk")
+    }
+
+    /// The same facts as text, for files.
+    #[must_use]
+    pub fn describe(&self, path: &Path) -> OldMount {
+        OldMount {
+            path: path.to_string_lossy().into_owned(),
+            source: self.source.clone(),
+            fstype: self.fstype.clone(),
+            major: self.major,
+            minor: self.minor,
+        }
+    }
+}
+
+/// A mount of the old system as it was before anything was ended: what the proof has to look for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OldMount {
+    /// The mount point, as the old system named it.
+    pub path: String,
+    /// What it lies on.
+    pub source: String,
+    /// The file system's type.
+    pub fstype: String,
+    /// The major number of the superblock's device.
+    pub major: u32,
+    /// The minor number of the superblock's device.
+    pub minor: u32,
+}
+
+/// Parses a mountinfo file. Lines that are no mountinfo lines are skipped: a table that can be read in part is better
+/// for a PID 1 than none.
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Vec<Mount> {
+    bytes.split(|b| *b == b'\n').filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|b| *b == b' ').filter(|field| !field.is_empty());
+    let id = number(fields.next()?)?;
+    let parent = number(fields.next()?)?;
+    let mut device = fields.next()?.split(|b| *b == b':');
+    let (major, minor) = (number(device.next()?)?, number(device.next()?)?);
+    let _root_within_the_file_system = fields.next()?;
+    let point = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
+    let _options = fields.next()?;
+    // Any number of optional fields, closed by a single dash.
+    fields.by_ref().find(|field| *field == b"-")?;
+    let fstype = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
+    let source = fields.next().map(unescape).unwrap_or_default();
+    let source = String::from_utf8_lossy(&source).into_owned();
+    Some(Mount { id, parent, major, minor, point, fstype, source })
+}
+
+fn number(field: &[u8]) -> Option<u32> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// Undoes the kernel's `\ooo` for space, tab, newline, backslash and `#`. Anything else stays as it is.
+#[must_use]
+pub fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) = (first, tail) {
+            plain.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+            rest = after;
+        } else {
+            plain.push(first);
+            rest = tail;
+        }
+    }
+    plain
+}
+
+/// The mount that shows at exactly this path: where several are stacked, the topmost.
+#[must_use]
+pub fn at<'a>(mounts: &'a [Mount], point: &Path) -> Option<&'a Mount> {
+    let mut here = mounts.iter().filter(|mount| mount.point == point);
+    let first = here.next()?;
+    Some(here.fold(first, |top, mount| if depth(mounts, mount) >= depth(mounts, top) { mount } else { top }))
+}
+
+/// The mount that the file at `path` lies in, by the longest mount point above it. Symbolic links are not followed.
+#[must_use]
+pub fn holding<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+    path.ancestors().find_map(|above| at(mounts, above))
+}
+
+/// The mounts at or below `root`, in the order in which they can be unmounted: what is mounted on another comes before
+/// it, and of two that do not depend on each other the later one.
+#[must_use]
+pub fn unmount_order(mounts: &[Mount], root: &Path) -> Vec<Mount> {
+    let mut below: Vec<(usize, usize, &Mount)> = mounts
+        .iter()
+        .enumerate()
+        .filter(|(_, mount)| mount.point.starts_with(root))
+        .map(|(place, mount)| (depth(mounts, mount), place, mount))
+        .collect();
+    below.sort_by_key(|(depth, place, _)| std::cmp::Reverse((*depth, *place)));
+    below.into_iter().map(|(_, _, mount)| mount.clone()).collect()
+}
+
+/// How many mounts lie below this one. Bounded by the table's length, so that a table read in mid-change cannot loop.
+fn depth(mounts: &[Mount], mount: &Mount) -> usize {
+    let mut parent = mount.parent;
+    for depth in 0..mounts.len() {
+        match mounts.iter().find(|other| other.id == parent && other.id != other.parent) {
+            Some(below) => parent = below.parent,
+            None => return depth,
+        }
+    }
+    mounts.len()
+}
+
+/// The path as the old system named it: `/oldroot/persist` is `/persist`, `/oldroot` is `/`.
+#[must_use]
+pub fn old_name(point: &Path, old_root: &Path) -> PathBuf {
+    match point.strip_prefix(old_root) {
+        Ok(rest) => Path::new("/").join(rest),
+        Err(_) => point.to_owned(),
+    }
+}
+
+/// `path` of the old system, seen from below `prefix`: `/persist/x` is `/oldroot/persist/x`.
+#[must_use]
+pub fn below(prefix: &Path, path: &Path) -> PathBuf {
+    let relative = path.as_os_str().as_bytes();
+    let start = relative.iter().take_while(|b| **b == b'/').count();
+    prefix.join(std::ffi::OsStr::from_bytes(relative.get(start..).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[u8] = b"\
+20 1 31:3 / / ro,relatime - squashfs /dev/mtdblock3 ro
+21 20 0:5 / /dev rw - devtmpfs dev rw
+22 21 0:6 / /dev/pts rw - devpts pts rw
+23 20 0:7 / /run rw shared:4 master:1 - tmpfs tmpfs rw
+24 20 31:4 / /persist rw - jffs2 /dev/mtdblock4 rw
+25 24 0:8 / /persist/with\\040space\\134 rw - tmpfs none rw
+26 24 0:9 / /persist rw - tmpfs above rw
+not a line
+27 20 0:10 / /ubi rw - ubifs ubi0:data rw
+";
+
+    fn points(mounts: &[Mount]) -> Vec<&str> {
+        mounts.iter().filter_map(|m| m.point.to_str()).collect()
+    }
+
+    #[test]
+    fn every_whole_line_is_read_and_escapes_are_undone() {
+        let mounts = parse(TABLE);
+        assert_eq!(mounts.len(), 8);
+        assert_eq!(mounts[5].point, Path::new("/persist/with space\\"));
+        assert_eq!((mounts[3].fstype.as_str(), mounts[3].source.as_str()), ("tmpfs", "tmpfs"));
+    }
+
+    #[test]
+    fn a_backslash_that_begins_no_octal_number_stays() {
+        assert_eq!(unescape(b"a\\040b\\04\\999\\"), b"a b\\04\\999\\");
+    }
+
+    #[test]
+    fn what_is_mounted_on_another_is_unmounted_before_it() {
+        let order = unmount_order(&parse(TABLE), Path::new("/"));
+        assert_eq!(
+            points(&order),
+            ["/persist", "/persist/with space\\", "/dev/pts", "/ubi", "/persist", "/run", "/dev", "/"]
+        );
+        assert_eq!(order[0].source, "above");
+    }
+
+    #[test]
+    fn a_neighbour_whose_name_begins_alike_is_not_below() {
+        let mounts = parse(b"1 0 0:1 / /oldroot rw - tmpfs a rw\n2 0 0:2 / /oldroot2 rw - tmpfs b rw\n");
+        assert_eq!(points(&unmount_order(&mounts, Path::new("/oldroot"))), ["/oldroot"]);
+    }
+
+    #[test]
+    fn a_table_in_which_parents_form_a_circle_still_has_an_order() {
+        let mounts = parse(b"1 2 0:1 / /a rw - tmpfs a rw\n2 1 0:2 / /b rw - tmpfs b rw\n");
+        assert_eq!(unmount_order(&mounts, Path::new("/")).len(), 2);
+    }
+
+    #[test]
+    fn the_topmost_of_stacked_mounts_is_the_one_that_shows() {
+        let mounts = parse(TABLE);
+        assert_eq!(at(&mounts, Path::new("/persist")).unwrap().source, "above");
+        assert_eq!(holding(&mounts, Path::new("/run/maintenance/x")).unwrap().id, 23);
+        assert_eq!(holding(&mounts, Path::new("/etc/x")).unwrap().id, 20);
+    }
+
+    #[test]
+    fn squashfs_and_jffs2_and_ubifs_lie_on_flash_and_tmpfs_does_not() {
+        let flash: Vec<Mount> = parse(TABLE).into_iter().filter(Mount::is_on_flash).collect();
+        assert_eq!(points(&flash), ["/", "/persist", "/ubi"]);
+    }
+
+    #[test]
+    fn names_change_between_the_old_view_and_the_new_one() {
+        let old = Path::new("/oldroot");
+        assert_eq!(old_name(Path::new("/oldroot/persist"), old), Path::new("/persist"));
+        assert_eq!(old_name(Path::new("/oldroot"), old), Path::new("/"));
+        assert_eq!(below(old, Path::new("/persist/s.json")), Path::new("/oldroot/persist/s.json"));
+        assert_eq!(below(Path::new("/"), Path::new("/persist/s.json")), Path::new("/persist/s.json"));
+    }
+}

@@ -1,0 +1,265 @@
+//! Stage 8's second half: no superblock that lies on flash may be alive. An unmount that returned 0 is not enough, because
+//! another mount namespace, or an earlier lazy unmount, keeps a superblock alive without a trace in our mount table.
+
+use std::path::Path;
+
+use super::journey::{Run, Step, Stop};
+use super::mounts::{self, MTD_BLOCK_MAJOR, Mount, OldMount};
+use super::report::StillMounted;
+use super::seam::HandoverSys;
+
+/// Between two looks, in milliseconds, and how long to look: the kernel frees a superblock a moment after the unmount.
+const LOOK_MS: u64 = 20;
+const PATIENCE_MS: u64 = 2_000;
+
+/// What the kernel shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Mounts, our own and those of all other processes.
+    pub mounts: Vec<Mount>,
+    /// Names of kernel threads.
+    pub threads: Vec<String>,
+    /// Block devices that say EBUSY to an exclusive open: major and minor number.
+    pub busy: Vec<(u32, u32)>,
+}
+
+/// What follows from that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proof {
+    /// Why the old root is thought to be alive.
+    pub old_root: Option<String>,
+    /// What else on flash is alive.
+    pub others: Vec<StillMounted>,
+}
+
+/// Decides what is alive. `flash` is what lay on flash before the hand-over.
+#[must_use]
+pub fn judge(facts: &Facts, root: Option<&OldMount>, flash: &[OldMount]) -> Proof {
+    let mut proof = Proof::default();
+    if let Some(root) = root {
+        proof.old_root = sign_of_life(facts, root);
+    }
+    let not_root =
+        |old: &&OldMount| root.is_none_or(|root| (root.major, root.minor) != (old.major, old.minor));
+    for old in flash.iter().filter(not_root) {
+        if let Some(reason) = sign_of_life(facts, old) {
+            proof.others.push(still(&old.path, &old.source, &old.fstype, reason));
+        }
+    }
+    // What nobody had noted: mounted in another namespace only, or attached behind our back.
+    for mount in facts.mounts.iter().filter(|mount| mount.is_on_flash()) {
+        let known = root.into_iter().chain(flash).any(|old| same(old, mount));
+        if !known {
+            let path = mount.point.to_string_lossy();
+            proof.others.push(still(&path, &mount.source, &mount.fstype, "in a mount table".to_owned()));
+        }
+    }
+    for thread in &facts.threads {
+        let Some(number) = thread.strip_prefix("jffs2_gcd_mtd").and_then(|n| n.parse::<u32>().ok()) else {
+            continue;
+        };
+        let known =
+            root.into_iter().chain(flash).any(|old| (old.major, old.minor) == (MTD_BLOCK_MAJOR, number));
+        if !known {
+            let device = format!("/dev/mtd{number}");
+            proof.others.push(still(&device, &device, "jffs2", format!("thread {thread}")));
+        }
+    }
+    proof
+}
+
+fn still(path: &str, source: &str, fstype: &str, reason: String) -> StillMounted {
+    StillMounted {
+        path: path.to_owned(),
+        source: source.to_owned(),
+        fstype: fstype.to_owned(),
+        reason,
+        read_only: false,
+    }
+}
+
+/// Device numbers without a device are given out again, so that the same number with another source is another one.
+fn same(old: &OldMount, mount: &Mount) -> bool {
+    (old.major, old.minor) == (mount.major, mount.minor)
+        && (old.major != 0 || (old.source == mount.source && old.fstype == mount.fstype))
+}
+
+fn sign_of_life(facts: &Facts, old: &OldMount) -> Option<String> {
+    if let Some(mount) = facts.mounts.iter().find(|mount| same(old, mount)) {
+        return Some(format!("mounted at {}", mount.point.display()));
+    }
+    if old.major != 0 && facts.busy.contains(&(old.major, old.minor)) {
+        return Some("its block device is in use".to_owned());
+    }
+    let thread = match old.fstype.as_str() {
+        "jffs2" => facts.threads.iter().find(|name| **name == format!("jffs2_gcd_mtd{}", old.minor)),
+        "ubifs" => {
+            // `ubi0:data` and `ubi0_1` are both on device 0, whose threads are named ubifs_bgt0_VOLUME.
+            let number: String =
+                old.source.trim_start_matches("/dev/").trim_start_matches("ubi").chars().collect();
+            let number: String = number.chars().take_while(char::is_ascii_digit).collect();
+            let prefix = format!("ubifs_bgt{number}_");
+            facts.threads.iter().find(|name| name.starts_with(&prefix))
+        }
+        _ => None,
+    };
+    thread.map(|name| format!("its thread {name} runs"))
+}
+
+impl<S: HandoverSys> Run<'_, S> {
+    pub(crate) fn prove(&mut self) -> Step {
+        let root = self.old_root_to_prove()?;
+        let flash = self.journey.flash.clone();
+        let started = self.sys.now_ms();
+        let proof = loop {
+            let facts = self.facts(root.as_ref(), &flash)?;
+            let proof = judge(&facts, root.as_ref(), &flash);
+            let waited = self.sys.now_ms().saturating_sub(started);
+            if proof == Proof::default() || waited >= PATIENCE_MS {
+                break proof;
+            }
+            self.sys.pause(LOOK_MS);
+        };
+        for other in proof.others {
+            if !self.journey.still_mounted.iter().any(|known| known.source == other.source) {
+                self.note(format!(
+                    "{} ({} on {}) is alive: {}",
+                    other.path, other.fstype, other.source, other.reason
+                ));
+                self.journey.still_mounted.push(other);
+            }
+        }
+        match (proof.old_root, root) {
+            (Some(sign), Some(root)) => {
+                let held = self.name_survivors();
+                Err(Stop::Failed(format!(
+                    "the old root ({} on {}) is alive: {sign}{held}",
+                    root.fstype, root.source
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The old root, unless it was in RAM and we live in the same file system.
+    fn old_root_to_prove(&mut self) -> Result<Option<OldMount>, Stop> {
+        let table = self.mounts()?;
+        let here = mounts::at(&table, Path::new("/")).map(|m| (m.major, m.minor));
+        let old = self.journey.root_mount.clone();
+        Ok(old.filter(|old| Some((old.major, old.minor)) != here && old.fstype != "rootfs"))
+    }
+
+    fn facts(&mut self, root: Option<&OldMount>, flash: &[OldMount]) -> Result<Facts, Stop> {
+        let mut mounts = self.mounts()?;
+        mounts.extend(self.sys.mounts_of_others());
+        let processes = self.sys.processes().map_err(|e| Stop::because("list the kernel's threads", &e))?;
+        let threads = processes
+            .into_iter()
+            .filter(|p| p.kernel && !matches!(p.state, 'Z' | 'X'))
+            .map(|p| p.name)
+            .collect();
+        let mut busy = Vec::new();
+        for old in root.into_iter().chain(flash).filter(|old| old.major != 0) {
+            let device = (old.major, old.minor);
+            let limit = self.limit();
+            // Any other error is no driver, or no node: nothing that could be in use.
+            if let Err(e) = self.sys.open_exclusively(old.major, old.minor, limit)
+                && e.raw_os_error() == Some(libc::EBUSY)
+                && !busy.contains(&device)
+            {
+                busy.push(device);
+            }
+        }
+        Ok(Facts { mounts, threads, busy })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn old(path: &str, minor: u32, fstype: &str, source: &str) -> OldMount {
+        let major = if fstype == "ubifs" { 0 } else { MTD_BLOCK_MAJOR };
+        OldMount { path: path.into(), source: source.into(), fstype: fstype.into(), major, minor }
+    }
+
+    fn root() -> OldMount {
+        old("/", 3, "squashfs", "/dev/mtdblock3")
+    }
+
+    fn flash() -> Vec<OldMount> {
+        vec![root(), old("/persist", 4, "jffs2", "/dev/mtdblock4"), old("/ubi", 40, "ubifs", "ubi1:data")]
+    }
+
+    #[test]
+    fn with_no_sign_of_life_everything_is_proved() {
+        let facts = Facts { threads: vec!["kthreadd".into(), "ubifs_bgt0_1".into()], ..Facts::default() };
+        assert_eq!(judge(&facts, Some(&root()), &flash()), Proof::default());
+    }
+
+    #[test]
+    fn an_old_root_whose_block_device_is_busy_is_alive_although_no_table_shows_it() {
+        let facts = Facts { busy: vec![(31, 3)], ..Facts::default() };
+        let proof = judge(&facts, Some(&root()), &flash());
+        assert_eq!(proof.old_root.as_deref(), Some("its block device is in use"));
+        assert_eq!(proof.others, []);
+    }
+
+    #[test]
+    fn a_jffs2_that_only_its_thread_betrays_is_found() {
+        let facts =
+            Facts { threads: vec!["jffs2_gcd_mtd4".into(), "jffs2_gcd_mtd9".into()], ..Facts::default() };
+        let found: Vec<(String, String)> = judge(&facts, Some(&root()), &flash())
+            .others
+            .into_iter()
+            .map(|other| (other.path, other.reason))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("/persist".into(), "its thread jffs2_gcd_mtd4 runs".into()),
+                ("/dev/mtd9".into(), "thread jffs2_gcd_mtd9".into())
+            ]
+        );
+    }
+
+    #[test]
+    fn a_ubifs_is_found_by_its_devices_thread() {
+        let facts = Facts { threads: vec!["ubifs_bgt1_0".into()], ..Facts::default() };
+        assert_eq!(judge(&facts, None, &flash()).others[0].path, "/ubi");
+    }
+
+    #[test]
+    fn another_namespaces_mount_is_a_sign_of_life_even_if_we_never_saw_it() {
+        let mount = |minor, point: &str| Mount {
+            id: 1,
+            parent: 0,
+            major: 31,
+            minor,
+            point: PathBuf::from(point),
+            fstype: "squashfs".into(),
+            source: format!("/dev/mtdblock{minor}"),
+        };
+        let facts = Facts { mounts: vec![mount(3, "/x"), mount(7, "/y")], ..Facts::default() };
+        let proof = judge(&facts, Some(&root()), &flash());
+        assert_eq!(proof.old_root.as_deref(), Some("mounted at /x"));
+        assert_eq!(proof.others[0].path, "/y");
+    }
+
+    #[test]
+    fn a_reused_number_without_a_device_is_no_sign_of_life() {
+        let overlay = OldMount { major: 0, ..old("/", 20, "overlay", "overlay") };
+        let tmpfs = Mount {
+            id: 1,
+            parent: 0,
+            major: 0,
+            minor: 20,
+            point: PathBuf::from("/run"),
+            fstype: "tmpfs".into(),
+            source: "tmpfs".into(),
+        };
+        let facts = Facts { mounts: vec![tmpfs], ..Facts::default() };
+        assert_eq!(judge(&facts, Some(&overlay), &[]).old_root, None);
+    }
+}

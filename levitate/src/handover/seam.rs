@@ -1,0 +1,198 @@
+//! Everything that the hand-over asks of the kernel, one method per call, so that the order of the calls and the failure
+//! of each can be tested without being PID 1.
+//!
+//! Limits are in milliseconds. A call that can block in the kernel takes one, is made in a child process, and answers
+//! [`std::io::ErrorKind::TimedOut`] past it; the child may then still be stuck, this process is not.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::journey::Journey;
+use super::mounts::Mount;
+use super::processes::Process;
+use super::report::{Report, Watchdog};
+use super::watchdog::WatchdogFacts;
+use crate::state::StateRecord;
+
+/// How the hand-over can end when it does not end in the new init. Each is reboot(2), none of them syncs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Reset the board: the old system starts again.
+    Reset,
+    /// Power off.
+    Poweroff,
+    /// Stop, with the power on.
+    Halt,
+}
+
+/// How much a line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// A step begun.
+    Progress,
+    /// Something went wrong that stops nothing.
+    Note,
+    /// The reason why the old system is started again.
+    Failure,
+}
+
+/// The signals that are sent to everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Everybody {
+    /// SIGTERM, then SIGCONT, so that a stopped process can act on it.
+    Term,
+    /// SIGKILL.
+    Kill,
+}
+
+/// What is known of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Whether it is a regular file, symbolic links followed.
+    pub regular: bool,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+/// A file's identity: device and inode number.
+pub type Identity = (u64, u64);
+
+/// The calls.
+pub trait HandoverSys {
+    /// Milliseconds on a clock that only goes forward and goes on over an execve.
+    fn now_ms(&mut self) -> u64;
+    /// Seconds since 1970.
+    fn unix_seconds(&mut self) -> u64;
+    /// Waits, reaps whoever died, feeds the watchdog.
+    fn pause(&mut self, ms: u64);
+    /// From now on, after so many milliseconds, reboot(2) whatever this process does; replaces what was set before.
+    fn guard(&mut self, ms: u64);
+    /// One line to the console, the kernel log and `/dev/pmsg0`, whichever there are; never blocks, never fails.
+    fn say(&mut self, weight: Weight, line: &str);
+    /// Writes the state file durably.
+    fn write_state(&mut self, path: &Path, record: &StateRecord, limit: u64) -> io::Result<()>;
+
+    /// No signal blocked, ignored or caught but what [`HandoverSys::guard`] needs.
+    fn reset_signals(&mut self) -> io::Result<()>;
+    /// Ctrl-alt-del is no longer a reset.
+    fn forbid_ctrl_alt_del(&mut self) -> io::Result<()>;
+    /// A kernel panic becomes a reset after so many seconds, unless a time is set already.
+    fn panic_timeout(&mut self, seconds: u32) -> io::Result<()>;
+    /// Mounts /proc if the old system has unmounted it already.
+    fn need_proc(&mut self) -> io::Result<()>;
+    /// The word in the verb file, if there is such a file.
+    fn read_verb(&mut self) -> io::Result<Option<String>>;
+    /// The text of the file.
+    fn read_text(&mut self, path: &Path) -> io::Result<String>;
+    /// The first 256 bytes of the file.
+    fn read_head(&mut self, path: &Path) -> io::Result<Vec<u8>>;
+    /// What kind of file this is.
+    fn look_at(&mut self, path: &Path) -> io::Result<FileFacts>;
+    /// This process's mount table.
+    fn mounts(&mut self) -> io::Result<Vec<Mount>>;
+    /// Who holds a watchdog, which watchdogs run.
+    fn watchdog_facts(&mut self) -> WatchdogFacts;
+    /// Keeps a descriptor that this process got from the one before.
+    fn adopt_watchdog(&mut self, fd: i32, device: &str) -> io::Result<Watchdog>;
+    /// Opens a watchdog that runs already and raises its timeout to at least 60 s if the driver can.
+    fn open_watchdog(&mut self, device: &str) -> io::Result<Watchdog>;
+
+    /// kill(-1).
+    fn signal_everybody(&mut self, signal: Everybody) -> io::Result<()>;
+    /// All processes and kernel threads.
+    fn processes(&mut self) -> io::Result<Vec<Process>>;
+
+    /// The devices and files in use as swap.
+    fn swaps(&mut self) -> io::Result<Vec<PathBuf>>;
+    /// swapoff(2).
+    fn swapoff(&mut self, path: &Path, limit: u64) -> io::Result<()>;
+    /// The loop and UBI devices that have something attached.
+    fn attached(&mut self) -> Vec<Attached>;
+    /// Detaches it.
+    fn detach(&mut self, device: &Attached, limit: u64) -> io::Result<()>;
+
+    /// Makes a mount, or a mount and all below it, private.
+    fn make_private(&mut self, path: &Path, reach: Reach) -> io::Result<()>;
+    /// Binds a directory on itself.
+    fn bind_on_itself(&mut self, path: &Path) -> io::Result<()>;
+    /// Takes nosuid, nodev and noexec, which a bind inherits, off a mount.
+    fn plain_flags(&mut self, path: &Path) -> io::Result<()>;
+    /// Executes the staged copy of this program with the journey so far. Returns in a test double only.
+    fn exec_self(&mut self, program: &Path, journey: &Journey) -> io::Result<()>;
+    /// Makes a directory and those above it; one that is there is success.
+    fn make_dir(&mut self, path: &Path) -> io::Result<()>;
+    /// Moves a mount and all that is mounted on it.
+    fn move_mount(&mut self, from: &Path, to: &Path) -> io::Result<()>;
+    /// chdir(2).
+    fn chdir(&mut self, path: &Path) -> io::Result<()>;
+    /// pivot_root(2).
+    fn pivot_root(&mut self, new: &Path, old: &Path) -> io::Result<()>;
+    /// chroot(2).
+    fn chroot(&mut self, path: &Path) -> io::Result<()>;
+
+    /// Descriptors 0, 1 and 2 on the console that is in this directory of devices, or on its `null`.
+    fn take_console(&mut self, dev: &Path) -> io::Result<()>;
+    /// Closes every other descriptor but the watchdog's.
+    fn close_others(&mut self) -> io::Result<()>;
+    /// Which file this is.
+    fn identity(&mut self, path: &Path) -> io::Result<Identity>;
+    /// Removes everything in `dir` that lies on the same file system, but the directory `keep`, what is above it, and
+    /// the mount points `skip`. Answers how many files and directories went.
+    fn sweep(&mut self, dir: &Path, keep: Identity, skip: &[PathBuf]) -> io::Result<u64>;
+
+    /// umount(2), not lazily.
+    fn unmount(&mut self, path: &Path, limit: u64) -> io::Result<()>;
+    /// Makes the file system read-only.
+    fn remount_read_only(&mut self, path: &Path, limit: u64) -> io::Result<()>;
+    /// The mount tables of all other processes, joined: what another mount namespace still shows.
+    fn mounts_of_others(&mut self) -> Vec<Mount>;
+    /// Opens the block device exclusively and closes it again: EBUSY says that a file system lives on it. It says
+    /// nothing about jffs2, which does not hold its block device.
+    fn open_exclusively(&mut self, major: u32, minor: u32, limit: u64) -> io::Result<()>;
+    /// Writes handover.json.
+    fn write_report(&mut self, path: &Path, report: &Report) -> io::Result<()>;
+    /// Executes /sbin/init with a clean environment. Returns in a test double only.
+    fn exec_init(&mut self, init: &Path) -> io::Result<()>;
+
+    /// sync(2).
+    fn sync(&mut self, limit: u64) -> io::Result<()>;
+    /// reboot(2). Returns in a test double only.
+    fn end(&mut self, ending: Ending);
+}
+
+/// How far a change of propagation goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// This mount alone.
+    One,
+    /// This mount and all below it.
+    All,
+}
+
+/// A device that can be detached from what it lies on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// `/dev/loopN` with that backing file.
+    Loop {
+        /// Its number.
+        number: u32,
+        /// The file it shows.
+        backing: String,
+    },
+    /// `/dev/ubiN` with that MTD device.
+    Ubi {
+        /// Its number.
+        number: u32,
+        /// The MTD device's number, if sysfs tells.
+        mtd: Option<u32>,
+    },
+}
+
+impl std::fmt::Display for Attached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Loop { number, .. } => write!(f, "/dev/loop{number}"),
+            Self::Ubi { number, .. } => write!(f, "/dev/ubi{number}"),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The stages in their order. The first half runs in the image that the old system executed, the second in the staged
+//! copy of the same program, which keeps nothing of the old /run busy.
+
+use std::path::{Path, PathBuf};
+
+use super::check::{self, Verb};
+use super::journey::{Journey, Run, Step, Stop};
+use super::mounts::{self, Mount};
+use super::report::REPORT;
+use super::seam::{Attached, Ending, HandoverSys, Reach};
+use super::stage::Stage;
+use super::watchdog::{self, Plan};
+use crate::manifest::MANIFEST;
+
+/// What is taken along, in this order: each with what is mounted on it.
+const TAKEN_ALONG: [&str; 3] = ["dev", "proc", "sys"];
+/// After so many seconds a kernel panic resets the board.
+const PANIC_TIMEOUT_S: u32 = 10;
+/// The guard fires so long after the deadline that the sequence keeps itself, so that the reason can still be recorded.
+const GUARD_MARGIN_MS: u64 = 3_000;
+
+/// From the old system's last instruction to the execve of the staged copy. Outside a test double it does not return.
+pub fn first_half<S: HandoverSys>(sys: &mut S, staged: &Path) {
+    let now = sys.now_ms();
+    let mut run = Run { sys, journey: Journey::begin(now, staged) };
+    if let Err(stop) = run.first_half() {
+        run.finish(stop);
+    }
+}
+
+/// From there to the execve of the new init. Outside a test double it does not return.
+pub fn second_half<S: HandoverSys>(sys: &mut S, journey: Journey) {
+    let mut run = Run { sys, journey };
+    if let Err(stop) = run.second_half() {
+        run.finish(stop);
+    }
+}
+
+impl<S: HandoverSys> Run<'_, S> {
+    fn first_half(&mut self) -> Step {
+        self.arm_guard();
+        let plan = self.check()?;
+        self.enter(Stage::EndProcesses)?;
+        self.end_everybody(plan)?;
+        self.enter(Stage::SwapAndLoops)?;
+        self.swap_off();
+        self.detach_devices();
+        self.enter(Stage::Bind)?;
+        self.bind()?;
+        let program = self.journey.staged.join("sbin/levitate");
+        self.sys.exec_self(&program, &self.journey).map_err(|e| Stop::because(execute(&program), &e))
+    }
+
+    fn second_half(&mut self) -> Step {
+        self.arm_guard();
+        let signals = self.sys.reset_signals();
+        self.tolerate("reset the signals", signals);
+        self.staged_root_is_a_mount()?;
+        self.enter(Stage::MoveMounts)?;
+        self.move_mounts()?;
+        self.enter(Stage::Pivot)?;
+        self.pivot()?;
+        self.enter(Stage::LetGo)?;
+        self.let_go()?;
+        self.enter(Stage::Unmount)?;
+        self.unmount_old_root()?;
+        self.enter(Stage::Prove)?;
+        self.prove()?;
+        self.enter(Stage::Execute)?;
+        self.execute()
+    }
+
+    fn arm_guard(&mut self) {
+        let now = self.sys.now_ms();
+        let ms = self.remaining(now).saturating_add(GUARD_MARGIN_MS);
+        self.sys.guard(ms);
+    }
+
+    fn check(&mut self) -> Result<Plan, Stop> {
+        let signals = self.sys.reset_signals();
+        self.tolerate("reset the signals", signals);
+        let forbidden = self.sys.forbid_ctrl_alt_del();
+        self.tolerate("forbid ctrl-alt-del", forbidden);
+        self.sys.need_proc().map_err(|e| Stop::because("mount /proc", &e))?;
+        let panic = self.sys.panic_timeout(PANIC_TIMEOUT_S);
+        self.tolerate("set /proc/sys/kernel/panic", panic);
+
+        let manifest = self.read_manifest();
+        if let Ok(manifest) = &manifest {
+            self.journey.limits = manifest.handover;
+            self.journey.state_file.clone_from(&manifest.state_file);
+            self.arm_guard();
+        }
+        let verb = self.sys.read_verb().map_err(|e| Stop::because("read the verb", &e))?;
+        match Verb::parse(verb.as_deref()) {
+            Verb::Reboot => {}
+            Verb::Poweroff => return Err(Stop::NotAsked(Ending::Poweroff)),
+            Verb::Halt => return Err(Stop::NotAsked(Ending::Halt)),
+            Verb::Unknown(word) => {
+                return Err(Stop::Failed(format!("the verb {word:?} is none of reboot, poweroff, halt")));
+            }
+        }
+        manifest.map_err(Stop::Failed)?;
+        self.enter(Stage::Check)?;
+        self.staged_root_is_whole()?;
+
+        let mounts = self.mounts()?;
+        self.journey.root_mount =
+            mounts::at(&mounts, Path::new("/")).map(|mount| mount.describe(Path::new("/")));
+        self.journey.flash =
+            mounts.iter().filter(|m| m.is_on_flash()).map(|m| m.describe(&m.point)).collect();
+        let facts = self.sys.watchdog_facts();
+        let plan = watchdog::plan(&facts);
+        match &plan {
+            Plan::Adopt { fd, device } => match self.sys.adopt_watchdog(*fd, device) {
+                Ok(watchdog) => self.journey.watchdog = Some(watchdog),
+                Err(e) => self.note(format!("take over {device}: {e}")),
+            },
+            Plan::TakeNow { device } => {
+                if !self.take_watchdog(device) {
+                    let device = device.clone();
+                    return Ok(Plan::TakeWhenFree { device, holders: Vec::new() });
+                }
+            }
+            Plan::TakeWhenFree { .. } | Plan::LeaveAlone => {}
+        }
+        Ok(plan)
+    }
+
+    /// The manifest, or the sentence that says why it is none.
+    fn read_manifest(&mut self) -> Result<crate::manifest::Manifest, String> {
+        let boot_id = Path::new("/proc/sys/kernel/random/boot_id");
+        let read = |path: &Path, e: std::io::Error| format!("read {}: {e}", path.display());
+        let boot_id = self.sys.read_text(boot_id).map_err(|e| read(boot_id, e))?;
+        boot_id.trim().clone_into(&mut self.journey.boot_id);
+        let path = self.journey.staged.join(MANIFEST);
+        let text = self.sys.read_text(&path).map_err(|e| read(&path, e))?;
+        check::manifest(&text, &self.journey.boot_id, &path)
+    }
+
+    fn staged_root_is_whole(&mut self) -> Step {
+        let staged = self.journey.staged.clone();
+        let init = staged.join("sbin/init");
+        self.is_executable("staged init", &init)?;
+        let head =
+            self.sys.read_head(&init).map_err(|e| Stop::because(format!("read {}", init.display()), &e))?;
+        if let Some(program) = check::interpreter(&head, &init, &staged).map_err(Stop::Failed)? {
+            self.is_executable("the staged init's interpreter", &program)?;
+        }
+        self.is_executable("staged program", &staged.join("sbin/levitate"))
+    }
+
+    fn is_executable(&mut self, what: &str, path: &Path) -> Step {
+        let facts =
+            self.sys.look_at(path).map_err(|e| Stop::because(format!("{what} {}", path.display()), &e))?;
+        check::executable(what, path, facts).map_err(Stop::Failed)
+    }
+
+    fn swap_off(&mut self) {
+        match self.sys.swaps() {
+            Ok(swaps) => {
+                for swap in swaps {
+                    let limit = self.limit();
+                    let off = self.sys.swapoff(&swap, limit);
+                    self.tolerate(format!("swapoff {}", swap.display()), off);
+                }
+            }
+            Err(e) => self.note(format!("read /proc/swaps: {e}")),
+        }
+    }
+
+    /// Detaches what can be detached; what is busy still gets its second chance when the file systems are gone.
+    pub(crate) fn detach_devices(&mut self) -> Vec<(Attached, String)> {
+        let mut busy = Vec::new();
+        for device in self.sys.attached() {
+            let limit = self.limit();
+            if let Err(e) = self.sys.detach(&device, limit) {
+                busy.push((device, e.to_string()));
+            }
+        }
+        busy
+    }
+
+    fn bind(&mut self) -> Step {
+        let root = Path::new("/");
+        self.sys.make_private(root, Reach::All).map_err(|e| Stop::because("make all mounts private", &e))?;
+        let staged = self.journey.staged.clone();
+        let mounts = self.mounts()?;
+        if mounts::at(&mounts, &staged).is_none() {
+            let bound = self.sys.bind_on_itself(&staged);
+            bound.map_err(|e| Stop::because(format!("bind {} on itself", staged.display()), &e))?;
+        }
+        let private = self.sys.make_private(&staged, Reach::One);
+        private.map_err(|e| Stop::because(format!("make {} private", staged.display()), &e))?;
+        let flags = self.sys.plain_flags(&staged);
+        self.tolerate(format!("allow programs and devices in {}", staged.display()), flags);
+        Ok(())
+    }
+
+    /// A second half that was not reached through the bind would chroot at best, and hide the old root underneath.
+    fn staged_root_is_a_mount(&mut self) -> Step {
+        let mounts = self.mounts()?;
+        match mounts::at(&mounts, &self.journey.staged) {
+            Some(_) => Ok(()),
+            None => Err(Stop::Failed(format!("{} is not a mount", self.journey.staged.display()))),
+        }
+    }
+
+    fn move_mounts(&mut self) -> Step {
+        let mounts = self.mounts()?;
+        for name in TAKEN_ALONG {
+            let from = Path::new("/").join(name);
+            let to = self.journey.staged.join(name);
+            if mounts::at(&mounts, &from).is_none() || mounts::at(&mounts, &to).is_some() {
+                continue;
+            }
+            let what = format!("move {} to {}", from.display(), to.display());
+            self.sys.make_dir(&to).map_err(|e| Stop::because(format!("create {}", to.display()), &e))?;
+            self.sys.move_mount(&from, &to).map_err(|e| Stop::because(what, &e))?;
+        }
+        Ok(())
+    }
+
+    fn let_go(&mut self) -> Step {
+        self.sys.take_console(Path::new("/dev")).map_err(|e| Stop::because("open the console", &e))?;
+        self.sys.close_others().map_err(|e| Stop::because("close the old system's descriptors", &e))?;
+        let old_root = self.journey.old_root.clone();
+        self.sweep_ram_below(&old_root);
+        Ok(())
+    }
+
+    /// Removes what shares the staged root's file system but is not the staged root: unmounting the old /run frees none
+    /// of it, because the staged root keeps the file system alive.
+    pub(crate) fn sweep_ram_below(&mut self, old_root: &Path) {
+        let staged = self.journey.staged.clone();
+        let (Ok(keep), Ok(mounts)) = (self.sys.identity(&staged), self.sys.mounts()) else {
+            self.note(format!("look at {}: what is left of the old /run stays", staged.display()));
+            return;
+        };
+        let Some((major, minor)) = mounts::at(&mounts, &staged).map(|m| (m.major, m.minor)) else { return };
+        let points: Vec<PathBuf> = mounts.iter().map(|m| m.point.clone()).collect();
+        // The initramfs's own root is never a pivot's old root; it is emptied as well where the staged root replaces it.
+        let ours =
+            |m: &&Mount| m.is_in_ram() && ((m.major, m.minor) == (major, minor) || m.fstype == "rootfs");
+        for mount in mounts.iter().filter(ours) {
+            if mount.point.starts_with(old_root) && mount.point != staged {
+                let swept = self.sys.sweep(&mount.point, keep, &points);
+                self.tolerate(format!("empty {}", mount.point.display()), swept.map(|_| ()));
+            }
+        }
+    }
+
+    fn execute(&mut self) -> Step {
+        let now = self.sys.now_ms();
+        let seconds = self.sys.unix_seconds();
+        let report = self.journey.report(now, seconds);
+        let written = self.sys.write_report(Path::new(REPORT), &report);
+        self.tolerate(format!("write {REPORT}"), written);
+        let init = Path::new("/sbin/init");
+        self.sys.exec_init(init).map_err(|e| Stop::because(execute(init), &e))
+    }
+}
+
+fn execute(program: &Path) -> String {
+    format!("execute {}", program.display())
+}

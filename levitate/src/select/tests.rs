@@ -1,0 +1,176 @@
+use super::*;
+use crate::fixture::{CONFIG, OldSystem, static_program};
+use crate::status::with_sources;
+
+fn selected(system: &OldSystem, config: &str) -> Selection {
+    let config = OldSystem::config(config);
+    select(&config, &system.facts(&config)).unwrap()
+}
+
+fn refused(system: &OldSystem, config: &str) -> String {
+    let config = OldSystem::config(config);
+    with_sources(&select(&config, &system.facts(&config)).unwrap_err())
+}
+
+fn names<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Vec<&'a str> {
+    paths.into_iter().map(|p| p.to_str().unwrap()).collect()
+}
+
+#[test]
+fn a_services_program_its_shell_and_the_host_key_come_without_being_named() {
+    let selected = selected(&OldSystem::new(), CONFIG);
+    assert_eq!(names(&selected.closure.files), ["/bin/busybox", "/usr/sbin/dropbear"]);
+    assert_eq!(names(selected.closure.links.iter().map(|l| &l.at)), ["/bin/sh"]);
+    assert_eq!(names(&selected.host_keys), ["/etc/dropbear/dropbear_ed25519_host_key"]);
+    assert_eq!(selected.can_log_in, ["root"]);
+    assert_eq!(names(&selected.shells), ["/bin/sh"]);
+    let services: Vec<_> = selected.services.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(services, ["sshd", "default"]);
+}
+
+#[test]
+fn applets_come_along_only_where_they_are_asked_for() {
+    let system = OldSystem::new();
+    system.link("/usr/bin/vi", "/bin/busybox");
+    system.link("/usr/bin/other", "/usr/sbin/dropbear");
+    assert!(selected(&system, CONFIG).applets.is_empty());
+    let with = format!("packages = [{{ program = \"/bin/busybox\", links = true }}]\n{CONFIG}");
+    let selected = selected(&system, &with);
+    assert_eq!(names(selected.applets.iter().map(|l| &l.at)), ["/bin/sh", "/sbin/reboot", "/usr/bin/vi"]);
+}
+
+#[test]
+fn a_missing_program_is_refused_by_name_and_with_the_service_that_wants_it() {
+    let system = OldSystem::new();
+    let with = |line: &str| format!("{line}\n{CONFIG}");
+    let text = refused(&system, &with("packages = [\"wombat\"]"));
+    assert!(text.starts_with("cannot stage a program: wombat: no such program in "), "{text}");
+    let text = refused(&system, &with("packages = [\"/sbin/wombat\"]"));
+    assert_eq!(text, "cannot stage a program: /sbin/wombat: no such program");
+    let text = refused(&system, &format!("{CONFIG}[services.web]\nrun = [\"/bin/webd\"]"));
+    assert_eq!(text, "cannot stage service web: /bin/webd: no such program");
+    let text = refused(&system, &format!("{CONFIG}[services.web]\nrun = \"#!/bin/bash\\n\""));
+    assert_eq!(text, "cannot stage service web: /bin/bash: no such program");
+    let text = refused(&system, &format!("{CONFIG}[users.root]\nshell = \"/bin/zsh\""));
+    assert_eq!(text, "cannot stage the shell of user root: /bin/zsh: no such program");
+}
+
+#[test]
+fn a_missing_library_is_refused_by_name() {
+    let system = OldSystem::new();
+    // this test's own program is linked dynamically
+    let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    system.program("/usr/sbin/dynamic", &own);
+    let text = refused(&system, &format!("packages = [\"dynamic\"]\n{CONFIG}"));
+    assert!(text.contains("/usr/sbin/dynamic: its dynamic linker /lib"), "{text}");
+    let linker = text.split(' ').find(|w| w.starts_with("/lib")).unwrap();
+    system.program(linker, &static_program());
+    let text = refused(&system, &format!("packages = [\"dynamic\"]\n{CONFIG}"));
+    assert!(text.contains("/usr/sbin/dynamic: library lib"), "{text}");
+    assert!(text.contains("needed by /usr/sbin/dynamic, not found in /lib"), "{text}");
+}
+
+#[test]
+fn a_root_that_nobody_could_log_into_is_refused_with_the_reason() {
+    let system = OldSystem::new();
+    let text = refused(&system, "keep = { network = false }");
+    assert!(text.starts_with("nobody could log in: no service is configured; add"), "{text}");
+    let ntpd = "[keep]\nnetwork = false\n[services.ntpd]\nrun = [\"/bin/busybox\"]\n";
+    let text = refused(&system, ntpd);
+    assert!(text.starts_with("nobody could log in: none of the services (ntpd) is one to log in"), "{text}");
+    let text = refused(&system, &format!("{CONFIG}login = false\n"));
+    assert!(text.contains("none of the services (sshd)"), "{text}");
+    assert_eq!(selected(&system, &format!("{ntpd}login = true\n")).can_log_in, ["root"]);
+
+    let text = refused(&system, &format!("{CONFIG}[users.ann]\n"));
+    assert_eq!(text, "nobody could log in: user ann has the shell /bin/false");
+    assert_eq!(selected(&system, &format!("{CONFIG}[users.ann]\nshell = \"/bin/sh\"\n")).can_log_in, ["ann"]);
+    let text = refused(&system, &format!("{CONFIG}[users.root]\nkeep = false\n"));
+    assert_eq!(text, "nobody could log in: user root has neither an authorized key nor a password");
+    std::fs::remove_file(system.at("/root/.ssh/authorized_keys")).unwrap();
+    assert_eq!(refused(&system, CONFIG), text);
+    let keyed = format!("{CONFIG}[users.root]\nauthorized_keys = [\"ssh-ed25519 AAAA me\"]\n");
+    assert_eq!(selected(&system, &keyed).can_log_in, ["root"]);
+    let text = refused(&system, &format!("{CONFIG}[users]\n"));
+    assert_eq!(text, "nobody could log in: no user is kept");
+    assert_eq!(refused(&system, &format!("{CONFIG}[users.bob]\n")), "user bob: no such user in /etc/passwd");
+}
+
+#[test]
+fn a_login_service_that_is_not_started_is_no_way_in() {
+    let text = refused(
+        &OldSystem::new(),
+        &format!("{CONFIG}[services.default]\ntype = \"bundle\"\ncontents = []\n"),
+    );
+    assert!(text.contains("none of the services (default, sshd)"), "{text}");
+}
+
+#[test]
+fn an_ssh_server_without_a_host_key_is_refused_unless_it_makes_one() {
+    let system = OldSystem::new();
+    std::fs::remove_file(system.at("/persist/dropbear/dropbear_ed25519_host_key")).unwrap();
+    let text = refused(&system, CONFIG);
+    assert!(
+        text.starts_with("nobody could log in: service sshd has no host key: none is in /etc/dropbear"),
+        "{text}"
+    );
+    let makes_one = CONFIG.replace("\"-F\"", "\"-F\", \"-R\"");
+    assert!(selected(&system, &makes_one).host_keys.is_empty());
+    system.file("/data/key", "key");
+    let named = CONFIG.replace("\"-F\"", "\"-F\", \"-r\", \"/data/key\"");
+    assert_eq!(names(&selected(&system, &named).host_keys), ["/data/key"]);
+}
+
+#[test]
+fn services_that_do_not_fit_together_are_refused_with_the_file() {
+    let text = refused(&OldSystem::new(), &format!("{CONFIG}dependencies = [\"netwrok\"]\n"));
+    assert_eq!(
+        text,
+        "service sshd: /etc/levitate.toml/dependencies.d/netwrok names netwrok, which does not exist"
+    );
+    let text =
+        refused(&OldSystem::new(), &format!("{CONFIG}[services.ntpd]\nsource = \"/etc/s6-rc/ntpd\"\n"));
+    assert_eq!(text, "cannot stage service ntpd: its source /etc/s6-rc/ntpd does not exist");
+}
+
+#[test]
+fn a_service_of_the_old_system_brings_its_interpreter() {
+    let system = OldSystem::new();
+    system.program("/usr/bin/execlineb", &static_program());
+    system.file("/etc/s6-rc/ntpd/type", "longrun\n");
+    system.file("/etc/s6-rc/ntpd/run", "#!/usr/bin/execlineb -P\nntpd\n");
+    system.file("/etc/s6-rc/ntpd/dependencies", "mounts\n");
+    let ntpd = format!("{CONFIG}[services.ntpd]\nsource = \"/etc/s6-rc/ntpd\"\n");
+    assert!(refused(&system, &ntpd).contains("names mounts, which does not exist"));
+    let selected = selected(&system, &format!("{ntpd}dependencies = []\n"));
+    assert!(names(&selected.closure.files).contains(&"/usr/bin/execlineb"));
+}
+
+#[test]
+fn files_that_the_maintenance_root_would_hide_are_refused() {
+    let system = OldSystem::new();
+    system.file("/proc/config", "");
+    let text = refused(&system, &format!("files = [\"/proc/config\"]\n{CONFIG}"));
+    assert_eq!(text, "cannot stage /proc/config: /proc is made anew in the maintenance root");
+    let text = refused(&system, &format!("files = [\"/etc/none\"]\n{CONFIG}"));
+    assert_eq!(text, "/etc/none: /etc/none does not exist");
+}
+
+#[test]
+fn the_reserve_is_the_largest_partition_that_can_be_written() {
+    let system = OldSystem::new();
+    let without = CONFIG.replace("reserve = \"1M\"\n", "");
+    assert_eq!(selected(&system, &without).reserve.bytes, 0);
+    system.file("/proc/mtd", "dev:    size   erasesize  name\nmtd0: 00900000 00010000 \"boot\"\nmtd3: 00800000 00010000 \"firmware\"\n");
+    system.file("/sys/class/mtd/mtd0/flags", "0x0\n");
+    system.file("/sys/class/mtd/mtd3/flags", "0xc00\n");
+    let reserve = selected(&system, &without).reserve;
+    assert_eq!(reserve, Reserve { bytes: 8 << 20, from: "the size of mtd3 \"firmware\"".into() });
+}
+
+#[test]
+fn an_ssh_server_that_would_go_into_the_background_is_warned_about() {
+    let warnings = selected(&OldSystem::new(), &CONFIG.replace("\"-F\"", "\"-E\"")).warnings;
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].starts_with("service sshd: its ssh server goes into the background"), "{warnings:?}");
+}

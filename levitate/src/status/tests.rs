@@ -1,0 +1,160 @@
+use super::*;
+use crate::fixture::{BOOT_ID, CONFIG, OldSystem};
+
+const MOMENT: u64 = 1_700_000_000;
+
+fn status(system: &OldSystem) -> String {
+    let config = OldSystem::config(CONFIG);
+    let text = read(&system.root(), Some(&config)).unwrap().to_string();
+    text.replace(&system.root().dir().display().to_string(), "")
+}
+
+fn record(state: State, boot_id: &str, stage: Option<&str>, reason: Option<&str>) -> StateRecord {
+    StateRecord { at: MOMENT, ..StateRecord::now(state, boot_id, stage, reason) }
+}
+
+fn told(record: &StateRecord) -> String {
+    last(Some(record), BOOT_ID).to_string()
+}
+
+#[test]
+fn before_anything_is_staged_reboot_is_a_normal_reboot() {
+    assert_eq!(
+        status(&OldSystem::new()),
+        "init: s6-svscan in /run/service\n\
+         staged: nothing\n\
+         reboot: a normal reboot; `levitate` prepares maintenance mode\n\
+         last hand-over: none is recorded\n"
+    );
+}
+
+#[test]
+fn what_is_staged_is_told_with_what_reboot_will_do() {
+    let mut system = OldSystem::new();
+    let (manifest, _) = system.levitate(CONFIG).unwrap();
+    let when = crate::when::utc(manifest.staged_at);
+    let size = format!("{} files, {} KiB, at {when}", manifest.files, manifest.bytes.div_ceil(1024));
+    let text = status(&system);
+    let expected = format!(
+        "init: s6-svscan in /run/service\n\
+         staged: {size}\n  services: sshd\n  users who can log in: root\n\
+         reboot: enters maintenance mode; `levitate abort` undoes this\n\
+         warning: "
+    );
+    // the fixture's own poweroff is not there, so no warning is told
+    assert_eq!(text, expected.trim_end_matches("warning: "));
+}
+
+#[test]
+fn a_staged_root_that_the_hand_over_would_refuse_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut system = OldSystem::new();
+    system.levitate(CONFIG).unwrap();
+    let init = system.at("/run/maintenance/sbin/init");
+    fs::set_permissions(init, fs::Permissions::from_mode(0o644)).unwrap();
+    let text = status(&system);
+    assert!(
+        text.contains("staged: a maintenance root that cannot be entered: /sbin/init is not executable\n"),
+        "{text}"
+    );
+    assert!(text.contains("reboot: the hand-over will fail and reboot into this system;"), "{text}");
+}
+
+#[test]
+fn a_hook_that_is_not_wired_is_told_without_anything_staged() {
+    let system = OldSystem::new();
+    fs::remove_file(system.at("/run/service/.s6-svscan/finish")).unwrap();
+    let text = status(&system);
+    assert!(
+        text.contains(
+            "reboot: a normal reboot, and would be one: /run/service/.s6-svscan/finish does not exist"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn after_a_failed_hand_over_the_old_system_says_at_which_stage_and_why() {
+    let failed = record(State::Failed, "earlier", Some("check"), Some("/sbin/init is not executable"));
+    assert_eq!(
+        told(&failed),
+        "last hand-over failed at stage \"check\": /sbin/init is not executable (2023-11-14 22:13:20 UTC)\n"
+    );
+}
+
+#[test]
+fn every_other_end_of_a_hand_over_has_its_own_text() {
+    assert_eq!(told(&record(State::Armed, BOOT_ID, None, None)), "");
+    assert_eq!(
+        told(&record(State::Armed, "earlier", None, None)),
+        "last hand-over: the maintenance root staged at 2023-11-14 22:13:20 UTC was never entered: \
+         reboot did not reach the hand-over, or the power was lost before\n"
+    );
+    assert_eq!(
+        told(&record(State::Entering, "earlier", Some("pivot"), None)),
+        "last hand-over was cut off at stage \"pivot\" (2023-11-14 22:13:20 UTC): \
+         the power was lost, or the board hung and was reset\n"
+    );
+    assert_eq!(
+        told(&record(State::Left, "earlier", Some("unmount"), None)),
+        "last hand-over left this system at 2023-11-14 22:13:20 UTC; what came after is not recorded here\n"
+    );
+    assert_eq!(last(None, BOOT_ID).to_string(), "last hand-over: none is recorded\n");
+    assert!(Last::NotRecorded.to_string().contains("no state_file is configured"));
+}
+
+#[test]
+fn a_damaged_state_file_is_told_and_hides_nothing_else() {
+    let system = OldSystem::new();
+    system.file("/persist/state.json", "{");
+    let text = status(&system);
+    assert!(text.contains("staged: nothing\n"), "{text}");
+    assert!(
+        text.contains("last hand-over: not known: read /persist/state.json: not a state record"),
+        "{text}"
+    );
+}
+
+#[test]
+fn in_the_maintenance_root_it_tells_how_it_was_entered_and_what_flashcp_did() {
+    let mut system = OldSystem::new();
+    system.levitate(CONFIG).unwrap();
+    let manifest = fs::read_to_string(system.at("/run/maintenance/etc/levitate/manifest.json")).unwrap();
+    let inside = OldSystem::new();
+    inside.file("/etc/levitate/manifest.json", &manifest);
+    inside.file(
+        "/run/levitate/handover.json",
+        r#"{"version":1,"handed_over_at":1700000000,"total_ms":480,"stages":[],"unmounted":["/persist","/"],
+            "survivors":[{"pid":7,"name":"dd","state":"D"}],
+            "still_mounted":[{"path":"/mnt","source":"/dev/sda1","fstype":"ext4","reason":"EBUSY","read_only":true}],
+            "notes":["swapoff /dev/zram0: no such device"],"watchdog":{"device":"/dev/watchdog0","timeout_s":60}}"#,
+    );
+    let head = "maintenance mode since 2023-11-14 22:13:20 UTC (the hand-over took 480 ms)\n\
+         unmounted: /persist, /\n\
+         STILL MOUNTED: /mnt (ext4 on /dev/sda1, read-only): EBUSY\n\
+         still alive: process 7 \"dd\", state D\n\
+         note: swapoff /dev/zram0: no such device\n\
+         watchdog: /dev/watchdog0, 60 s\n\
+         services: sshd\n";
+    let foot = "reboot: leaves maintenance mode\n";
+    assert_eq!(status(&inside), format!("{head}flash: not touched by flashcp since then\n{foot}"));
+    inside.file(
+        "/run/levitate/flash.json",
+        r#"{"version":1,"state":"verified","device":"/dev/mtd5","name":"firmware","image":"firmware.bin","finished":1700000042,"error":null}"#,
+    );
+    let flash = "flash: verified, /dev/mtd5 \"firmware\", from firmware.bin, at 2023-11-14 22:14:02 UTC\n";
+    assert_eq!(status(&inside), format!("{head}{flash}{foot}"));
+    let root = inside.root();
+    let e = crate::abort::abort(&root, None, &mut crate::run_mount::KernelMounts).unwrap_err();
+    assert_eq!(e.to_string(), "this is the maintenance root: reboot leaves it");
+}
+
+#[test]
+fn the_json_says_in_which_system_it_was_asked() {
+    let status = read(&OldSystem::new().root(), None).unwrap();
+    let json = serde_json::to_value(&status).unwrap();
+    assert_eq!(json["system"], "old");
+    assert_eq!(json["staged"]["is"], "nothing");
+    assert_eq!(json["reboot"], "normal");
+    assert_eq!(json["last"]["is"], "not_recorded");
+}

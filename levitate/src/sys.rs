@@ -1,0 +1,3 @@
+//! The system calls: the only unsafe code of this crate.
+
+pub(crate) mod handover;

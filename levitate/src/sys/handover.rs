@@ -1,0 +1,81 @@
+//! The hand-over's calls, made for real.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+mod child;
+mod descriptors;
+mod devices;
+mod files;
+mod guard;
+mod image;
+mod kernel;
+mod proc;
+mod sweep;
+mod voice;
+mod watchdog;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::voice::Voice;
+use self::watchdog::Held;
+use crate::handover::seam::{Ending, Weight};
+
+/// This process as PID 1.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    staged: PathBuf,
+    voice: Voice,
+    watchdog: Option<Held>,
+}
+
+impl Kernel {
+    /// Takes over: the panic hook resets the board from here on, and a watchdog that the image before this one left open
+    /// is fed.
+    pub(crate) fn new(staged: &Path) -> Self {
+        guard::reset_on_panic();
+        let mut kernel = Self {
+            staged: staged.to_owned(),
+            voice: Voice::open(Path::new("/dev")),
+            watchdog: Held::inherited(),
+        };
+        kernel.feed();
+        kernel
+    }
+
+    /// The end where there is no journey to end: says why, and resets.
+    pub(crate) fn give_up(&mut self, why: &str) -> ! {
+        self.voice.say(Weight::Failure, why);
+        guard::end(Ending::Reset)
+    }
+
+    fn feed(&mut self) {
+        if let Some(held) = &mut self.watchdog {
+            held.feed();
+        }
+    }
+
+    /// Runs what can block, in a child.
+    fn in_child(&mut self, limit: u64, job: impl FnOnce() -> nix::Result<()>) -> std::io::Result<()> {
+        let watchdog = &mut self.watchdog;
+        let mut feed = || {
+            if let Some(held) = watchdog {
+                held.feed();
+            }
+        };
+        child::run(Duration::from_millis(limit), &mut feed, job)
+    }
+}
+
+/// Whether this process is PID 1.
+pub(crate) fn is_pid_1() -> bool {
+    std::process::id() == 1
+}
+
+/// Says why nothing is done, and exits with 1.
+pub(crate) fn refuse(why: &str) -> ! {
+    // There is nobody else to tell if standard error is closed.
+    let _ = writeln!(std::io::stderr(), "{why}");
+    std::process::exit(1)
+}

@@ -1,0 +1,99 @@
+//! A call that can block runs in a child with a deadline: PID 1 itself never waits without one.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+
+/// The longest nap between two looks at the child.
+const NAP: Duration = Duration::from_millis(10);
+
+/// Runs `job` in a child and answers with its errno. Past the deadline the child is killed, which a child stuck in the
+/// kernel survives, and the answer is [`io::ErrorKind::TimedOut`]. `feed` is called all the while.
+pub(super) fn run(
+    limit: Duration,
+    feed: &mut dyn FnMut(),
+    job: impl FnOnce() -> nix::Result<()>,
+) -> io::Result<()> {
+    let child = match start(job) {
+        Ok(child) => child,
+        Err(e) => return Err(io::Error::other(format!("fork: {e}"))),
+    };
+    let started = Instant::now();
+    let mut nap = Duration::from_micros(200);
+    loop {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
+            Ok(WaitStatus::Exited(_, errno)) => return Err(Errno::from_raw(errno).into()),
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                return Err(io::Error::other(format!("its child died of {signal}")));
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        if started.elapsed() >= limit {
+            // A child that has died since is as well.
+            let _ = kill(child, Signal::SIGKILL);
+            let text = format!("not done within {} ms", limit.as_millis());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        feed();
+        std::thread::sleep(nap);
+        nap = (nap * 2).min(NAP);
+    }
+}
+
+#[allow(unsafe_code)]
+fn start(job: impl FnOnce() -> nix::Result<()>) -> nix::Result<Pid> {
+    // SAFETY: the hand-over has one thread, so the child finds no lock held by a thread that it does not have.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let code = match job() {
+                Ok(()) => 0,
+                // An exit status has 8 bits; some of MIPS's error numbers are larger.
+                Err(e) => u8::try_from(e as i32).unwrap_or(5).max(1),
+            };
+            // SAFETY: _exit ends the child without running what belongs to the parent.
+            unsafe { libc::_exit(i32::from(code)) }
+        }
+    }
+}
+
+/// Reaps whoever has died.
+pub(super) fn reap_all() {
+    loop {
+        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_childs_errno_is_the_answer() {
+        let limit = Duration::from_secs(20);
+        assert!(run(limit, &mut || (), || Ok(())).is_ok());
+        let busy = run(limit, &mut || (), || Err(Errno::EBUSY)).unwrap_err();
+        assert_eq!(busy.raw_os_error(), Some(libc::EBUSY));
+    }
+
+    #[test]
+    fn a_child_that_blocks_is_given_up_at_its_deadline_and_the_watchdog_is_fed_meanwhile() {
+        let mut fed = 0;
+        let blocked = run(Duration::from_millis(30), &mut || fed += 1, || {
+            nix::unistd::pause();
+            Ok(())
+        });
+        assert_eq!(blocked.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(fed > 0);
+    }
+}

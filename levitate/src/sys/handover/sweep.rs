@@ -1,0 +1,87 @@
+//! Removing what is left of the old /run without touching the staged root, which lies in the same file system.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::handover::seam::Identity;
+
+/// Device and inode number.
+pub(super) fn identity(path: &Path) -> io::Result<Identity> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
+/// Removes everything in `dir`, but nothing on another file system, no mount point of `skip` and nothing in it, and not
+/// the directory `keep`, by whatever name it is found. What cannot be removed stays; the answer counts what went.
+pub(super) fn sweep(dir: &Path, keep: Identity, skip: &[PathBuf]) -> io::Result<u64> {
+    let (device, inode) = identity(dir)?;
+    if (device, inode) == keep {
+        return Ok(0);
+    }
+    let mut removed = 0;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        // It may be gone already: a second sweep of the same tree by another name.
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        if found.dev() != device || (found.dev(), found.ino()) == keep || skip.contains(&path) {
+            continue;
+        }
+        let gone = if found.is_dir() {
+            removed += sweep(&path, keep, skip).unwrap_or(0);
+            fs::remove_dir(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        removed += u64::from(gone.is_ok());
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(root: &Path) {
+        for dir in ["maintenance/sbin", "service/a", "other/mounted/inside", "deep/er/maintenance"] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        for file in ["maintenance/sbin/init", "service/a/run", "other/mounted/inside/x", "plain", "deep/er/y"]
+        {
+            fs::write(root.join(file), "x").unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("maintenance"), root.join("service/link")).unwrap();
+    }
+
+    #[test]
+    fn everything_goes_but_the_staged_root_and_mount_points() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fill(root);
+        let keep = identity(&root.join("maintenance")).unwrap();
+        // service, a, run, link; deep, er, maintenance, y; plain.
+        assert_eq!(sweep(root, keep, &[root.join("other/mounted")]).unwrap(), 9);
+        let mut left: Vec<_> = fs::read_dir(root).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["maintenance", "other"]);
+        assert!(root.join("maintenance/sbin/init").exists());
+        assert!(root.join("other/mounted/inside/x").exists());
+        assert_eq!(sweep(root, keep, &[root.join("other/mounted")]).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_staged_root_is_known_by_its_inode_even_where_it_has_another_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fill(root);
+        let keep = identity(&root.join("maintenance")).unwrap();
+        fs::rename(root.join("maintenance"), root.join("deep/er/renamed")).unwrap();
+        sweep(root, keep, &[]).unwrap();
+        assert!(root.join("deep/er/renamed/sbin/init").exists());
+        assert!(!root.join("deep/er/y").exists());
+        // Asked to empty the staged root itself, nothing happens.
+        assert_eq!(sweep(&root.join("deep/er/renamed"), keep, &[]).unwrap(), 0);
+        assert!(root.join("deep/er/renamed/sbin/init").exists());
+    }
+}
