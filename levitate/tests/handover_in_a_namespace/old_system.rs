@@ -16,6 +16,7 @@ use nix::sys::signal::{SigSet, Signal};
 /// Everything that ignores being asked, or is born while others are killed.
 const STRAYS: [&str; 4] = ["polite", "stubborn", "feeder", "forker"];
 
+#[expect(clippy::zombie_processes, reason = "ending and reaping them is what is tested")]
 pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
     assert_eq!(std::process::id(), 1, "only as PID 1 of a namespace");
     let old = dir.join("old");
@@ -65,6 +66,7 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
     panic!("execute the hand-over: {error}");
 }
 
+#[expect(clippy::zombie_processes, reason = "the next generation is left an orphan on purpose")]
 pub(crate) fn stray(kind: &str) -> ! {
     let mut kept: Vec<File> = Vec::new();
     match kind {

@@ -72,6 +72,7 @@ pub(crate) fn mount(
         parent,
         major: device.0,
         minor: device.1,
+        root: PathBuf::from("/"),
         point: PathBuf::from(point),
         fstype: fstype.into(),
         source: source.into(),
@@ -383,6 +384,9 @@ impl HandoverSys for Double {
         assert!(here.is_in_ram(), "{here:?} would be emptied");
         self.call(format!("sweep {}", dir.display()))?;
         Ok(1)
+    }
+    fn mount(&mut self, source: &str, fstype: &str, at: &Path, _limit: u64) -> io::Result<()> {
+        self.call(format!("mount {source} {fstype} {}", at.display()))
     }
     fn unmount(&mut self, path: &Path, _limit: u64) -> io::Result<()> {
         self.call(format!("umount {}", path.display()))?;

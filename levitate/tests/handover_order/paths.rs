@@ -95,6 +95,19 @@ fn an_old_root_that_a_survivor_holds_is_a_reset_that_names_it() {
 }
 
 #[test]
+fn a_failure_after_the_state_files_file_system_is_gone_is_still_recorded_there() {
+    let mut double = Double::new();
+    double.busy.push((31, 3));
+    let done = double.hand_over();
+    let mounted = place(&done, "mount /dev/mtdblock4 jffs2 /run/levitate/state");
+    assert!(place(&done, "umount /oldroot/persist") < mounted);
+    let (path, record) = done.state.last().expect("a record");
+    assert_eq!(path, &PathBuf::from("/run/levitate/state/state.json"));
+    assert_eq!((record.state, record.stage.as_deref()), (State::Failed, Some("prove")));
+    assert!(mounted < place(&done, "umount /run/levitate/state"));
+}
+
+#[test]
 fn an_old_root_whose_device_stays_busy_is_a_reset_although_its_unmount_succeeded() {
     let mut double = Double::new();
     double.busy.push((31, 3));
