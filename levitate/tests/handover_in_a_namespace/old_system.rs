@@ -66,7 +66,6 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
     panic!("execute the hand-over: {error}");
 }
 
-#[expect(clippy::zombie_processes, reason = "the next generation is left an orphan on purpose")]
 pub(crate) fn stray(kind: &str) -> ! {
     let mut kept: Vec<File> = Vec::new();
     match kind {
