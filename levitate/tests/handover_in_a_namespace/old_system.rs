@@ -16,6 +16,9 @@ use nix::sys::signal::{SigSet, Signal};
 /// Everything that ignores being asked, or is born while others are killed.
 const STRAYS: [&str; 4] = ["polite", "stubborn", "feeder", "forker"];
 
+/// Bytes that the old /run holds, in the file system that the staged root keeps alive.
+pub(crate) const BALLAST: usize = 32 << 20;
+
 #[expect(clippy::zombie_processes, reason = "ending and reaping them is what is tested")]
 pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
     assert_eq!(std::process::id(), 1, "only as PID 1 of a namespace");
@@ -50,6 +53,7 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
         _ => fs::write("/run/levitate/verb", "reboot\n").unwrap(),
     }
     fs::create_dir("/run/ready").unwrap();
+    fs::write("/run/ready/ballast", vec![1; BALLAST]).unwrap();
     for kind in STRAYS {
         Command::new("/bin/stray").args(["stray", kind]).spawn().unwrap();
     }

@@ -8,6 +8,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::machine::{INNER, Remains};
 use crate::new_init::Report;
+use crate::old_system::BALLAST;
 
 pub(crate) fn run() -> ! {
     let arguments = Arguments::from_args();
@@ -112,6 +113,9 @@ fn all_of_it(it: &Remains) {
     assert_eq!(report.processes, ["1"]);
     assert_eq!(report.old_root, Vec::<String>::new());
     assert_eq!(report.alarm_left, None);
+    let (used, visible) = report.bytes;
+    let ballast = u64::try_from(BALLAST).unwrap();
+    assert!(used < visible + ballast / 2, "the old /run still takes {} bytes", used - visible);
     assert_eq!(u64::from_str_radix(&report.blocked, 16), Ok(0));
     // The runtime of this test program ignores SIGPIPE by itself.
     assert_eq!(u64::from_str_radix(&report.ignored, 16).map(|set| set & !(1 << 12)), Ok(0));
