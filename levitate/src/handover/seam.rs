@@ -193,7 +193,7 @@ pub enum Attached {
 impl std::fmt::Display for Attached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Loop { number, .. } => write!(f, "/dev/loop{number}"),
+            Self::Loop { number, backing } => write!(f, "/dev/loop{number} ({backing})"),
             Self::Ubi { number, .. } => write!(f, "/dev/ubi{number}"),
         }
     }

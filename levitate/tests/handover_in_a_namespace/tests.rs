@@ -48,6 +48,14 @@ pub(crate) fn run() -> ! {
             assert_eq!((it.ended_by, it.report.as_str()), (Some(1), ""));
             assert!(it.console.contains("not done within 1 ms"), "{}", it.console);
         }),
+        trial("a_pid_1_that_hangs_is_reset_by_its_guard", "hang", |it| {
+            assert_eq!((it.ended_by, it.report.as_str()), (Some(1), ""));
+            let why =
+                "<3>levitate: hand-over failed: its deadline has passed; resetting into the old system\n";
+            assert!(it.kernel_log.ends_with(why) && it.messages.ends_with(why), "{}", it.kernel_log);
+            let state: StateRecord = serde_json::from_str(&it.state).unwrap();
+            assert_eq!((state.state, state.stage.as_deref()), (State::Entering, Some("swap_and_loops")));
+        }),
         trial("an_old_root_that_cannot_be_let_go_is_a_reset", "root-held", |it| {
             assert_eq!((it.ended_by, it.report.as_str()), (Some(1), ""));
             let why = "hand-over failed at stage unmount: unmount the old root (tmpfs on tmpfs): ";
