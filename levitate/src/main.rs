@@ -1,2 +1,38 @@
-//! Stage a minimal system into RAM and move PID 1 into it.
-fn main() {}
+//! The one binary that goes onto a device: which command it is, it sees from the name by which it is called.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use ramdisk::init::client::{self, Verb};
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<OsString> = env::args_os().collect();
+    if applet(arguments.first()) == "levitate" {
+        // `levitate init` and the like: for scripts' first lines, and where no symlink can be made
+        let named = arguments.get(1).is_some_and(|word| is_applet(word));
+        if named {
+            arguments.remove(0);
+        }
+    }
+    let name = applet(arguments.first());
+    let rest = arguments.iter().skip(1).cloned();
+    ExitCode::from(match name.as_str() {
+        "init" => ramdisk::init::run(rest),
+        "exec" | "handover" => levitate::handover::run(rest),
+        "reboot" => client::run(Verb::Reboot, rest),
+        "poweroff" => client::run(Verb::Poweroff, rest),
+        "halt" => client::run(Verb::Halt, rest),
+        _ => levitate::cli::run(arguments.into_iter()),
+    })
+}
+
+fn applet(argument: Option<&OsString>) -> String {
+    let name = argument.and_then(|a| Path::new(a).file_name());
+    name.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn is_applet(word: &OsString) -> bool {
+    ["init", "handover", "flashcp", "reboot", "poweroff", "halt"].iter().any(|known| word == known)
+}

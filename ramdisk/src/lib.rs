@@ -1,1 +1,18 @@
 //! A small root in RAM, and the init that runs it.
+
+pub mod path;
+
+pub mod closure;
+
+pub mod users;
+
+pub mod tree;
+
+pub mod sink;
+
+pub mod dir_sink;
+
+pub mod init;
+pub mod network;
+pub mod service;
+mod sys;

@@ -1,0 +1,83 @@
+//! `levitate abort`: everything that `levitate` did is undone. It may be repeated.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ramdisk::path::Root;
+
+use crate::arm;
+use crate::arming::{self, LevitateError};
+use crate::manifest::{MANIFEST, Manifest};
+use crate::run_mount::{ARMED, Mounts};
+use crate::stage::{self, STAGED, StageError};
+use crate::state::{self, State, StateError};
+
+/// What there was to undo.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Undone {
+    /// A staged root was removed.
+    pub staged: bool,
+    /// /run is mounted as it was before.
+    pub remounted: bool,
+    /// The state file's record was removed.
+    pub recorded: bool,
+}
+
+/// What could not be undone.
+#[derive(Debug, thiserror::Error)]
+pub enum AbortError {
+    /// There is no way back but `reboot`.
+    #[error("this is the maintenance root: reboot leaves it")]
+    InMaintenance,
+    /// The staged root could not be removed.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// The lock, or /run.
+    #[error(transparent)]
+    Levitate(#[from] LevitateError),
+    /// The state file.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// /run could not be mounted as before. Nothing is staged any more.
+    #[error("mount {path} as it was before levitate")]
+    Remount {
+        /// The mount point.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Undoes. `state_file` is the configured one, for when the staged root says nothing about it.
+///
+/// # Errors
+///
+/// The first thing that cannot be undone. The staged root is dealt with first: if it could be moved away, `reboot` is
+/// a normal reboot whatever failed afterwards.
+pub fn abort(root: &Root, state_file: Option<&Path>, mounts: &mut dyn Mounts) -> Result<Undone, AbortError> {
+    if arm::in_maintenance(root) {
+        return Err(AbortError::InMaintenance);
+    }
+    let run = arming::run_directory(root).map_err(LevitateError::from)?;
+    let _lock = arming::lock(&run)?;
+    let manifest = fs::read(run.join(STAGED).join(MANIFEST)).ok();
+    let manifest: Option<Manifest> = manifest.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let mut undone = Undone { staged: stage::disarm(&run)?, ..Undone::default() };
+    if let Some(armed) = arming::read_armed(root) {
+        let failed = |source| AbortError::Remount { path: armed.point.clone(), source };
+        mounts.remount(&armed.undo()).map_err(failed)?;
+        fs::remove_file(root.dir().join(ARMED)).map_err(failed)?;
+        undone.remounted = true;
+    }
+    let staged_for = manifest.and_then(|m| m.state_file);
+    if let Some(path) = staged_for.as_deref().or(state_file) {
+        let path = root.host(path);
+        // the record of an earlier hand-over is still true, and stays
+        if state::read(&path)?.is_some_and(|record| record.state == State::Armed) {
+            state::remove(&path)?;
+            undone.recorded = true;
+        }
+    }
+    Ok(undone)
+}

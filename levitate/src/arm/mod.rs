@@ -1,0 +1,207 @@
+//! Which init is PID 1, and whether its `reboot` will get to the hand-over.
+
+mod s6;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ramdisk::path::Root;
+
+/// What PID 1 executes to hand over.
+pub const ENTRY: &str = "/run/maintenance/exec";
+
+/// PID 1 of the running system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// s6-svscan.
+    S6 {
+        /// Its scan directory.
+        scandir: PathBuf,
+    },
+    /// Our own init, in the maintenance root.
+    Maintenance,
+    /// One that this program knows by name and cannot arm.
+    Other(&'static str),
+    /// One that it does not know.
+    Unknown(String),
+}
+
+/// Whether `reboot` will get to the hand-over once a root is staged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// It will.
+    Wired {
+        /// The file that makes it so.
+        by: PathBuf,
+    },
+    /// It will not.
+    NotWired {
+        /// Why not, and what would make it so.
+        reason: String,
+    },
+}
+
+/// PID 1 could not be identified.
+#[derive(Debug, thiserror::Error)]
+#[error("find out which init is running: read {path}")]
+pub struct ArmError {
+    /// The file of /proc.
+    pub path: PathBuf,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+impl fmt::Display for Init {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::S6 { scandir } => write!(f, "s6-svscan in {}", scandir.display()),
+            Self::Maintenance => f.write_str("the maintenance init"),
+            Self::Other(name) => f.write_str(name),
+            Self::Unknown(name) => write!(f, "\"{name}\""),
+        }
+    }
+}
+
+/// Identifies PID 1 by what /proc below `root` says.
+///
+/// # Errors
+///
+/// /proc is not mounted, or may not be read (this needs root).
+pub fn detect(root: &Root) -> Result<Init, ArmError> {
+    let proc = root.dir().join("proc/1");
+    let at = |name: &str| proc.join(name);
+    let failed = |path: PathBuf| move |source| ArmError { path, source };
+    let comm = fs::read_to_string(at("comm")).map_err(failed(at("comm")))?;
+    let exe = fs::read_link(at("exe")).map_err(failed(at("exe")))?;
+    let program = exe.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    // the file may have been replaced while it runs
+    let program = program.trim_end_matches(" (deleted)");
+    let comm = comm.trim();
+    Ok(match (program, comm) {
+        ("s6-svscan", _) | (_, "s6-svscan") => {
+            let scandir = fs::read_link(at("cwd")).map_err(failed(at("cwd")))?;
+            Init::S6 { scandir }
+        }
+        ("levitate", _) if in_maintenance(root) => Init::Maintenance,
+        ("levitate", _) => Init::Other("levitate's own init"),
+        ("systemd", _) | (_, "systemd") => Init::Other("systemd"),
+        ("busybox", _) => Init::Other("busybox init"),
+        ("procd", _) => Init::Other("procd"),
+        ("dinit", _) => Init::Other("dinit"),
+        ("runit" | "runit-init", _) => Init::Other("runit"),
+        ("openrc-init", _) => Init::Other("openrc-init"),
+        ("init", _) => Init::Other("sysvinit"),
+        _ => Init::Unknown(if program.is_empty() { comm } else { program }.to_owned()),
+    })
+}
+
+/// Whether `reboot` will get to the hand-over under this init. Nothing is changed.
+pub fn hook(root: &Root, init: &Init) -> Hook {
+    match init {
+        Init::S6 { scandir } => s6::hook(root, scandir),
+        Init::Maintenance => Hook::NotWired { reason: "already in the maintenance root".to_owned() },
+        other => Hook::NotWired { reason: format!("init {other}: not supported yet") },
+    }
+}
+
+/// What of the system's own commands does not say which verb it was: after `levitate` it would enter the maintenance
+/// root where it should not.
+pub fn verb_warnings(root: &Root) -> Vec<String> {
+    let says_the_verb = |command: &str| {
+        let dirs = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+        let found = dirs.iter().find_map(|dir| root.resolve(&Path::new(dir).join(command)).ok())?;
+        let bytes = fs::read(root.host(&found.real)).ok()?;
+        let verb = b"/run/levitate/verb";
+        let says = bytes.windows(verb.len()).any(|w| w == verb);
+        (!says).then_some(found.real)
+    };
+    ["poweroff", "halt"]
+        .into_iter()
+        .filter_map(|command| Some((command, says_the_verb(command)?)))
+        .map(|(command, file)| {
+            format!(
+                "{command} ({}) does not write its name to /run/levitate/verb: \
+                 after levitate it enters maintenance mode, as reboot does",
+                file.display()
+            )
+        })
+        .collect()
+}
+
+/// Whether this is the maintenance root: it was staged, and a hand-over has entered it.
+pub fn in_maintenance(root: &Root) -> bool {
+    let there = |name: &str| root.dir().join(name).exists();
+    there(crate::manifest::MANIFEST) && there("run/levitate/handover.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn root_with_pid_1(comm: &str, exe: &str) -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("proc/1")).unwrap();
+        fs::write(dir.path().join("proc/1/comm"), format!("{comm}\n")).unwrap();
+        symlink(exe, dir.path().join("proc/1/exe")).unwrap();
+        symlink("/run/service", dir.path().join("proc/1/cwd")).unwrap();
+        let root = Root::new(dir.path());
+        (dir, root)
+    }
+
+    #[test]
+    fn every_init_is_known_by_its_program_and_not_by_the_name_it_goes_by() {
+        let scandir = || PathBuf::from("/run/service");
+        for (comm, exe, init) in [
+            ("s6-svscan", "/usr/bin/s6-svscan", Init::S6 { scandir: scandir() }),
+            ("s6-svscan", "/bin/s6", Init::S6 { scandir: scandir() }),
+            ("systemd", "/usr/lib/systemd/systemd", Init::Other("systemd")),
+            ("init", "/usr/lib/systemd/systemd", Init::Other("systemd")),
+            ("init", "/bin/busybox", Init::Other("busybox init")),
+            ("init", "/usr/sbin/init", Init::Other("sysvinit")),
+            ("init", "/sbin/init (deleted)", Init::Other("sysvinit")),
+            ("procd", "/sbin/procd", Init::Other("procd")),
+            ("runit", "/sbin/runit", Init::Other("runit")),
+            ("dinit", "/sbin/dinit", Init::Other("dinit")),
+            ("init", "/sbin/levitate", Init::Other("levitate's own init")),
+            ("sh", "/usr/bin/dash", Init::Unknown("dash".into())),
+        ] {
+            let (_dir, root) = root_with_pid_1(comm, exe);
+            assert_eq!(detect(&root).unwrap(), init, "{comm} {exe}");
+        }
+    }
+
+    #[test]
+    fn another_init_is_refused_by_name() {
+        let (dir, root) = root_with_pid_1("systemd", "/usr/lib/systemd/systemd");
+        let reason = |root: &Root| match hook(root, &detect(root).unwrap()) {
+            Hook::NotWired { reason } => reason,
+            Hook::Wired { by } => panic!("wired by {by:?}"),
+        };
+        assert_eq!(reason(&root), "init systemd: not supported yet");
+        fs::remove_file(dir.path().join("proc/1/exe")).unwrap();
+        symlink("/sbin/levitate", dir.path().join("proc/1/exe")).unwrap();
+        fs::write(dir.path().join("proc/1/comm"), "init\n").unwrap();
+        fs::create_dir_all(dir.path().join("etc/levitate")).unwrap();
+        fs::create_dir_all(dir.path().join("run/levitate")).unwrap();
+        fs::write(dir.path().join("etc/levitate/manifest.json"), "{}").unwrap();
+        fs::write(dir.path().join("run/levitate/handover.json"), "{}").unwrap();
+        assert_eq!(reason(&root), "already in the maintenance root");
+    }
+
+    #[test]
+    fn a_poweroff_that_does_not_say_so_is_warned_about() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        fs::create_dir_all(dir.path().join("sbin")).unwrap();
+        assert_eq!(verb_warnings(&root), Vec::<String>::new());
+        fs::write(dir.path().join("sbin/poweroff"), "#!/bin/sh\ns6-svscanctl -b /run/service\n").unwrap();
+        fs::write(dir.path().join("sbin/halt"), "#!/bin/sh\necho halt > /run/levitate/verb\n").unwrap();
+        let warnings = verb_warnings(&root);
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].starts_with("poweroff (/sbin/poweroff) does not write"), "{warnings:?}");
+    }
+}

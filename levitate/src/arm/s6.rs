@@ -1,0 +1,67 @@
+//! s6-svscan as PID 1: on `s6-svscanctl -b` (and -t, -q) it executes `.s6-svscan/finish` of its scan directory, as
+//! PID 1. That script hands over if there is somebody to hand over to.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use ramdisk::path::{PathError, Root};
+
+use super::{ENTRY, Hook};
+
+/// What the script has to say before anything else that ends the system.
+const LINES: &str = "if [ -x /run/maintenance/exec ]; then exec /run/maintenance/exec; fi";
+
+pub(super) fn hook(root: &Root, scandir: &Path) -> Hook {
+    let finish = scandir.join(".s6-svscan/finish");
+    let not = |reason: String| Hook::NotWired { reason };
+    let shown = finish.display();
+    let resolved = match root.resolve(&finish) {
+        Ok(resolved) => resolved,
+        Err(PathError::NotFound { .. }) => {
+            return not(format!("{shown} does not exist; it must say, before the reset: {LINES}"));
+        }
+        Err(e) => return not(e.to_string()),
+    };
+    let host = root.host(&resolved.real);
+    let (text, mode) = match (fs::read(&host), fs::metadata(&host)) {
+        (Ok(text), Ok(meta)) => (text, meta.permissions().mode()),
+        (Err(e), _) | (_, Err(e)) => return not(format!("{shown} cannot be read: {e}")),
+    };
+    if mode & 0o111 == 0 {
+        return not(format!("{shown} is not executable"));
+    }
+    if !text.windows(ENTRY.len()).any(|w| w == ENTRY.as_bytes()) {
+        return not(format!("{shown} does not execute {ENTRY}; it must say, before the reset: {LINES}"));
+    }
+    Hook::Wired { by: finish }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(root: &Root) -> String {
+        match hook(root, Path::new("/run/service")) {
+            Hook::NotWired { reason } => reason,
+            Hook::Wired { by } => panic!("wired by {by:?}"),
+        }
+    }
+
+    #[test]
+    fn only_an_executable_finish_that_names_the_entry_is_wired() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        assert!(reason(&root).starts_with("/run/service/.s6-svscan/finish does not exist; it must say"));
+        fs::create_dir_all(dir.path().join("run/service/.s6-svscan")).unwrap();
+        let finish = dir.path().join("run/service/.s6-svscan/finish");
+        fs::write(&finish, "#!/bin/sh\nreboot -f\n").unwrap();
+        assert_eq!(reason(&root), "/run/service/.s6-svscan/finish is not executable");
+        fs::set_permissions(&finish, fs::Permissions::from_mode(0o755)).unwrap();
+        let text = reason(&root);
+        assert!(text.contains("does not execute /run/maintenance/exec; it must say"), "{text}");
+        fs::write(&finish, format!("#!/bin/sh\n{LINES}\nreboot -f\n")).unwrap();
+        let by = "/run/service/.s6-svscan/finish".into();
+        assert_eq!(hook(&root, Path::new("/run/service")), Hook::Wired { by });
+    }
+}

@@ -1,0 +1,269 @@
+//! `levitate` itself: every check, then everything that is done, in this order. Whatever fails, the system is left as
+//! it was.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use ramdisk::dir_sink::Owners;
+use ramdisk::path::{PathError, Root};
+use ramdisk::tree::{Size, TreeError};
+
+use crate::arm::{self, Hook, Init};
+use crate::budget::{self, Demand, Refusal, Reserve};
+use crate::config::Config;
+use crate::facts::SystemFacts;
+use crate::manifest::Manifest;
+use crate::plan::{self, PlanError};
+use crate::run_mount::{ARMED, Armed, Mounts, Remount};
+use crate::select::{self, SelectError};
+use crate::stage::{self, StageError};
+use crate::state::{self, State, StateError, StateRecord};
+
+/// What happens, as it happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// PID 1 is known, and will hand over.
+    Wired {
+        /// PID 1.
+        init: Init,
+        /// The file that makes it so.
+        by: PathBuf,
+    },
+    /// Everything that will be staged is known, and is there.
+    Selected {
+        /// The services.
+        services: Vec<String>,
+        /// Those who can log in.
+        users: Vec<String>,
+        /// Host keys that come along.
+        host_keys: usize,
+    },
+    /// It fits.
+    Fits {
+        /// The staged root.
+        size: Size,
+        /// What is kept free for the image.
+        reserve: Reserve,
+        /// MemAvailable, in bytes.
+        available: u64,
+    },
+    /// /run is changed.
+    Remounting(Remount),
+    /// Something that stops nothing.
+    Warning(String),
+}
+
+/// Why nothing was staged.
+#[derive(Debug, thiserror::Error)]
+pub enum LevitateError {
+    /// `reboot` would not get to the hand-over.
+    #[error("reboot would not enter the maintenance root: {reason}")]
+    NotWired {
+        /// Why, and what helps.
+        reason: String,
+    },
+    /// /run is on flash, or on a disk.
+    #[error("stage into /run: expected a file system in RAM, found {fstype} (mounted at {point})")]
+    NotInRam {
+        /// The file system's type.
+        fstype: String,
+        /// Its mount point.
+        point: PathBuf,
+    },
+    /// Something is missing, or nobody could log in.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// It cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A file is gone by now.
+    #[error("measure the maintenance root")]
+    Measure(#[from] TreeError),
+    /// Too little memory.
+    #[error(transparent)]
+    Budget(#[from] Refusal),
+    /// It could not be written.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// The state file could not be written.
+    #[error("record in the state file that a root is staged")]
+    State(#[from] StateError),
+    /// /run leads nowhere.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// Another `levitate` or `levitate abort` is at work.
+    #[error("another levitate is at work (it holds {0})")]
+    Busy(PathBuf),
+    /// /run/levitate, or the mount of /run, cannot be changed.
+    #[error("{what} {path}")]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LevitateError {
+    let path = path.to_owned();
+    move |source| LevitateError::Io { what, path, source }
+}
+
+/// Checks everything, stages, and arms.
+///
+/// # Errors
+///
+/// Nothing is staged that was not staged before, and /run is mounted as it was.
+pub fn levitate(
+    config: &Config,
+    facts: &SystemFacts,
+    mounts: &mut dyn Mounts,
+    owners: Owners,
+    tell: &mut dyn FnMut(Event),
+) -> Result<Manifest, LevitateError> {
+    let root = &facts.root;
+    match arm::hook(root, &facts.init) {
+        Hook::Wired { by } => tell(Event::Wired { init: facts.init.clone(), by }),
+        Hook::NotWired { reason } => return Err(LevitateError::NotWired { reason }),
+    }
+    if !facts.run.is_in_ram() {
+        let (fstype, point) = (facts.run.fstype.clone(), facts.run.point.clone());
+        return Err(LevitateError::NotInRam { fstype, point });
+    }
+    let selected = select::select(config, facts)?;
+    let plan = plan::plan(config, facts, &selected)?;
+    tell(Event::Selected {
+        services: plan.manifest.services.clone(),
+        users: selected.can_log_in.clone(),
+        host_keys: selected.host_keys.len(),
+    });
+    let replaced = plan.replaced.iter();
+    let replaced = replaced.map(|p| format!("{} gives way to levitate's own command", p.display()));
+    selected.warnings.iter().cloned().chain(replaced).for_each(|w| tell(Event::Warning(w)));
+    arm::verb_warnings(root).into_iter().for_each(|w| tell(Event::Warning(w)));
+    let size = plan.tree.size(facts.page)?;
+    let demand = Demand { staged: size, reserve: selected.reserve.clone() };
+    let fits = budget::decide(&facts.supply, &demand)?;
+    tell(Event::Fits { size, reserve: selected.reserve, available: facts.supply.mem_available });
+
+    let run = run_directory(root)?;
+    let _lock = lock(&run)?;
+    let mut changed = None;
+    if let Some(change) = facts.run.change(fits.grow) {
+        tell(Event::Remounting(change.clone()));
+        changed = Some(Changed::make(root, facts, mounts, &change)?);
+    }
+    let done = stage_and_arm(config, facts, &plan.tree, &run, owners);
+    if let (Err(_), Some(changed)) = (&done, changed) {
+        changed.undo(mounts);
+    }
+    done.map(|()| plan.manifest)
+}
+
+fn stage_and_arm(
+    config: &Config,
+    facts: &SystemFacts,
+    tree: &ramdisk::tree::Tree,
+    run: &Path,
+    owners: Owners,
+) -> Result<(), LevitateError> {
+    let unarmed = stage::write(tree, run, owners)?;
+    let state_file = config.state_file.as_ref().map(|path| facts.root.host(path));
+    let mut before = None;
+    if let Some(path) = &state_file {
+        // a record that is broken is no reason to stay on the ground
+        before = state::read(path).unwrap_or_default();
+        state::write_durably(path, &StateRecord::now(State::Armed, &facts.boot_id, None, None))?;
+    }
+    let armed = unarmed.arm();
+    if let (Err(_), Some(path)) = (&armed, &state_file) {
+        // what the record said before is as true as it was
+        let _ = match before {
+            Some(record) => state::write_durably(path, &record),
+            None => state::remove(path),
+        };
+    }
+    Ok(armed?)
+}
+
+/// The directory /run as this process reaches it.
+///
+/// # Errors
+///
+/// It does not exist.
+pub(crate) fn run_directory(root: &Root) -> Result<PathBuf, PathError> {
+    Ok(root.host(&root.resolve(Path::new("/run"))?.real))
+}
+
+/// Held by whoever stages or aborts; let go when the process ends, however it ends.
+pub(crate) fn lock(run: &Path) -> Result<Flock<File>, LevitateError> {
+    let directory = run.join("levitate");
+    fs::create_dir_all(&directory).map_err(failed("make", &directory))?;
+    let path = directory.join("lock");
+    let file = File::create(&path).map_err(failed("open", &path))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| LevitateError::Busy(path))
+}
+
+/// A change of the mount of /run that was made and recorded.
+struct Changed {
+    record: PathBuf,
+    before: Armed,
+    /// What the record said before, if an earlier run had changed the mount already.
+    earlier: Option<Armed>,
+}
+
+impl Changed {
+    fn make(
+        root: &Root,
+        facts: &SystemFacts,
+        mounts: &mut dyn Mounts,
+        change: &Remount,
+    ) -> Result<Self, LevitateError> {
+        let record = root.dir().join(ARMED);
+        let before = facts.run.before(change, facts.supply.run);
+        let earlier = read_armed(root);
+        // what was before the first change is what abort goes back to
+        let merged = match earlier.clone() {
+            Some(first) => Armed {
+                size: first.size.or(before.size),
+                inodes: first.inodes.or(before.inodes),
+                ..first
+            },
+            None => before.clone(),
+        };
+        let changed = Self { record, before, earlier };
+        changed.write(Some(&merged))?;
+        if let Err(e) = mounts.remount(change) {
+            let _ = changed.write(changed.earlier.as_ref());
+            return Err(failed("remount", &change.point)(e));
+        }
+        Ok(changed)
+    }
+
+    fn write(&self, armed: Option<&Armed>) -> Result<(), LevitateError> {
+        let written = match armed {
+            Some(armed) => serde_json::to_vec(armed)
+                .map_err(io::Error::from)
+                .and_then(|bytes| fs::write(&self.record, bytes)),
+            None => fs::remove_file(&self.record),
+        };
+        written.map_err(failed("write", &self.record))
+    }
+
+    /// The error that led here is the one to tell; the record stays if the mount could not be put back.
+    fn undo(&self, mounts: &mut dyn Mounts) {
+        if mounts.remount(&self.before.undo()).is_ok() {
+            let _ = self.write(self.earlier.as_ref());
+        }
+    }
+}
+
+/// What `levitate` changed in the mount of /run, if it did.
+pub(crate) fn read_armed(root: &Root) -> Option<Armed> {
+    let bytes = fs::read(root.dir().join(ARMED)).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}

@@ -1,0 +1,158 @@
+//! Keys that are carried over: those that open accounts, and those by which clients recognise the device.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ramdisk::path::{PathError, Root};
+use ramdisk::users::User as Account;
+
+use crate::config::{AuthorizedKeys, User};
+
+/// OpenWrt's dropbear looks here for root's keys.
+pub const DROPBEAR_ROOT_KEYS: &str = "/etc/dropbear/authorized_keys";
+
+/// Keys that could not be carried over.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// A file named in the configuration does not exist.
+    #[error("{what} {path} does not exist")]
+    Missing {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("read keys")]
+    Path(#[from] PathError),
+}
+
+/// The lines of authorized_keys for `account`: what the configuration says, else what lies in its home.
+///
+/// # Errors
+///
+/// A file named in the configuration is missing, or a file cannot be read.
+pub fn authorized_keys(root: &Root, account: &Account, config: &User) -> Result<Vec<String>, KeysError> {
+    let lines = |text: &str| -> Vec<String> {
+        let line = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+        line.map(str::to_owned).collect()
+    };
+    match &config.authorized_keys {
+        Some(AuthorizedKeys::Keys(keys)) => Ok(lines(&keys.join("\n"))),
+        Some(AuthorizedKeys::File(path)) => {
+            let missing = || KeysError::Missing { what: "authorized_keys", path: path.clone() };
+            Ok(lines(&root.read_text(path)?.ok_or_else(missing)?))
+        }
+        None if !config.keep => Ok(Vec::new()),
+        None => {
+            let mut text = root.read_text(&account.home.join(".ssh/authorized_keys"))?.unwrap_or_default();
+            if account.uid == 0 {
+                text.push('\n');
+                text.push_str(&root.read_text(Path::new(DROPBEAR_ROOT_KEYS))?.unwrap_or_default());
+            }
+            Ok(lines(&text))
+        }
+    }
+}
+
+/// The host keys: those named, else all that dropbear and OpenSSH have made.
+///
+/// # Errors
+///
+/// A named one does not exist, or a directory cannot be read.
+pub fn host_keys(root: &Root, named: Option<&[PathBuf]>) -> Result<BTreeSet<PathBuf>, KeysError> {
+    if let Some(named) = named {
+        let missing = |path: &PathBuf| match root.resolve(path) {
+            Err(PathError::NotFound { .. }) => {
+                Some(KeysError::Missing { what: "host key", path: path.clone() })
+            }
+            other => other.err().map(KeysError::from),
+        };
+        return match named.iter().find_map(missing) {
+            Some(e) => Err(e),
+            None => Ok(named.iter().cloned().collect()),
+        };
+    }
+    let mut found = BTreeSet::new();
+    let is_dropbears = |name: &str| name.ends_with("_host_key");
+    let is_opensshs = |name: &str| {
+        name.starts_with("ssh_host_") && (name.ends_with("_key") || name.ends_with("_key.pub"))
+    };
+    for (directory, is_key) in
+        [("/etc/dropbear", &is_dropbears as &dyn Fn(&str) -> bool), ("/etc/ssh", &is_opensshs)]
+    {
+        let directory = Path::new(directory);
+        let Ok(resolved) = root.resolve(directory) else { continue };
+        let host = root.host(&resolved.real);
+        let failed = |source| PathError::Io { path: host.clone(), source };
+        for entry in fs::read_dir(&host).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let path = directory.join(&name);
+            // a key that is not made yet may be a symlink to nowhere
+            if is_key(&name.to_string_lossy()) && root.resolve(&path).is_ok() {
+                found.insert(path);
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn account() -> Account {
+        ramdisk::users::Accounts::parse("root:x:0:0::/root:/bin/sh\n", "", "").unwrap().users.remove(0)
+    }
+
+    #[test]
+    fn keys_come_from_the_home_unless_the_configuration_names_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        assert!(authorized_keys(&root, &account(), &User::default()).unwrap().is_empty());
+        fs::create_dir_all(dir.path().join("root/.ssh")).unwrap();
+        fs::write(dir.path().join("root/.ssh/authorized_keys"), "# mine\nssh-ed25519 A me\n\n").unwrap();
+        fs::create_dir_all(dir.path().join("etc/dropbear")).unwrap();
+        fs::write(dir.path().join("etc/dropbear/authorized_keys"), "ssh-ed25519 B you\n").unwrap();
+        let keys = |user: &User| authorized_keys(&root, &account(), user).unwrap();
+        assert_eq!(keys(&User::default()), ["ssh-ed25519 A me", "ssh-ed25519 B you"]);
+        assert!(keys(&User { keep: false, ..User::default() }).is_empty());
+        let named = AuthorizedKeys::Keys(vec!["ssh-ed25519 C her".into()]);
+        assert_eq!(keys(&User { authorized_keys: Some(named), ..User::default() }), ["ssh-ed25519 C her"]);
+        let file = AuthorizedKeys::File("/etc/keys".into());
+        let user = User { authorized_keys: Some(file), ..User::default() };
+        let e = authorized_keys(&root, &account(), &user).unwrap_err();
+        assert_eq!(e.to_string(), "authorized_keys /etc/keys does not exist");
+    }
+
+    #[test]
+    fn host_keys_are_found_where_the_servers_put_them_also_behind_a_symlink() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        assert!(host_keys(&root, None).unwrap().is_empty());
+        fs::create_dir_all(dir.path().join("persist/dropbear")).unwrap();
+        fs::create_dir_all(dir.path().join("etc/ssh")).unwrap();
+        symlink("/persist/dropbear", dir.path().join("etc/dropbear")).unwrap();
+        for name in ["persist/dropbear/dropbear_ed25519_host_key", "persist/dropbear/other", "etc/ssh/ssh_config"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        for name in ["etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_ed25519_key.pub"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        symlink("nowhere", dir.path().join("etc/dropbear/dropbear_rsa_host_key")).unwrap_or(());
+        let names: Vec<_> = host_keys(&root, None).unwrap().iter().map(|p| p.display().to_string()).collect();
+        assert_eq!(
+            names,
+            [
+                "/etc/dropbear/dropbear_ed25519_host_key",
+                "/etc/ssh/ssh_host_ed25519_key",
+                "/etc/ssh/ssh_host_ed25519_key.pub"
+            ]
+        );
+        let e = host_keys(&root, Some(&["/etc/dropbear/none".into()])).unwrap_err();
+        assert_eq!(e.to_string(), "host key /etc/dropbear/none does not exist");
+    }
+}

@@ -1,0 +1,174 @@
+//! The root to be staged, entry by entry: what was selected from the old system, and over it what every maintenance
+//! root has.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use ramdisk::service::{ServiceError, source::write_source_dir};
+use ramdisk::sink::{Content, Meta};
+use ramdisk::tree::{Node, Tree, TreeError};
+use ramdisk::users::User;
+
+use crate::config::Config;
+use crate::facts::SystemFacts;
+use crate::keys::DROPBEAR_ROOT_KEYS;
+use crate::manifest::{MANIFEST, Manifest};
+use crate::network::{self, NetworkFilesError};
+use crate::select::Selection;
+use crate::state::seconds_since_1970;
+
+/// The version of the staged root's layout.
+const LAYOUT: u32 = 1;
+/// The commands that are ours whoever else has them.
+const OURS: [&str; 4] = ["flashcp", "reboot", "poweroff", "halt"];
+/// The other directories of a usual PATH, before or after /sbin.
+const OTHER_DIRECTORIES: [&str; 3] = ["bin", "usr/bin", "usr/sbin"];
+/// Executed by the kernel as `/sbin/levitate init`: a file of its own, so that its mode is its own.
+const INIT: &str = "#!/sbin/levitate init\n";
+/// A login shell finds our commands first. (An ssh server sets a PATH of its own where no login shell runs.)
+const PROFILE: &str = "export PATH=/sbin:/usr/sbin:/bin:/usr/bin\n";
+/// Old C libraries look users up by modules that are not staged unless told to use files.
+const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n";
+
+/// Why the root cannot be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Two things in one place, or a file that is gone by now.
+    #[error("plan the maintenance root")]
+    Tree(#[from] TreeError),
+    /// A service's file cannot be read.
+    #[error("plan the maintenance root")]
+    Service(#[from] ServiceError),
+    /// The network's settings.
+    #[error("plan the maintenance root")]
+    Network(#[from] NetworkFilesError),
+    /// The manifest cannot be written as JSON.
+    #[error("write the manifest")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The planned root.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What lies where.
+    pub tree: Tree,
+    /// What the root says of itself; it is in the tree, too.
+    pub manifest: Manifest,
+    /// Programs of the old system that ours stand in for.
+    pub replaced: Vec<PathBuf>,
+}
+
+/// Plans.
+///
+/// # Errors
+///
+/// Something has no place, or cannot be read.
+pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Result<Plan, PlanError> {
+    let root = &facts.root;
+    let mut tree = Tree::new();
+    // symlinks first: whatever is put below them then lies where they lead
+    tree.links(&selected.closure.links)?;
+    tree.links(&selected.applets)?;
+    for real in &selected.closure.files {
+        tree.copy_real(root, real)?;
+    }
+    for path in &selected.files {
+        tree.copy(root, path)?;
+    }
+    for path in &selected.host_keys {
+        let real = tree.copy(root, path)?;
+        let public = path.extension().is_some_and(|e| e == "pub");
+        let mode = if public { 0o644 } else { 0o600 };
+        tree.file(&real, Meta::root(mode), Content::CopyOf(root.host(&real)))?;
+    }
+    accounts(&mut tree, facts, selected)?;
+    if config.keep.network {
+        network::put(&mut tree, root, &facts.network)?;
+    }
+    let replaced = skeleton(&mut tree, facts)?;
+    text(&mut tree, "etc/banner", 0o644, &config.banner)?;
+    for service in &selected.services {
+        for file in write_source_dir(service)? {
+            let at = Path::new("etc/levitate/services").join(&file.path);
+            tree.file(&at, Meta::root(file.mode), Content::Bytes(file.bytes))?;
+        }
+    }
+    let size = tree.size(facts.page)?;
+    let manifest = Manifest {
+        version: LAYOUT,
+        staged_at: seconds_since_1970(),
+        boot_id: facts.boot_id.clone(),
+        services: selected.services.iter().map(|s| s.name.clone()).filter(|n| n != "default").collect(),
+        users: selected.can_log_in.clone(),
+        files: size.files,
+        bytes: size.bytes,
+        state_file: config.state_file.clone(),
+        handover: config.handover,
+    };
+    text(&mut tree, MANIFEST, 0o644, &serde_json::to_string_pretty(&manifest)?)?;
+    Ok(Plan { tree, manifest, replaced })
+}
+
+fn text(tree: &mut Tree, path: &str, mode: u32, text: &str) -> Result<(), TreeError> {
+    tree.file(Path::new(path), Meta::root(mode), Content::Bytes(text.into()))
+}
+
+fn accounts(tree: &mut Tree, facts: &SystemFacts, selected: &Selection) -> Result<(), PlanError> {
+    let accounts = &selected.accounts;
+    text(tree, "etc/passwd", 0o644, &accounts.passwd_text())?;
+    text(tree, "etc/group", 0o644, &accounts.group_text())?;
+    text(tree, "etc/shadow", 0o600, &accounts.shadow_text())?;
+    text(tree, "etc/nsswitch.conf", 0o644, NSSWITCH)?;
+    // ssh servers let nobody in whose shell is not listed here
+    let shells: BTreeSet<String> = selected.shells.iter().map(|s| format!("{}\n", s.display())).collect();
+    text(tree, "etc/shells", 0o644, &shells.into_iter().collect::<String>())?;
+    for user in &accounts.users {
+        let owned = |mode| Meta { mode, uid: user.uid, gid: user.gid };
+        let home = home(user);
+        if home != Path::new("/") {
+            tree.directory(home, owned(0o700))?;
+        }
+        let Some(keys) = selected.authorized_keys.get(&user.name).filter(|k| !k.is_empty()) else { continue };
+        let lines: String = keys.iter().map(|k| format!("{k}\n")).collect();
+        let ssh = home.join(".ssh");
+        tree.directory(&ssh, owned(0o700))?;
+        tree.file(&ssh.join("authorized_keys"), owned(0o600), Content::Bytes(lines.clone().into()))?;
+        if user.uid == 0 && facts.root.resolve(Path::new(DROPBEAR_ROOT_KEYS)).is_ok() {
+            tree.file(Path::new(DROPBEAR_ROOT_KEYS), owned(0o600), Content::Bytes(lines.into()))?;
+        }
+    }
+    Ok(())
+}
+
+fn home(user: &User) -> &Path {
+    if user.home.is_absolute() { &user.home } else { Path::new("/") }
+}
+
+/// What every maintenance root has. Returns the programs that gave way to ours.
+fn skeleton(tree: &mut Tree, facts: &SystemFacts) -> Result<Vec<PathBuf>, PlanError> {
+    for name in ["dev", "proc", "sys", "run", "oldroot", "etc", "sbin"] {
+        tree.directory(Path::new(name), Meta::root(0o755))?;
+    }
+    tree.directory(Path::new("tmp"), Meta::root(0o1777))?;
+    tree.directory(Path::new("root"), Meta::root(0o700))?;
+    let mut replaced = Vec::new();
+    for name in OURS {
+        for directory in OTHER_DIRECTORIES {
+            let at = Path::new("/").join(directory).join(name);
+            if let Some(node) = tree.get(&at) {
+                if matches!(node, Node::File(..)) {
+                    replaced.push(at.clone());
+                }
+                tree.symlink(&at, Path::new("/sbin/levitate"))?;
+            }
+        }
+        tree.symlink(&Path::new("sbin").join(name), Path::new("levitate"))?;
+    }
+    tree.file(Path::new("sbin/levitate"), Meta::root(0o755), Content::CopyOf(facts.binary.clone()))?;
+    text(tree, "sbin/init", 0o755, INIT)?;
+    tree.symlink(Path::new("exec"), Path::new("sbin/levitate"))?;
+    if tree.get(Path::new("etc/profile")).is_none() {
+        text(tree, "etc/profile", 0o644, PROFILE)?;
+    }
+    Ok(replaced)
+}

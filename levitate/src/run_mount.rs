@@ -1,0 +1,236 @@
+//! The file system of /run: in RAM or not, executable or not, how large; and changing that, so that it can be undone.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::statvfs;
+use ramdisk::path::Root;
+use serde::{Deserialize, Serialize};
+
+use crate::budget::{Grow, Space};
+
+/// Where what was changed is recorded, for `levitate abort`.
+pub const ARMED: &str = "run/levitate/armed.json";
+
+/// The mount that /run lies on, as /proc/self/mountinfo tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunMount {
+    /// Its mount point.
+    pub point: PathBuf,
+    /// The file system's type.
+    pub fstype: String,
+    /// The mount's own options: `rw`, `nosuid`, `nodev`, `noexec`, ...
+    pub options: Vec<String>,
+}
+
+/// What /run was before it was changed: `/run/levitate/armed.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Armed {
+    /// 1.
+    pub version: u32,
+    /// The mount point that was changed.
+    pub point: PathBuf,
+    /// Its options before.
+    pub options: Vec<String>,
+    /// Its size before, in bytes; none if it was not changed.
+    pub size: Option<u64>,
+    /// Its limit of inodes before (0: none); none if it was not changed.
+    pub inodes: Option<u64>,
+}
+
+/// A change of a mount of a file system in RAM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remount {
+    /// The mount point.
+    pub point: PathBuf,
+    /// The options that it has afterwards, of `ro`, `nosuid`, `nodev`, `noexec`.
+    pub options: Vec<String>,
+    /// Its new size in bytes.
+    pub size: Option<u64>,
+    /// Its new limit of inodes.
+    pub inodes: Option<u64>,
+}
+
+/// Changing mounts; a double stands in for it in tests.
+pub trait Mounts {
+    /// Carries out the change.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    fn remount(&mut self, change: &Remount) -> io::Result<()>;
+}
+
+/// The running kernel's mounts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KernelMounts;
+
+impl Mounts for KernelMounts {
+    fn remount(&mut self, change: &Remount) -> io::Result<()> {
+        let mut flags = MsFlags::MS_REMOUNT;
+        for option in &change.options {
+            flags |= match option.as_str() {
+                "ro" => MsFlags::MS_RDONLY,
+                "nosuid" => MsFlags::MS_NOSUID,
+                "nodev" => MsFlags::MS_NODEV,
+                "noexec" => MsFlags::MS_NOEXEC,
+                // the times' options stay as they are if none of them is given
+                _ => MsFlags::empty(),
+            };
+        }
+        let size = change.size.map(|s| format!("size={s}"));
+        let inodes = change.inodes.filter(|n| *n > 0).map(|n| format!("nr_inodes={n}"));
+        let data: Vec<String> = size.into_iter().chain(inodes).collect();
+        mount(None::<&str>, &change.point, None::<&str>, flags, Some(data.join(",").as_str()))?;
+        Ok(())
+    }
+}
+
+impl RunMount {
+    /// Whether what is written there lies in RAM alone.
+    pub fn is_in_ram(&self) -> bool {
+        matches!(self.fstype.as_str(), "tmpfs" | "ramfs" | "rootfs")
+    }
+
+    /// What has to be changed so that a root of the wanted size can be staged and executed there; none if nothing.
+    pub fn change(&self, grow: Option<Grow>) -> Option<Remount> {
+        let keeps = |o: &&String| !matches!(o.as_str(), "noexec" | "nodev");
+        let options: Vec<String> = self.options.iter().filter(keeps).cloned().collect();
+        let grow = grow.filter(|_| self.fstype == "tmpfs");
+        (options != self.options || grow.is_some()).then(|| Remount {
+            point: self.point.clone(),
+            options,
+            size: grow.map(|g| g.bytes),
+            inodes: grow.map(|g| g.inodes),
+        })
+    }
+
+    /// What undoes `change`.
+    pub fn before(&self, change: &Remount, space: Option<Space>) -> Armed {
+        let grown = space.filter(|_| change.size.is_some());
+        Armed {
+            version: 1,
+            point: self.point.clone(),
+            options: self.options.clone(),
+            size: grown.map(|s| s.total),
+            inodes: grown.map(|s| s.total_inodes),
+        }
+    }
+}
+
+impl Armed {
+    /// The change back.
+    pub fn undo(&self) -> Remount {
+        Remount {
+            point: self.point.clone(),
+            options: self.options.clone(),
+            size: self.size,
+            inodes: self.inodes,
+        }
+    }
+}
+
+/// The mount that the directory `/run` of `root` lies on.
+///
+/// # Errors
+///
+/// /proc is not mounted there, or has no such line.
+pub fn read(root: &Root) -> io::Result<RunMount> {
+    let text = fs::read_to_string(root.dir().join("proc/self/mountinfo"))?;
+    let real = root.resolve(Path::new("/run")).map_err(io::Error::other)?.real;
+    find(&text, &real).ok_or_else(|| io::Error::other("no mount holds /run in /proc/self/mountinfo"))
+}
+
+/// How large the file system at `directory` is, and its page size; `None` where it has no limit.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn space(directory: &Path) -> io::Result<(Option<Space>, u64)> {
+    let stat = statvfs(directory)?;
+    let unit = u64::from(stat.fragment_size());
+    let space = Space {
+        total: u64::from(stat.blocks()).saturating_mul(unit),
+        free: u64::from(stat.blocks_available()).saturating_mul(unit),
+        total_inodes: u64::from(stat.files()),
+        free_inodes: u64::from(stat.files_available()),
+    };
+    Ok(((space.total > 0).then_some(space), unit.max(512)))
+}
+
+/// The last mount whose mount point is the longest prefix: later ones cover earlier ones.
+fn find(mountinfo: &str, directory: &Path) -> Option<RunMount> {
+    let mut best: Option<RunMount> = None;
+    for line in mountinfo.lines() {
+        let Some((mount, source)) = line.split_once(" - ") else { continue };
+        let mut fields = mount.split(' ').skip(4);
+        let (Some(point), Some(options)) = (fields.next(), fields.next()) else { continue };
+        let point = PathBuf::from(unescape(point));
+        let longer = |b: &RunMount| point.components().count() >= b.point.components().count();
+        if directory.starts_with(&point) && best.as_ref().is_none_or(longer) {
+            best = Some(RunMount {
+                point,
+                fstype: source.split(' ').next().unwrap_or_default().to_owned(),
+                options: options.split(',').map(str::to_owned).collect(),
+            });
+        }
+    }
+    best
+}
+
+/// mountinfo writes space, tab, newline and backslash as three octal digits.
+fn unescape(text: &str) -> String {
+    let pairs = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    pairs.iter().fold(text.to_owned(), |t, (from, to)| t.replace(from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTINFO: &str = "\
+21 1 31:3 / / ro,relatime - squashfs /dev/root ro
+22 21 0:5 / /dev rw,nosuid - devtmpfs devtmpfs rw
+25 21 0:22 / /run rw,nosuid,nodev,noexec,relatime shared:5 - tmpfs tmpfs rw,size=50000k,mode=755
+26 25 0:23 / /run/lock rw - tmpfs tmpfs rw
+";
+
+    fn run() -> RunMount {
+        find(MOUNTINFO, Path::new("/run")).unwrap()
+    }
+
+    #[test]
+    fn the_mount_of_run_is_found_among_the_others() {
+        let options = ["rw", "nosuid", "nodev", "noexec", "relatime"].map(str::to_owned).to_vec();
+        assert_eq!(run(), RunMount { point: "/run".into(), fstype: "tmpfs".into(), options });
+        assert!(run().is_in_ram());
+        let covered = format!("{MOUNTINFO}27 25 0:24 / /run rw - ext4 /dev/sda1 rw\n");
+        assert!(!find(&covered, Path::new("/run")).unwrap().is_in_ram());
+        let without = find("21 1 31:3 / / ro - squashfs /dev/root ro\n", Path::new("/run")).unwrap();
+        assert!(!without.is_in_ram());
+    }
+
+    #[test]
+    fn a_noexec_run_is_made_executable_and_the_rest_is_kept() {
+        let change = run().change(None).unwrap();
+        assert_eq!(change.options, ["rw", "nosuid", "relatime"]);
+        assert_eq!((change.size, change.inodes), (None, None));
+        let plain = RunMount { options: vec!["rw".into(), "nosuid".into()], ..run() };
+        assert_eq!(plain.change(None), None);
+        let grown = plain.change(Some(Grow { bytes: 1 << 20, inodes: 0 })).unwrap();
+        assert_eq!((grown.size, grown.inodes), (Some(1 << 20), Some(0)));
+    }
+
+    #[test]
+    fn the_way_back_is_what_was_before() {
+        let space = Space { total: 1 << 20, free: 5, total_inodes: 100, free_inodes: 7 };
+        let change = run().change(Some(Grow { bytes: 2 << 20, inodes: 200 })).unwrap();
+        let armed = run().before(&change, Some(space));
+        assert_eq!(armed.undo().options, run().options);
+        assert_eq!((armed.size, armed.inodes), (Some(1 << 20), Some(100)));
+        let change = run().change(None).unwrap();
+        assert_eq!(run().before(&change, Some(space)).size, None);
+    }
+}

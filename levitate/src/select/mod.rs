@@ -1,0 +1,263 @@
+//! What the maintenance root will hold, decided from the configuration and the running system. Nothing is written, and
+//! whatever would leave the device without a way in is refused here.
+
+mod login;
+mod services;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use ramdisk::closure::{Closure, ClosureError, find_program};
+use ramdisk::path::{Link, PathError, Root};
+use ramdisk::service::{Service, ServiceError};
+use ramdisk::users::{Accounts, UsersError};
+
+use crate::budget::Reserve;
+use crate::config::{Config, Package};
+use crate::facts::SystemFacts;
+use crate::keys::{self, KeysError};
+
+/// Made anew in the maintenance root: nothing from the old system can lie below them.
+const NEW_DIRECTORIES: [&str; 3] = ["/dev", "/proc", "/sys"];
+/// Where applets' links are looked for.
+const APPLET_DIRECTORIES: [&str; 4] = ["/bin", "/sbin", "/usr/bin", "/usr/sbin"];
+
+/// What will be staged.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Programs, interpreters and libraries.
+    pub closure: Closure,
+    /// Symlinks to programs that come along.
+    pub applets: BTreeSet<Link>,
+    /// Files and trees to copy as they are.
+    pub files: Vec<PathBuf>,
+    /// The services, the bundle `default` among them.
+    pub services: Vec<Service>,
+    /// The kept accounts.
+    pub accounts: Accounts,
+    /// The keys of each kept user.
+    pub authorized_keys: BTreeMap<String, Vec<String>>,
+    /// The users who can log in.
+    pub can_log_in: Vec<String>,
+    /// The login shells in use.
+    pub shells: BTreeSet<PathBuf>,
+    /// Host keys, staged under the same names.
+    pub host_keys: BTreeSet<PathBuf>,
+    /// RAM to keep free for the image.
+    pub reserve: Reserve,
+    /// What is worth knowing, and stops nothing.
+    pub warnings: Vec<String>,
+}
+
+/// Why nothing can be staged.
+#[derive(Debug, thiserror::Error)]
+pub enum SelectError {
+    /// A program, or what it needs, is missing.
+    #[error("cannot stage a program")]
+    Program(#[from] ClosureError),
+    /// As before, for a program that a service runs.
+    #[error("cannot stage service {service}")]
+    ServiceProgram {
+        /// The service.
+        service: String,
+        /// What is missing.
+        source: ClosureError,
+    },
+    /// A user's shell is missing.
+    #[error("cannot stage the shell of user {user}")]
+    Shell {
+        /// The user.
+        user: String,
+        /// What is missing.
+        source: ClosureError,
+    },
+    /// The services' definitions are wrong.
+    #[error("{}", joined(.0))]
+    Services(Vec<ServiceError>),
+    /// A source directory is missing.
+    #[error("cannot stage service {service}: its source {path} does not exist")]
+    NoSource {
+        /// The service.
+        service: String,
+        /// The directory.
+        path: PathBuf,
+    },
+    /// No such user, or passwd is malformed.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// Keys could not be read.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// A name leads nowhere.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A file lies where the maintenance root has something of its own.
+    #[error("cannot stage {path}: {below} is made anew in the maintenance root")]
+    Hidden {
+        /// The file, by its real name.
+        path: PathBuf,
+        /// The directory.
+        below: &'static str,
+    },
+    /// None of the services lets anybody log in.
+    #[error(
+        "nobody could log in: {}; add a service that runs dropbear or sshd, or mark one with login = true",
+        none_of(.services)
+    )]
+    NoLoginService {
+        /// The services that there are.
+        services: Vec<String>,
+    },
+    /// None of the users can log in.
+    #[error("nobody could log in: {}", .reasons.join("; "))]
+    NoUser {
+        /// Why not, user by user.
+        reasons: Vec<String>,
+    },
+    /// The ssh server would refuse to start.
+    #[error(
+        "nobody could log in: service {service} has no host key: none is in /etc/dropbear or /etc/ssh, \
+         and none is named in [keep] host_keys"
+    )]
+    NoHostKey {
+        /// The service.
+        service: String,
+    },
+}
+
+fn joined(errors: &[ServiceError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn none_of(services: &[String]) -> String {
+    if services.is_empty() {
+        "no service is configured".to_owned()
+    } else {
+        format!("none of the services ({}) is one to log in through", services.join(", "))
+    }
+}
+
+/// Decides.
+///
+/// # Errors
+///
+/// The first thing that is missing, by name; or that nobody could log in.
+pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectError> {
+    let root = &facts.root;
+    let mut programs: Vec<PathBuf> = Vec::new();
+    let mut with_links = Vec::new();
+    for package in &config.packages {
+        let (name, links) = match package {
+            Package::Name(name) => (name, false),
+            Package::Table { program, links } => (program, *links),
+        };
+        let program = find_program(root, name, &facts.path)?;
+        if links {
+            with_links.push(root.resolve(&program)?.real);
+        }
+        programs.push(program);
+    }
+    let mut closure = Closure::resolve(root, &programs, &facts.path)?;
+
+    let services = services::define(config, root)?;
+    for service in &services {
+        let failed = |source| SelectError::ServiceProgram { service: service.name.clone(), source };
+        let wanted = services::programs(service, root, &facts.path).map_err(failed)?;
+        add(&mut closure, root, &wanted, &facts.path).map_err(failed)?;
+    }
+
+    let kept: Vec<&str> = config.users.keys().map(String::as_str).collect();
+    let mut accounts = facts.accounts.only(&kept)?;
+    let mut authorized_keys = BTreeMap::new();
+    let mut shells = BTreeSet::new();
+    for user in &mut accounts.users {
+        let Some(wanted) = config.users.get(&user.name) else { continue };
+        authorized_keys.insert(user.name.clone(), keys::authorized_keys(root, user, wanted)?);
+        if let Some(shell) = &wanted.shell {
+            user.shell.clone_from(shell);
+        }
+        let shell = user.login_shell().to_owned();
+        if !login::is_no_shell(&shell) {
+            add(&mut closure, root, std::slice::from_ref(&shell), &facts.path)
+                .map_err(|source| SelectError::Shell { user: user.name.clone(), source })?;
+            shells.insert(shell);
+        }
+    }
+    for (name, _) in config.users.iter().filter(|(_, user)| !user.keep) {
+        accounts.lock_password(name);
+    }
+
+    let mut host_keys = keys::host_keys(root, config.keep.host_keys.as_deref())?;
+    host_keys.extend(login::named_host_keys(&services, root));
+    let can_log_in = login::check(config, &services, &accounts, &authorized_keys, &host_keys)?;
+
+    for path in config.files.iter().chain(&host_keys) {
+        let real = root.resolve(path)?.real;
+        if let Some(below) = NEW_DIRECTORIES.into_iter().find(|d| real.starts_with(d)) {
+            return Err(SelectError::Hidden { path: real, below });
+        }
+    }
+    Ok(Selection {
+        applets: applets(root, &with_links)?,
+        warnings: login::warnings(&services).into_iter().chain(facts.network.left_out.clone()).collect(),
+        closure,
+        files: config.files.clone(),
+        services,
+        accounts,
+        authorized_keys,
+        can_log_in,
+        shells,
+        host_keys,
+        reserve: reserve(config, facts),
+    })
+}
+
+fn add(closure: &mut Closure, root: &Root, programs: &[PathBuf], path: &[PathBuf]) -> Result<(), ClosureError> {
+    let more = Closure::resolve(root, programs, path)?;
+    closure.files.extend(more.files);
+    closure.links.extend(more.links);
+    Ok(())
+}
+
+/// Every symlink in the programs' directories that leads to one of `programs`, with the links on the way.
+fn applets(root: &Root, programs: &[PathBuf]) -> Result<BTreeSet<Link>, PathError> {
+    let mut links = BTreeSet::new();
+    if programs.is_empty() {
+        return Ok(links);
+    }
+    for directory in APPLET_DIRECTORIES.map(Path::new) {
+        let Ok(resolved) = root.resolve(directory) else { continue };
+        let host = root.host(&resolved.real);
+        let failed = |source| PathError::Io { path: host.clone(), source };
+        for entry in std::fs::read_dir(&host).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if !entry.file_type().is_ok_and(|t| t.is_symlink()) {
+                continue;
+            }
+            if let Ok(found) = root.resolve(&directory.join(entry.file_name()))
+                && programs.contains(&found.real)
+            {
+                links.extend(found.links);
+            }
+        }
+    }
+    Ok(links)
+}
+
+/// The image to come is at most as large as the largest partition that can be written, unless the configuration
+/// knows better.
+fn reserve(config: &Config, facts: &SystemFacts) -> Reserve {
+    if let Some(bytes) = config.reserve {
+        return Reserve { bytes, from: "reserve in the configuration".to_owned() };
+    }
+    match facts.mtd.iter().filter(|p| p.writeable).max_by_key(|p| p.size) {
+        None => Reserve { bytes: 0, from: "no writable MTD partition".to_owned() },
+        Some(largest) => Reserve {
+            bytes: largest.size,
+            from: format!("the size of {} \"{}\"", largest.device, largest.name),
+        },
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

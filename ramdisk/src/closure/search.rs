@@ -1,0 +1,264 @@
+//! Where the dynamic linker looks for a library: ld.so(8) for glibc, the path file for musl. The linker itself is
+//! never run, so this works for another processor's root just as for the running one.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::elf::Elf;
+use crate::path::{PathError, Root};
+
+/// Which C library's rules hold; told by the interpreter's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Linker {
+    /// glibc, and all that behave alike. With the directory its interpreter really lies in.
+    Glibc {
+        /// Where the interpreter's file lies; Debian keeps the libraries beside it.
+        beside: Option<PathBuf>,
+    },
+    /// musl: one list of directories for all.
+    Musl {
+        /// From the path file, or the built-in ones.
+        directories: Vec<PathBuf>,
+        /// The path file, if it exists: the linker wants it at run time too.
+        path_file: Option<PathBuf>,
+    },
+}
+
+/// A directory to look into, and what makes the linker look there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) directory: PathBuf,
+    /// Whether `/etc/ld.so.cache` is needed to find it at run time.
+    pub(crate) from_conf: bool,
+}
+
+/// What is the same for all programs of one root.
+#[derive(Debug)]
+pub(crate) struct Search {
+    conf: Vec<PathBuf>,
+    multiarch: Vec<PathBuf>,
+}
+
+impl Search {
+    /// Reads `/etc/ld.so.conf` with its includes, and lists the multiarch directories.
+    pub(crate) fn new(root: &Root) -> Result<Self, PathError> {
+        let mut conf = Vec::new();
+        read_conf(root, Path::new("/etc/ld.so.conf"), &mut BTreeSet::new(), &mut conf)?;
+        let mut multiarch = Vec::new();
+        for parent in ["/lib", "/usr/lib"] {
+            let names = list(root, Path::new(parent))?;
+            multiarch
+                .extend(names.iter().filter(|n| n.contains("-linux-")).map(|n| Path::new(parent).join(n)));
+        }
+        Ok(Self { conf, multiarch })
+    }
+
+    /// The existing directories, in the linker's order, for a library that `elf`, found at `path`, needs.
+    /// `inherited` are the RPATHs of those that needed `elf` (none count if it has a RUNPATH).
+    pub(crate) fn places(
+        &self,
+        root: &Root,
+        linker: &Linker,
+        path: &Path,
+        elf: &Elf,
+        inherited: &[PathBuf],
+    ) -> Vec<Place> {
+        let mut all: Vec<(PathBuf, bool)> = Vec::new();
+        let mut add = |paths: Vec<PathBuf>, conf| all.extend(paths.into_iter().map(|p| (p, conf)));
+        let runpath = expand(&elf.runpath, path);
+        match linker {
+            Linker::Glibc { beside } => {
+                if runpath.is_empty() {
+                    add(expand(&elf.rpath, path), false);
+                    add(inherited.to_vec(), false);
+                }
+                add(runpath, false);
+                add(self.conf.clone(), true);
+                add(beside.iter().cloned().collect(), false);
+                add(self.multiarch.clone(), false);
+                let wide = ["/lib64", "/usr/lib64", "/lib32", "/usr/lib32"].map(PathBuf::from);
+                add(["/lib", "/usr/lib"].map(PathBuf::from).to_vec(), false);
+                add(wide.to_vec(), false);
+            }
+            Linker::Musl { directories, .. } => {
+                // musl makes no difference between the two, and both are inherited
+                add(runpath, false);
+                add(expand(&elf.rpath, path), false);
+                add(inherited.to_vec(), false);
+                add(directories.clone(), false);
+            }
+        }
+        let mut places: Vec<Place> = Vec::new();
+        for (directory, from_conf) in all {
+            let is_new = places.iter().all(|p| p.directory != directory);
+            if is_new && root.resolve(&directory).is_ok() {
+                places.push(Place { directory, from_conf });
+            }
+        }
+        places
+    }
+}
+
+/// Which linker's rules hold for a program with this interpreter, whose real name is `real`.
+pub(crate) fn linker(root: &Root, interpreter: Option<(&Path, &Path)>) -> Result<Linker, PathError> {
+    let Some((asked, real)) = interpreter else { return Ok(Linker::Glibc { beside: None }) };
+    let name = asked.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let beside = real.parent().map(Path::to_owned);
+    let Some(arch) = name.strip_prefix("ld-musl-").and_then(|n| n.split('.').next()) else {
+        return Ok(Linker::Glibc { beside });
+    };
+    // musl's rule: PREFIX/lib/ld-musl-ARCH.so.1 reads PREFIX/etc/ld-musl-ARCH.path
+    let prefix = asked.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+    let path_file = prefix.join("etc").join(format!("ld-musl-{arch}.path"));
+    let text = root.read_text(&path_file)?;
+    let listed = text.as_deref().unwrap_or("/lib:/usr/local/lib:/usr/lib");
+    let mut directories: Vec<PathBuf> =
+        listed.split([':', '\n']).map(str::trim).filter(|d| !d.is_empty()).map(PathBuf::from).collect();
+    directories.extend(beside);
+    Ok(Linker::Musl { directories, path_file: text.map(|_| path_file) })
+}
+
+/// musl's linker provides these itself, under whatever name a program asks.
+pub(crate) fn provided_by_musl(library: &str) -> bool {
+    let reserved = ["c", "pthread", "rt", "m", "dl", "util", "xnet"];
+    let stem = library.strip_prefix("lib").and_then(|rest| rest.split('.').next());
+    stem.is_some_and(|s| reserved.contains(&s))
+}
+
+/// `$ORIGIN` is the directory of the file that says it, `$LIB` any of the usual names; `$PLATFORM` is dropped.
+pub(crate) fn expand(paths: &[String], of: &Path) -> Vec<PathBuf> {
+    let origin = of.parent().unwrap_or(Path::new("/")).to_string_lossy();
+    let mut expanded = Vec::new();
+    for path in paths {
+        let path = path.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin).replace("${LIB}", "$LIB");
+        if path.contains("$LIB") {
+            expanded.extend(["lib", "lib64"].map(|lib| PathBuf::from(path.replace("$LIB", lib))));
+        } else if !path.contains('$') && path.starts_with('/') {
+            expanded.push(path.into());
+        }
+    }
+    expanded
+}
+
+fn read_conf(
+    root: &Root,
+    file: &Path,
+    seen: &mut BTreeSet<PathBuf>,
+    directories: &mut Vec<PathBuf>,
+) -> Result<(), PathError> {
+    if !seen.insert(file.to_owned()) {
+        return Ok(());
+    }
+    let Some(text) = root.read_text(file)? else { return Ok(()) };
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if let Some(patterns) = line.strip_prefix("include").filter(|rest| rest.starts_with([' ', '\t'])) {
+            for pattern in patterns.split_whitespace() {
+                let pattern = file.parent().unwrap_or(Path::new("/")).join(pattern);
+                for included in matches(root, &pattern)? {
+                    read_conf(root, &included, seen, directories)?;
+                }
+            }
+        } else if line.starts_with('/') {
+            directories
+                .extend(line.split([':', ',', ' ', '\t']).filter(|d| !d.is_empty()).map(PathBuf::from));
+        }
+    }
+    Ok(())
+}
+
+/// The files that a pattern names, wildcards in its last component only, in the order of their names.
+fn matches(root: &Root, pattern: &Path) -> Result<Vec<PathBuf>, PathError> {
+    let (Some(parent), Some(name)) = (pattern.parent(), pattern.file_name()) else { return Ok(Vec::new()) };
+    let name = name.to_string_lossy();
+    let names = list(root, parent)?;
+    Ok(names.iter().filter(|n| wild(name.as_bytes(), n.as_bytes())).map(|n| parent.join(n)).collect())
+}
+
+fn wild(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => {
+            wild(rest, name) || name.split_first().is_some_and(|(_, tail)| wild(pattern, tail))
+        }
+        (Some((b'?', rest)), Some((_, tail))) => wild(rest, tail),
+        (Some((p, rest)), Some((n, tail))) => p == n && wild(rest, tail),
+        _ => false,
+    }
+}
+
+/// The names in a directory, sorted; none if it does not exist.
+fn list(root: &Root, directory: &Path) -> Result<BTreeSet<String>, PathError> {
+    let real = match root.resolve(directory) {
+        Ok(found) => found.real,
+        Err(PathError::NotFound { .. }) => return Ok(BTreeSet::new()),
+        Err(e) => return Err(e),
+    };
+    let host = root.host(&real);
+    let failed = |source| PathError::Io { path: host.clone(), source };
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(&host).map_err(failed)? {
+        names.insert(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn included_files_of_ld_so_conf_are_read_in_order_and_only_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let etc = dir.path().join("etc/ld.so.conf.d");
+        fs::create_dir_all(&etc).unwrap();
+        let conf = "# local\n/opt/first\ninclude ld.so.conf.d/*.conf\ninclude /etc/ld.so.conf\n/opt/last\n";
+        fs::write(dir.path().join("etc/ld.so.conf"), conf).unwrap();
+        fs::write(etc.join("b.conf"), "/opt/b # the second\n").unwrap();
+        fs::write(etc.join("a.conf"), "/opt/a\n").unwrap();
+        fs::write(etc.join("not-this"), "/opt/no\n").unwrap();
+        let search = Search::new(&Root::new(dir.path())).unwrap();
+        let expected = ["/opt/first", "/opt/a", "/opt/b", "/opt/last"].map(PathBuf::from);
+        assert_eq!(search.conf, expected);
+    }
+
+    #[test]
+    fn origin_is_the_directory_of_the_file_that_says_it() {
+        let list = |paths: &[&str]| paths.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>();
+        let found = expand(
+            &list(&["$ORIGIN/../lib", "${ORIGIN}", "/x/$LIB", "relative", "/p/$PLATFORM"]),
+            Path::new("/opt/bin/tool"),
+        );
+        assert_eq!(found, ["/opt/bin/../lib", "/opt/bin", "/x/lib", "/x/lib64"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn wildcards_match_as_a_shell_would() {
+        let matches = |pattern: &str, name: &str| wild(pattern.as_bytes(), name.as_bytes());
+        assert!(matches("*.conf", "a.conf"));
+        assert!(matches("*", ""));
+        assert!(matches("a?c*", "abcd"));
+        assert!(!matches("*.conf", "a.conf.old"));
+        assert!(!matches("?", ""));
+    }
+
+    #[test]
+    fn musl_takes_its_directories_from_its_path_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        fs::create_dir_all(dir.path().join("etc")).unwrap();
+        let interpreter = Path::new("/lib/ld-musl-mips-sf.so.1");
+        let built_in = linker(&root, Some((interpreter, interpreter))).unwrap();
+        let names = |linker: &Linker| match linker {
+            Linker::Musl { directories, .. } => directories.iter().map(|d| d.display().to_string()).collect(),
+            Linker::Glibc { .. } => Vec::new(),
+        };
+        assert_eq!(names(&built_in), ["/lib", "/usr/local/lib", "/usr/lib", "/lib"]);
+        fs::write(dir.path().join("etc/ld-musl-mips-sf.path"), "/opt/lib:/lib\n/more\n").unwrap();
+        let configured = linker(&root, Some((interpreter, interpreter))).unwrap();
+        assert_eq!(names(&configured), ["/opt/lib", "/lib", "/more", "/lib"]);
+        assert!(provided_by_musl("libc.musl-mips-sf.so.1") && provided_by_musl("libc.so"));
+        assert!(!provided_by_musl("libcrypto.so.3"));
+    }
+}

@@ -1,0 +1,147 @@
+//! The control protocol: one request line, answer lines, then `exit N`.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `reboot`, `poweroff`, `halt`, each perhaps followed by `force` | what holds it up, then `exit 0` when it has begun or `exit 1` when it is refused |
+//! | `status` | a line per service: name, state, pid, seconds in that state, restarts, then why it is marked down |
+
+use thiserror::Error;
+
+use super::shutdown::{Force, NoVerb, Verb};
+use super::supervisor::{Phase, Status};
+
+/// Where the control socket lies, below the run directory.
+pub const SOCKET: &str = "levitate/init.sock";
+/// The longest request line, in bytes with its newline.
+pub const MAX_REQUEST: usize = 4_096;
+
+/// A request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// End the system.
+    End(Verb, Force),
+    /// Show the services.
+    Status,
+}
+
+/// A line that is no request.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BadRequest {
+    /// An unknown first word.
+    #[error("unknown request: expected status, reboot, poweroff or halt, found {0:?}")]
+    Unknown(String),
+    /// A word too many.
+    #[error("{request}: unknown word {word:?}")]
+    Word {
+        /// The request.
+        request: String,
+        /// The word.
+        word: String,
+    },
+}
+
+/// Understands a request line.
+///
+/// # Errors
+/// [`BadRequest`] for everything that is not one.
+pub fn parse_request(line: &str) -> Result<Request, BadRequest> {
+    let mut words = line.split_ascii_whitespace();
+    let first = words.next().unwrap_or_default();
+    let mut rest = words.peekable();
+    let request = match first {
+        "status" => Request::Status,
+        other => {
+            let verb: Verb =
+                other.parse().map_err(|NoVerb(word)| BadRequest::Unknown(word.chars().take(80).collect()))?;
+            let force = if rest.next_if_eq(&"force").is_some() { Force::Yes } else { Force::No };
+            Request::End(verb, force)
+        }
+    };
+    match rest.next() {
+        None => Ok(request),
+        Some(word) => {
+            Err(BadRequest::Word { request: first.to_owned(), word: word.chars().take(80).collect() })
+        }
+    }
+}
+
+/// The request's line, without its newline.
+#[must_use]
+pub fn request_line(request: Request) -> String {
+    match request {
+        Request::Status => "status".to_owned(),
+        Request::End(verb, Force::No) => verb.word().to_owned(),
+        Request::End(verb, Force::Yes) => format!("{} force", verb.word()),
+    }
+}
+
+/// The line that `status` shows for a service at the time `now` (milliseconds).
+#[must_use]
+pub fn status_line(status: &Status, now: u64) -> String {
+    let state = match (status.phase, status.wanted) {
+        (Phase::Up, _) => "up",
+        (Phase::Starting, _) => "starting",
+        (Phase::Stopping, _) => "stopping",
+        (Phase::Down, true) => "waiting",
+        (Phase::Down, false) if status.failure.is_some() => "failed",
+        (Phase::Down, false) => "down",
+    };
+    let pid = status.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+    let seconds = now.saturating_sub(status.since) / 1000;
+    let mut line = format!("{} {state} {pid} {seconds} {}", status.name, status.restarts);
+    if let Some(failure) = &status.failure {
+        line.push_str(&format!(" {failure}"));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::supervisor::Failure;
+    use super::*;
+
+    #[test]
+    fn every_request_is_understood_as_it_is_written() {
+        let mut requests = vec![Request::Status];
+        for verb in [Verb::Reboot, Verb::Poweroff, Verb::Halt] {
+            requests.extend([Request::End(verb, Force::No), Request::End(verb, Force::Yes)]);
+        }
+        for request in requests {
+            assert_eq!(parse_request(&request_line(request)), Ok(request));
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_answered_with_what_one_is() {
+        let error = |line| parse_request(line).unwrap_err().to_string();
+        assert_eq!(
+            error("rebot"),
+            "unknown request: expected status, reboot, poweroff or halt, found \"rebot\""
+        );
+        assert_eq!(error(""), "unknown request: expected status, reboot, poweroff or halt, found \"\"");
+        assert_eq!(error("reboot now"), "reboot: unknown word \"now\"");
+        assert_eq!(error("status force"), "status: unknown word \"force\"");
+    }
+
+    #[test]
+    fn a_status_line_has_name_state_pid_seconds_restarts_and_why() {
+        let mut status = Status {
+            name: "sshd".into(),
+            phase: Phase::Up,
+            wanted: true,
+            pid: Some(42),
+            since: 1_000,
+            restarts: 3,
+            failure: None,
+        };
+        assert_eq!(status_line(&status, 9_999), "sshd up 42 8 3");
+        status = Status {
+            phase: Phase::Down,
+            wanted: false,
+            pid: None,
+            failure: Some(Failure::TimedOut),
+            ..status
+        };
+        assert_eq!(status_line(&status, 9_999), "sshd failed - 8 3 not ready in time");
+    }
+}

@@ -1,0 +1,339 @@
+//! The [`Kernel`] that PID 1 has in truth: poll(2) over signals, pipes and the control socket.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{pipe2, read};
+use thiserror::Error;
+
+use super::connections::Connections;
+use super::interlock::{self, Gate};
+use super::kernel::{Connection, Event, Kernel, Launch, LaunchError};
+use super::options::Options;
+use super::shutdown::Verb;
+use super::supervisor::{Outcome, Pid, StartProblem, Target};
+use super::watchdog::Watchdog;
+use super::{console, disks};
+use crate::sys::process::{self, Child};
+
+/// At most this much is read from one pipe in a turn, so that one loud service does not keep the others waiting.
+const PIPE_TURN: usize = 4_096;
+/// At most so many ended processes are waited for in a turn: a fork bomb's orphans take more than one.
+const REAP_TURN: usize = 256;
+
+/// PID 1's hands could not be made.
+#[derive(Debug, Error)]
+#[error("cannot {what}")]
+pub(super) struct LinuxError {
+    what: &'static str,
+    source: io::Error,
+}
+
+/// A service's output; both ends are kept, so that it survives its processes.
+#[derive(Debug)]
+struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+/// The real thing.
+#[derive(Debug)]
+pub(super) struct Linux {
+    options: Options,
+    start: Instant,
+    signals: SignalFd,
+    null: File,
+    pipes: BTreeMap<String, Pipe>,
+    notifications: BTreeMap<Pid, OwnedFd>,
+    /// Whose process it is: its last output is to be read before its end is told.
+    services: BTreeMap<Pid, String>,
+    connections: Connections,
+    queue: VecDeque<Event>,
+    watchdog: Option<Watchdog>,
+}
+
+impl Linux {
+    /// Takes over the signals. The control socket is opened by [`Linux::listen`].
+    ///
+    /// # Errors
+    /// If the kernel has no descriptors or memory left.
+    pub(super) fn new(options: Options) -> Result<Self, LinuxError> {
+        let failed = |what| move |source: io::Error| LinuxError { what, source };
+        let all = SigSet::all();
+        all.thread_set_mask().map_err(io::Error::from).map_err(failed("block signals"))?;
+        let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(io::Error::from)
+            .map_err(failed("receive signals"))?;
+        let null =
+            File::options().read(true).write(true).open("/dev/null").map_err(failed("open /dev/null"))?;
+        Ok(Self {
+            options,
+            start: Instant::now(),
+            signals,
+            null,
+            pipes: BTreeMap::new(),
+            notifications: BTreeMap::new(),
+            services: BTreeMap::new(),
+            connections: Connections::default(),
+            queue: VecDeque::new(),
+            watchdog: None,
+        })
+    }
+
+    /// Opens the control socket.
+    ///
+    /// # Errors
+    /// Those of making its directory and of bind(2).
+    pub(super) fn listen(&mut self) -> io::Result<()> {
+        self.connections.listen(&self.options.run.join(super::control::SOCKET))
+    }
+
+    /// Gives it the watchdog to feed.
+    pub(super) fn guard(&mut self, watchdog: Watchdog) {
+        self.watchdog = Some(watchdog);
+    }
+
+    fn pipe_of(&mut self, service: &str) -> Result<(), Errno> {
+        if !self.pipes.contains_key(service) {
+            let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+            // Only PID 1's end must not block; the service's is an ordinary one.
+            nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+            self.pipes.insert(service.to_owned(), Pipe { read, write });
+        }
+        Ok(())
+    }
+
+    fn try_spawn(&mut self, launch: &Launch) -> Result<Pid, Errno> {
+        let string = |bytes: &[u8]| process::c_string(bytes).map_err(|_| Errno::EINVAL);
+        let argv = launch.argv.iter().map(|arg| string(arg.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let program = argv.first().cloned().ok_or(Errno::ENOENT)?;
+        let notification = launch.notification_fd.map(|_| pipe2(OFlag::O_CLOEXEC)).transpose()?;
+        if let Some((read, _)) = &notification {
+            nix::fcntl::fcntl(read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        self.pipe_of(&launch.service)?;
+        let output = self.pipes.get(&launch.service).ok_or(Errno::EBADF)?;
+        let extra = notification.as_ref().zip(launch.notification_fd);
+        let pid = process::start(&Child {
+            program,
+            argv,
+            env: process::clean_env(),
+            dir: string(launch.dir.as_os_str().as_bytes())?,
+            stdin: self.null.as_fd(),
+            output: output.write.as_fd(),
+            extra: extra.map(|((_, write), number)| (write.as_fd(), i32::from(number))),
+        })?;
+        if let Some((read, _)) = notification {
+            self.notifications.insert(pid, read);
+        }
+        self.services.insert(pid, launch.service.clone());
+        Ok(pid)
+    }
+
+    /// Waits for something to be readable, or until the time is over.
+    fn wait(&self, timeout: PollTimeout) {
+        let fixed = [self.signals.as_fd()];
+        let pipes = self.pipes.values().map(|pipe| pipe.read.as_fd());
+        let notifications = self.notifications.values().map(AsFd::as_fd);
+        let all = fixed.into_iter().chain(pipes).chain(notifications).chain(self.connections.fds());
+        let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        // Interrupted or failed: the reads below find out what there is, and the loop asks again.
+        let _ = poll(&mut fds, timeout);
+    }
+
+    /// Collects what there is, in the order that [`Kernel::next`] promises.
+    fn collect(&mut self) {
+        self.take_signals();
+        self.take_notifications();
+        let names: Vec<String> = self.pipes.keys().cloned().collect();
+        for name in &names {
+            self.take_output(name, PIPE_TURN);
+        }
+        self.reap();
+        for (from, line) in self.connections.take_requests() {
+            self.queue.push_back(Event::Request { from, line });
+        }
+    }
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+            // What busybox's and sysvinit's tools send, and the kernel on ctrl-alt-del.
+            let verb = match signal {
+                Some(Signal::SIGTERM | Signal::SIGINT) => Verb::Reboot,
+                Some(Signal::SIGUSR1) => Verb::Halt,
+                Some(Signal::SIGUSR2) => Verb::Poweroff,
+                _ => continue,
+            };
+            self.queue.push_back(Event::Asked(verb));
+        }
+    }
+
+    fn take_notifications(&mut self) {
+        let queue = &mut self.queue;
+        self.notifications.retain(|pid, fd| {
+            let mut bytes = [0; 256];
+            match read(&*fd, &mut bytes) {
+                Ok(0) => false,
+                Ok(count) if bytes.iter().take(count).any(|byte| *byte == b'\n') => {
+                    queue.push_back(Event::Ready { pid: *pid });
+                    false
+                }
+                Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => true,
+                Err(_) => false,
+            }
+        });
+    }
+
+    fn take_output(&mut self, service: &str, limit: usize) {
+        let Some(pipe) = self.pipes.get(service) else { return };
+        let mut bytes = vec![0; limit];
+        if let Ok(count) = read(&pipe.read, &mut bytes)
+            && count > 0
+        {
+            bytes.truncate(count);
+            self.queue.push_back(Event::Output { service: service.to_owned(), bytes });
+        }
+    }
+
+    fn reap(&mut self) {
+        for _ in 0..REAP_TURN {
+            // Looked at first and waited for afterwards: its pipes are to be read before its number is free.
+            let (pid, outcome) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), Outcome::Code(code)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid.as_raw(), Outcome::Signal(signal as i32)),
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(_) => continue,
+            };
+            self.take_notifications();
+            self.notifications.remove(&pid);
+            if let Some(service) = self.services.remove(&pid) {
+                // A pipe holds 64 KiB unless somebody changed that.
+                self.take_output(&service, 65_536);
+            }
+            self.queue.push_back(Event::Exited { pid, outcome });
+        }
+    }
+
+    fn timeout_until(&self, deadline: Option<u64>) -> PollTimeout {
+        let Some(deadline) = deadline else { return PollTimeout::NONE };
+        let left = deadline.saturating_sub(self.now());
+        PollTimeout::try_from(i32::try_from(left).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX)
+    }
+}
+
+impl Kernel for Linux {
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn wall(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn spawn(&mut self, launch: &Launch) -> Result<Pid, LaunchError> {
+        self.try_spawn(launch).map_err(|errno| {
+            let passing = [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE, Errno::ETXTBSY];
+            let program = launch.argv.first().map(|program| program.to_string_lossy().into_owned());
+            LaunchError {
+                problem: if passing.contains(&errno) {
+                    StartProblem::Passing
+                } else {
+                    StartProblem::Permanent
+                },
+                text: format!("cannot execute {}: {}", program.unwrap_or_default(), errno.desc()),
+            }
+        })
+    }
+
+    fn signal(&mut self, to: Target, signal: Signal) {
+        match to {
+            // Never 0 or -1, which would mean others.
+            Target::Process(pid) if pid > 1 => process::kill(pid, signal),
+            Target::Group(pid) if pid > 1 => process::kill(-pid, signal),
+            _ => {}
+        }
+    }
+
+    fn signal_all(&mut self, signal: Signal) {
+        process::kill(-1, signal);
+        process::kill(-1, Signal::SIGCONT);
+    }
+
+    fn is_alone(&mut self) -> bool {
+        // Whoever lost its parent became our child, so without children there is nobody; kernel threads are not ours.
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        waitid(Id::All, flags) == Err(Errno::ECHILD)
+    }
+
+    fn next(&mut self, deadline: Option<u64>) -> Event {
+        if self.queue.is_empty() {
+            self.wait(self.timeout_until(deadline));
+            self.collect();
+        }
+        self.queue.pop_front().unwrap_or(Event::Tick)
+    }
+
+    fn answer(&mut self, to: Connection, line: &str) {
+        self.connections.answer(to, line);
+    }
+
+    fn hang_up(&mut self, to: Connection) {
+        self.connections.hang_up(to);
+    }
+
+    fn report(&mut self, text: &str) {
+        console::report(&self.options.console, text);
+        console::kernel_log(text);
+    }
+
+    fn flash_gate(&mut self) -> Gate {
+        interlock::look(&self.options.run, std::path::Path::new("/proc"))
+    }
+
+    fn feed_watchdog(&mut self) -> Option<u64> {
+        let now = self.now();
+        self.watchdog.as_mut().map(|watchdog| watchdog.feed(now))
+    }
+
+    fn settle_disks(&mut self) {
+        let now = self.now();
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.feed_now(now);
+        }
+        if !disks::settle() {
+            self.report("could not write back and unmount everything in time");
+        }
+    }
+
+    fn end(&mut self, verb: Verb) -> String {
+        let now = self.now();
+        let mode = match verb {
+            // Armed on purpose: a reset that hangs is then made one.
+            Verb::Reboot => RebootMode::RB_AUTOBOOT,
+            Verb::Poweroff => RebootMode::RB_POWER_OFF,
+            Verb::Halt => RebootMode::RB_HALT_SYSTEM,
+        };
+        match (verb, self.watchdog.take()) {
+            (Verb::Reboot, Some(mut watchdog)) => {
+                watchdog.feed_now(now);
+                self.watchdog = Some(watchdog);
+            }
+            (_, Some(watchdog)) => watchdog.disarm(),
+            (_, None) => {}
+        }
+        let Err(errno) = reboot(mode);
+        format!("{}: the kernel refused: {}", verb.word(), errno.desc())
+    }
+}

@@ -1,0 +1,349 @@
+//! PID 1's loop: events in, decisions asked for, actions done. It knows no system call; see [`super::kernel`].
+
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+
+use super::control::{Request, parse_request, status_line};
+use super::kernel::{Connection, Event, Kernel, Launch};
+use super::log::Log;
+use super::shutdown::{Facts, Force, Limits, Shutdown, Step, Verb};
+use super::supervisor::{Action, Input, News, Outcome, Supervisor, What};
+use crate::service::{Kind, Program, Service, ServiceSet};
+
+/// The bundle that is started.
+pub const DEFAULT_BUNDLE: &str = "default";
+/// From "nothing could be started" to the reboot, in milliseconds: time to read it on a console.
+pub const FAILED_BOOT_MS: u64 = 5_000;
+
+/// How the start went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Boot {
+    /// Nothing is up yet.
+    Starting,
+    /// Something was up.
+    Reached,
+    /// Nothing can be started; the old system is asked for at this time.
+    Failed { reboot_at: u64 },
+    /// As before, and it was asked for: a refusal by flash is final.
+    GivenUp,
+}
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Another turn.
+    Again,
+    /// The system was asked to end, and the kernel refused.
+    NotEnded,
+}
+
+/// The init over a kernel.
+#[derive(Debug)]
+pub struct Init<K: Kernel> {
+    kernel: K,
+    set: ServiceSet,
+    supervisor: Supervisor,
+    log: Log,
+    limits: Limits,
+    shutdown: Option<Shutdown>,
+    /// Who wants to know about the shutdown.
+    askers: Vec<Connection>,
+    /// True once a shutdown has told the services to stop.
+    stopped: bool,
+    boot: Boot,
+}
+
+impl<K: Kernel> Init<K> {
+    /// Everything down.
+    pub fn new(kernel: K, set: ServiceSet, log: Log, limits: Limits) -> Self {
+        let supervisor = Supervisor::new(&set);
+        Self {
+            kernel,
+            set,
+            supervisor,
+            log,
+            limits,
+            shutdown: None,
+            askers: Vec::new(),
+            stopped: false,
+            boot: Boot::Starting,
+        }
+    }
+
+    /// The machine, for what is done before the first turn.
+    pub fn kernel(&mut self) -> &mut K {
+        &mut self.kernel
+    }
+
+    /// Writes a line of PID 1's own into the log.
+    pub fn note(&mut self, text: &str) {
+        let now = self.kernel.wall();
+        self.log.note(text, now);
+    }
+
+    /// Writes it into the log, the kernel's log and on the console.
+    pub fn announce(&mut self, text: &str) {
+        self.note(text);
+        self.kernel.report(text);
+    }
+
+    /// Starts the bundle `default`.
+    pub fn start(&mut self) {
+        if self.supervisor.knows(DEFAULT_BUNDLE) {
+            self.supervise(&Input::Start(vec![DEFAULT_BUNDLE.to_owned()]));
+            self.look_at_boot();
+        } else {
+            self.give_up("there is no service or bundle named default");
+        }
+    }
+
+    /// Says why no service will run and arranges for the reboot into the old system, which is untouched as long as no
+    /// flash was changed.
+    pub fn give_up(&mut self, why: &str) {
+        self.announce(&format!("no service can be started: {why}"));
+        self.announce("rebooting into the system that was there before");
+        let reboot_at = self.kernel.now().saturating_add(FAILED_BOOT_MS);
+        self.boot = Boot::Failed { reboot_at };
+    }
+
+    /// Waits for one event and does what follows from it.
+    pub fn turn(&mut self) -> Turn {
+        let deadline = self.deadline();
+        match self.kernel.next(deadline) {
+            Event::Exited { pid, outcome } => {
+                if let Some(status) = self.supervisor.status().iter().find(|status| status.pid == Some(pid)) {
+                    let now = self.kernel.wall();
+                    self.log.flush(&status.name, now);
+                }
+                self.supervise(&Input::Exited { pid, outcome });
+            }
+            Event::Ready { pid } => self.supervise(&Input::Ready { pid }),
+            Event::Output { service, bytes } => {
+                let now = self.kernel.wall();
+                self.log.output(&service, &bytes, now);
+            }
+            Event::Asked(verb) => {
+                self.note(&format!("{}: asked for by a signal", verb.word()));
+                self.want_end(verb, Force::No);
+            }
+            Event::Request { from, line } => self.answer(from, &line),
+            Event::Tick => {}
+        }
+        // Deadlines are kept even when events never end.
+        let now = self.kernel.now();
+        if self.supervisor.next_deadline().is_some_and(|at| at <= now) {
+            self.supervise(&Input::Tick);
+        }
+        self.look_at_boot();
+        self.go_on_ending()
+    }
+
+    fn deadline(&mut self) -> Option<u64> {
+        let now = self.kernel.now();
+        let boot = match self.boot {
+            Boot::Failed { reboot_at } => Some(reboot_at),
+            _ => None,
+        };
+        let shutdown = self.shutdown.as_ref().map(|shutdown| shutdown.deadline(now));
+        let watchdog = self.kernel.feed_watchdog();
+        [self.supervisor.next_deadline(), boot, shutdown, watchdog].into_iter().flatten().min()
+    }
+
+    /// Steps the supervisor, does what it asks, and tells it what became of that, until there is nothing more to do.
+    fn supervise(&mut self, input: &Input) {
+        let now = self.kernel.now();
+        let mut inputs = std::collections::VecDeque::from([input.clone()]);
+        while let Some(input) = inputs.pop_front() {
+            for action in self.supervisor.step(now, &input) {
+                match action {
+                    Action::Spawn { service, what } => inputs.push_back(self.spawn(service, what)),
+                    Action::Signal { to, signal } => self.kernel.signal(to, signal),
+                    Action::Report { service, news } => self.tell(&service, &news),
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, service: &str, news: &News) {
+        let text = format!("{service}: {news}");
+        if matches!(news, News::Failed(_)) { self.announce(&text) } else { self.note(&text) }
+    }
+
+    fn spawn(&mut self, service: String, what: What) -> Input {
+        let Some(launch) = self.set.get(&service).and_then(|service| launch(service, what)) else {
+            return Input::StartFailed { service, problem: super::supervisor::StartProblem::Permanent };
+        };
+        match self.kernel.spawn(&launch) {
+            Ok(pid) => Input::Started { service, pid },
+            Err(error) => {
+                self.note(&format!("{service}: {}", error.text));
+                Input::StartFailed { service, problem: error.problem }
+            }
+        }
+    }
+
+    fn look_at_boot(&mut self) {
+        match self.boot {
+            Boot::Starting if self.supervisor.is_anything_up() => self.boot = Boot::Reached,
+            Boot::Starting if self.supervisor.is_settled() && self.shutdown.is_none() => {
+                self.give_up("every service of the bundle default is marked down, or it is empty");
+            }
+            Boot::Failed { reboot_at } if self.kernel.now() >= reboot_at => {
+                self.boot = Boot::GivenUp;
+                self.want_end(Verb::Reboot, Force::No);
+            }
+            _ => {}
+        }
+    }
+
+    fn answer(&mut self, from: Connection, line: &str) {
+        match parse_request(line) {
+            Ok(Request::Status) => {
+                let now = self.kernel.now();
+                for status in self.supervisor.status() {
+                    self.kernel.answer(from, &status_line(&status, now));
+                }
+                self.close(from, 0);
+            }
+            Ok(Request::End(verb, force)) => {
+                self.note(&format!("{line}: asked for by a command"));
+                self.askers.push(from);
+                self.want_end(verb, force);
+            }
+            Err(error) => {
+                self.kernel.answer(from, &error.to_string());
+                self.close(from, 2);
+            }
+        }
+    }
+
+    fn close(&mut self, connection: Connection, code: u8) {
+        self.kernel.answer(connection, &format!("exit {code}"));
+        self.kernel.hang_up(connection);
+    }
+
+    fn want_end(&mut self, verb: Verb, force: Force) {
+        match &mut self.shutdown {
+            Some(shutdown) => {
+                shutdown.again(verb, force);
+                if shutdown.has_begun() {
+                    self.release_askers(0);
+                }
+            }
+            None => self.shutdown = Some(Shutdown::new(verb, force, self.limits)),
+        }
+    }
+
+    fn release_askers(&mut self, code: u8) {
+        for asker in std::mem::take(&mut self.askers) {
+            self.close(asker, code);
+        }
+    }
+
+    fn tell_askers(&mut self, line: &str) {
+        for asker in self.askers.clone() {
+            self.kernel.answer(asker, line);
+        }
+    }
+
+    fn go_on_ending(&mut self) -> Turn {
+        loop {
+            let Some(mut shutdown) = self.shutdown.take() else { return Turn::Again };
+            let facts = Facts {
+                gate: self.kernel.flash_gate(),
+                services_are_down: self.supervisor.is_all_down(),
+                is_alone: self.kernel.is_alone(),
+            };
+            let steps = shutdown.step(self.kernel.now(), &facts);
+            self.shutdown = Some(shutdown);
+            if steps.is_empty() {
+                return Turn::Again;
+            }
+            for step in steps {
+                if self.end_step(step) == Turn::NotEnded {
+                    return Turn::NotEnded;
+                }
+            }
+        }
+    }
+
+    fn end_step(&mut self, step: Step) -> Turn {
+        match step {
+            Step::Tell(line) => {
+                self.announce(&line);
+                self.tell_askers(&line);
+            }
+            Step::Refuse(lines) => {
+                for line in lines {
+                    self.announce(&line);
+                    self.tell_askers(&line);
+                }
+                self.release_askers(1);
+                self.shutdown = None;
+                if std::mem::take(&mut self.stopped) && self.boot == Boot::Reached {
+                    self.announce("starting the services again, so that the device can be reached");
+                    self.supervise(&Input::Start(vec![DEFAULT_BUNDLE.to_owned()]));
+                }
+            }
+            Step::StopServices => {
+                let verb = self.shutdown.as_ref().map_or(Verb::Reboot, Shutdown::verb);
+                self.announce(&format!("{}: stopping services", verb.word()));
+                self.release_askers(0);
+                self.stopped = true;
+                self.supervise(&Input::StopAll);
+            }
+            Step::TermAll => self.kernel.signal_all(Signal::SIGTERM),
+            Step::KillAll => {
+                self.note("some processes did not end in time and are killed");
+                self.kernel.signal_all(Signal::SIGKILL);
+            }
+            Step::Finish(verb) => {
+                self.announce(verb.word());
+                self.kernel.settle_disks();
+                let why = self.kernel.end(verb);
+                self.announce(&why);
+                return Turn::NotEnded;
+            }
+        }
+        Turn::Again
+    }
+}
+
+/// What to execute for a program of a service. A longrun runs in its source directory, as under s6; a oneshot in `/`.
+fn launch(service: &Service, what: What) -> Option<Launch> {
+    let (program, notification_fd) = match (&service.kind, what) {
+        (Kind::Longrun { run, notification_fd, .. }, What::Run) => (run, *notification_fd),
+        (Kind::Longrun { finish: Some(finish), .. }, What::Finish(_)) => (finish, None),
+        (Kind::Oneshot { up: Some(up), .. }, What::Up) => (up, None),
+        (Kind::Oneshot { down: Some(down), .. }, What::Down) => (down, None),
+        _ => return None,
+    };
+    let mut argv = match program {
+        Program::File(path) => vec![path.clone().into_os_string()],
+        Program::Words(words) => words.clone(),
+        Program::Script(text) => vec!["/bin/sh".into(), "-c".into(), text.clone().into()],
+    };
+    if let What::Finish(outcome) = what {
+        // s6-supervise's arguments: the exit code, or 256 and the signal; then the name.
+        let (code, signal) = match outcome {
+            Outcome::Code(code) => (code, 0),
+            Outcome::Signal(signal) => (256, signal),
+        };
+        argv.extend([code.to_string().into(), signal.to_string().into(), service.name.clone().into()]);
+    }
+    let dir = match (&service.kind, program) {
+        (Kind::Longrun { .. }, Program::File(path)) => path.parent().map(PathBuf::from),
+        _ => None,
+    };
+    Some(Launch {
+        service: service.name.clone(),
+        argv,
+        dir: dir.unwrap_or_else(|| "/".into()),
+        notification_fd,
+    })
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

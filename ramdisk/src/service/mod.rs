@@ -1,0 +1,13 @@
+//! Service definitions, in s6-rc's language: what a service is, how a set of them is checked, and how both are read
+//! from and written as source directories.
+//!
+//! The model is that of s6-rc's `s6-rc-compile` page: *longrun* (a process that is kept alive), *oneshot* (a program
+//! that is run once to go up and once to go down) and *bundle* (a name for several services).
+
+pub mod definition;
+pub mod set;
+pub mod source;
+
+pub use definition::{Kind, Program, Service, ServiceError, Timeout};
+pub use set::ServiceSet;
+pub use source::{SourceFile, read_service_dir, read_services_dir, write_source_dir};

@@ -1,0 +1,290 @@
+//! Starting processes, and what else PID 1 does with them.
+//!
+//! The standard library's `Command` is not used for services: a notification descriptor may be any number, the one of
+//! `Command`'s own error pipe too, and then a failed start would look like a started one.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+/// How long a child may take from fork to exec; past it, it is taken as started.
+const EXEC_LIMIT_MS: u16 = 5_000;
+
+/// A child process to be.
+#[derive(Debug)]
+pub(crate) struct Child<'a> {
+    /// The program's path.
+    pub(crate) program: CString,
+    /// Its arguments, the first is its name.
+    pub(crate) argv: Vec<CString>,
+    /// Its whole environment.
+    pub(crate) env: Vec<CString>,
+    /// Its working directory.
+    pub(crate) dir: CString,
+    /// Its input.
+    pub(crate) stdin: BorrowedFd<'a>,
+    /// Its output and error output.
+    pub(crate) output: BorrowedFd<'a>,
+    /// A descriptor to have under a number of 3 or more.
+    pub(crate) extra: Option<(BorrowedFd<'a>, RawFd)>,
+}
+
+/// Starts `child` in a session of its own, with every signal at its default and none blocked. The answer is its number.
+///
+/// # Errors
+/// What fork, chdir or exec said.
+#[allow(unsafe_code)]
+pub(crate) fn start(child: &Child<'_>) -> Result<i32, Errno> {
+    let argv = pointers(&child.argv);
+    let env = pointers(&child.env);
+    let first_free = child.extra.map_or(3, |(_, number)| number.saturating_add(1));
+    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    // Above the number that the child asked for, so that nothing is put over it.
+    // SAFETY: fcntl on an open descriptor; the new one is owned here and nowhere else.
+    let report = unsafe {
+        let number = Errno::result(libc::fcntl(write.as_raw_fd(), libc::F_DUPFD_CLOEXEC, first_free))?;
+        OwnedFd::from_raw_fd(number)
+    };
+    drop(write);
+
+    // SAFETY: this process has one thread; the child calls only functions that are safe between fork and exec, on
+    // memory that was prepared before, and ends in exec or _exit.
+    match unsafe { libc::fork() } {
+        -1 => Err(Errno::last()),
+        0 => {
+            // SAFETY: see above; all pointers are to live, terminated arrays.
+            unsafe {
+                let errno = become_program(child, &argv, &env);
+                let bytes = errno.to_ne_bytes();
+                libc::write(report.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+                libc::_exit(127)
+            }
+        }
+        pid => {
+            drop(report);
+            match start_error(&read) {
+                None => Ok(pid),
+                Some(errno) => {
+                    // It is about to exit; waiting here keeps its end from looking like a service's.
+                    // SAFETY: waitpid on our own child, no status wanted.
+                    unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+                    Err(errno)
+                }
+            }
+        }
+    }
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// Runs in the child; answers only if something failed, with its number.
+#[allow(unsafe_code)]
+unsafe fn become_program(
+    child: &Child<'_>,
+    argv: &[*const libc::c_char],
+    env: &[*const libc::c_char],
+) -> i32 {
+    // SAFETY: the caller is between fork and exec; every call below is async-signal-safe.
+    unsafe {
+        if libc::setsid() < 0
+            || libc::dup2(child.stdin.as_raw_fd(), 0) < 0
+            || libc::dup2(child.output.as_raw_fd(), 1) < 0
+            || libc::dup2(child.output.as_raw_fd(), 2) < 0
+        {
+            return *libc::__errno_location();
+        }
+        if let Some((fd, number)) = child.extra {
+            let failed = if fd.as_raw_fd() == number {
+                // dup2 on itself would leave it to be closed by exec.
+                libc::fcntl(number, libc::F_SETFD, 0)
+            } else {
+                libc::dup2(fd.as_raw_fd(), number)
+            };
+            if failed < 0 {
+                return *libc::__errno_location();
+            }
+        }
+        if libc::chdir(child.dir.as_ptr()) < 0 {
+            return *libc::__errno_location();
+        }
+        default_signals();
+        libc::execve(child.program.as_ptr(), argv.as_ptr(), env.as_ptr());
+        *libc::__errno_location()
+    }
+}
+
+/// Every signal at its default, none blocked. exec keeps what is ignored or blocked, and whoever started PID 1 may have
+/// left anything (sysvinit: nearly all of both).
+#[allow(unsafe_code)]
+pub(crate) fn default_signals() {
+    // SAFETY: setting the default action and the mask changes no memory; signals that cannot be set say so and stay.
+    unsafe {
+        for number in 1..=127 {
+            libc::signal(number, libc::SIG_DFL);
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+    }
+}
+
+/// The number the child sent, or nothing if exec closed the pipe.
+fn start_error(read: &OwnedFd) -> Option<Errno> {
+    use std::os::fd::AsFd;
+    let mut fds = [PollFd::new(read.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match poll(&mut fds, PollTimeout::from(EXEC_LIMIT_MS)) {
+            Err(Errno::EINTR) => {}
+            Err(_) | Ok(0) => return None,
+            Ok(_) => break,
+        }
+    }
+    let mut bytes = [0; 4];
+    loop {
+        match nix::unistd::read(read, &mut bytes) {
+            Err(Errno::EINTR) => {}
+            Ok(4) => return Some(Errno::from_raw(i32::from_ne_bytes(bytes))),
+            _ => return None,
+        }
+    }
+}
+
+/// Sends a signal to a process (`pid` > 0), a process group (< -1) or everybody else (-1). One that is gone is no error.
+#[allow(unsafe_code)]
+pub(crate) fn kill(pid: i32, signal: Signal) {
+    // SAFETY: kill(2) takes no memory.
+    unsafe { libc::kill(pid, signal as i32) };
+}
+
+/// Keeps every descriptor from 3 on away from children.
+#[allow(unsafe_code)]
+pub(crate) fn close_on_exec_from_3() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    for entry in entries.flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        if let Some(number) = number.filter(|number| *number > 2) {
+            // SAFETY: F_SETFD works on any number; one that is closed meanwhile says so.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+}
+
+/// Runs `work` in a child, for calls that may block for ever, and waits for it until `limit` is over; past it the child
+/// gets KILL and is left alone. True if it ended by itself.
+#[allow(unsafe_code)]
+pub(crate) fn run_in_child(limit: Duration, work: impl FnOnce()) -> bool {
+    // SAFETY: this process has one thread, so the child may do anything; it never returns from here.
+    match unsafe { libc::fork() } {
+        -1 => false,
+        0 => {
+            work();
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { libc::_exit(0) }
+        }
+        pid => {
+            let end = std::time::Instant::now() + limit;
+            loop {
+                // SAFETY: waitpid on our own child, no status wanted.
+                let waited = unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) };
+                if waited != 0 {
+                    return true;
+                }
+                if std::time::Instant::now() >= end {
+                    kill(pid, Signal::SIGKILL);
+                    return false;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+/// A C string of bytes; a zero byte among them is an error.
+///
+/// # Errors
+/// `InvalidInput`.
+pub(crate) fn c_string(bytes: &[u8]) -> io::Result<CString> {
+    CString::new(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a zero byte in a string"))
+}
+
+/// The only environment that services have.
+pub(crate) fn clean_env() -> Vec<CString> {
+    const ENV: [&CStr; 2] = [c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", c"HOME=/"];
+    ENV.iter().map(|text| (*text).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn run(program: &str, args: &[&str], extra: Option<RawFd>) -> Result<(String, String), Errno> {
+        let null = File::open("/dev/null").unwrap();
+        let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let (ready, notify) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let pid = start(&Child {
+            program: c_string(program.as_bytes()).unwrap(),
+            argv: [&[program], args].concat().iter().map(|arg| c_string(arg.as_bytes()).unwrap()).collect(),
+            env: clean_env(),
+            dir: c"/".to_owned(),
+            stdin: null.as_fd(),
+            output: write.as_fd(),
+            extra: extra.map(|number| (notify.as_fd(), number)),
+        });
+        drop((write, notify));
+        let pid = nix::unistd::Pid::from_raw(pid?);
+        let (mut output, mut notified) = (String::new(), String::new());
+        File::from(read).read_to_string(&mut output).unwrap();
+        File::from(ready).read_to_string(&mut notified).unwrap();
+        nix::sys::wait::waitpid(pid, None).unwrap();
+        Ok((output, notified))
+    }
+
+    #[test]
+    fn a_child_has_a_clean_environment_and_a_session_of_its_own() {
+        let script = "pwd; /usr/bin/env | sort | grep -v -e ^PWD -e ^_ -e ^SHLVL -e ^OLDPWD; \
+                      test \"$(cut -d' ' -f6 /proc/$$/stat)\" = $$ && echo leader; grep SigIgn /proc/$$/status";
+        let (output, _) = run("/bin/sh", &["-c", script], None).unwrap();
+        assert_eq!(
+            output,
+            "/\nHOME=/\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nleader\n\
+             SigIgn:\t0000000000000000\n"
+        );
+    }
+
+    #[test]
+    fn the_notification_descriptor_has_the_number_asked_for_whatever_it_is() {
+        for number in 3..40 {
+            let script = format!("echo ready >&{number}");
+            // dash knows only one digit.
+            let script = if number > 9 { format!("echo ready > /proc/self/fd/{number}") } else { script };
+            let (_, notified) = run("/bin/sh", &["-c", &script], Some(number)).unwrap();
+            assert_eq!(notified, "ready\n", "descriptor {number}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_told_whatever_the_notification_descriptor() {
+        for number in 3..40 {
+            assert_eq!(run("/nonexistent", &[], Some(number)), Err(Errno::ENOENT), "descriptor {number}");
+        }
+    }
+
+    #[test]
+    fn work_that_hangs_is_left_alone_at_its_limit() {
+        assert!(run_in_child(Duration::from_secs(60), || {}));
+        assert!(!run_in_child(Duration::from_millis(1), || loop {
+            std::thread::park();
+        }));
+    }
+}

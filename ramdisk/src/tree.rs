@@ -1,0 +1,401 @@
+//! The root to come, as a plan: what lies where, with which mode and owner. It can be measured before anything is
+//! written, and is written to any [`Sink`] in an order that depends on nothing but its content.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::path::{Link, PathError, Resolved, Root, relative_target};
+use crate::sink::{Content, Meta, Sink};
+
+/// As many symlinks as the kernel follows in one name.
+const MAX_LINKS: usize = 40;
+
+/// An entry of the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// A directory.
+    Directory(Meta),
+    /// A regular file.
+    File(Meta, Content),
+    /// A symlink with its target.
+    Symlink(PathBuf),
+}
+
+/// The root to come. Names may be given with or without a leading `/`; a symlink that is already in the tree is
+/// followed, inside the tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    entries: BTreeMap<PathBuf, Node>,
+}
+
+/// What a tree takes up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Regular files; several hard links are one file.
+    pub files: u64,
+    /// Bytes in those files.
+    pub bytes: u64,
+    /// Bytes in whole pages of the size asked for: what a file system in RAM takes for them.
+    pub page_bytes: u64,
+    /// Files, directories and symlinks: the inodes that it takes.
+    pub inodes: u64,
+}
+
+/// Why something has no place in the tree.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// Something of another kind is there already.
+    #[error("put {want} at {path}: {have} is there already")]
+    Conflict {
+        /// The name inside the tree.
+        path: PathBuf,
+        /// What was to be put there.
+        want: &'static str,
+        /// What is there.
+        have: &'static str,
+    },
+    /// The tree's own symlinks form a loop.
+    #[error("place {0} in the tree: more than {MAX_LINKS} symbolic links")]
+    Loop(PathBuf),
+    /// The name to copy leads nowhere.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The file to copy cannot be looked at.
+    #[error("look at {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Node {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Directory(_) => "a directory",
+            Self::File(..) => "a file",
+            Self::Symlink(_) => "a symlink",
+        }
+    }
+}
+
+impl Tree {
+    /// An empty tree: a root directory and nothing in it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The entries by their names, without a leading `/`; a directory is before what it holds.
+    pub fn iter(&self) -> impl Iterator<Item = (&Path, &Node)> {
+        self.entries.iter().map(|(path, node)| (path.as_path(), node))
+    }
+
+    /// The node a name leads to, with symlinks followed; `None` if nothing is there.
+    pub fn get(&self, path: &Path) -> Option<&Node> {
+        self.entries.get(&self.place(path, true).ok()?)
+    }
+
+    /// Puts a directory, or changes the mode and owner of the one that is there.
+    ///
+    /// # Errors
+    ///
+    /// A file is there.
+    pub fn directory(&mut self, path: &Path, meta: Meta) -> Result<(), TreeError> {
+        let at = self.place(path, true)?;
+        self.parents(&at)?;
+        match self.entries.get_mut(&at) {
+            Some(Node::Directory(old)) => *old = meta,
+            Some(other) => return Err(conflict(&at, "a directory", other)),
+            None => drop(self.entries.insert(at, Node::Directory(meta))),
+        }
+        Ok(())
+    }
+
+    /// Puts a file; one that is there, or a symlink of that name, is replaced.
+    ///
+    /// # Errors
+    ///
+    /// A directory is there.
+    pub fn file(&mut self, path: &Path, meta: Meta, content: Content) -> Result<(), TreeError> {
+        self.leaf(path, Node::File(meta, content))
+    }
+
+    /// Puts a symlink; a file or symlink that is there is replaced.
+    ///
+    /// # Errors
+    ///
+    /// A directory is there.
+    pub fn symlink(&mut self, path: &Path, target: &Path) -> Result<(), TreeError> {
+        self.leaf(path, Node::Symlink(target.to_owned()))
+    }
+
+    /// Puts the symlinks passed in another root, so that its names lead to the same files here. Targets are made
+    /// relative: the staged root reads the same from outside of it.
+    ///
+    /// # Errors
+    ///
+    /// A directory is where a link should be.
+    pub fn links<'a>(&mut self, links: impl IntoIterator<Item = &'a Link>) -> Result<(), TreeError> {
+        links.into_iter().try_for_each(|l| self.symlink(&l.at, &relative_target(&l.at, &l.target)))
+    }
+
+    /// Puts a copy of what `path` is in `root`: a file, or a directory with all that is in it (symlinks in it stay
+    /// symlinks; sockets, pipes and devices are left out), and the symlinks on the way. Returns its real name.
+    ///
+    /// # Errors
+    ///
+    /// It does not exist, or is in the way of something else.
+    pub fn copy(&mut self, root: &Root, path: &Path) -> Result<PathBuf, TreeError> {
+        let Resolved { real, links } = root.resolve(path)?;
+        self.copy_real(root, &real)?;
+        self.links(&links)?;
+        Ok(real)
+    }
+
+    /// As [`Tree::copy`], for a name that holds no symlinks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tree::copy`].
+    pub fn copy_real(&mut self, root: &Root, real: &Path) -> Result<(), TreeError> {
+        let host = root.host(real);
+        let failed = |source| TreeError::Io { path: host.clone(), source };
+        let stat = fs::symlink_metadata(&host).map_err(failed)?;
+        let meta = Meta { mode: stat.mode() & 0o7777, uid: stat.uid(), gid: stat.gid() };
+        if stat.is_symlink() {
+            let target = fs::read_link(&host).map_err(failed)?;
+            return self.symlink(real, &relative_target(real, &target));
+        }
+        if stat.is_file() {
+            return self.file(real, meta, Content::CopyOf(host));
+        }
+        if !stat.is_dir() {
+            return Ok(());
+        }
+        self.directory(real, meta)?;
+        for entry in fs::read_dir(&host).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            self.copy_real(root, &real.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// What the tree takes up in pages of `page` bytes.
+    ///
+    /// # Errors
+    ///
+    /// A file to copy cannot be looked at.
+    pub fn size(&self, page: u64) -> Result<Size, TreeError> {
+        let mut size = Size { inodes: 1, ..Size::default() };
+        let mut seen = HashSet::new();
+        for node in self.entries.values() {
+            let bytes = match node {
+                Node::Directory(_) | Node::Symlink(_) => {
+                    size.inodes += 1;
+                    continue;
+                }
+                Node::File(_, Content::Bytes(bytes)) => bytes.len() as u64,
+                Node::File(_, Content::CopyOf(host)) => {
+                    let stat = stat(host)?;
+                    if !seen.insert((stat.dev(), stat.ino())) {
+                        continue;
+                    }
+                    stat.len()
+                }
+            };
+            size.inodes += 1;
+            size.files += 1;
+            size.bytes += bytes;
+            size.page_bytes += bytes.next_multiple_of(page.max(1));
+        }
+        Ok(size)
+    }
+
+    /// Writes the tree. Names of one file to copy become hard links again.
+    ///
+    /// # Errors
+    ///
+    /// The first entry that the sink refuses; what was written before it stays.
+    pub fn write_to<S: Sink>(&self, sink: &mut S) -> Result<(), S::Error> {
+        let mut first: HashMap<(u64, u64), &Path> = HashMap::new();
+        for (path, node) in &self.entries {
+            match node {
+                Node::Directory(meta) => sink.directory(path, *meta)?,
+                Node::Symlink(target) => sink.symlink(path, target)?,
+                Node::File(meta, content) => {
+                    let identity = match content {
+                        // a file that is gone by now is the sink's error, with the sink's words
+                        Content::CopyOf(host) => fs::metadata(host).ok().map(|s| (s.dev(), s.ino())),
+                        Content::Bytes(_) => None,
+                    };
+                    match identity.and_then(|id| first.get(&id)) {
+                        Some(existing) => sink.hard_link(path, existing)?,
+                        None => {
+                            sink.file(path, *meta, content)?;
+                            first.extend(identity.map(|id| (id, path.as_path())));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn leaf(&mut self, path: &Path, node: Node) -> Result<(), TreeError> {
+        let at = self.place(path, false)?;
+        self.parents(&at)?;
+        if let Some(there @ Node::Directory(_)) = self.entries.get(&at) {
+            return Err(conflict(&at, node.kind(), there));
+        }
+        self.entries.insert(at, node);
+        Ok(())
+    }
+
+    fn parents(&mut self, at: &Path) -> Result<(), TreeError> {
+        for parent in at.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
+            let there = self.entries.entry(parent.to_owned()).or_insert(Node::Directory(Meta::root(0o755)));
+            if !matches!(there, Node::Directory(_)) {
+                return Err(conflict(parent, "a directory", there));
+            }
+        }
+        Ok(())
+    }
+
+    /// The name without symlinks, `.` and `..`; the last component is followed only if `last` says so.
+    fn place(&self, path: &Path, last: bool) -> Result<PathBuf, TreeError> {
+        let mut todo: Vec<Component<'_>> = path.components().rev().collect();
+        let mut real = PathBuf::new();
+        let mut passed = 0;
+        while let Some(part) = todo.pop() {
+            match part {
+                Component::Prefix(_) | Component::CurDir => {}
+                Component::RootDir => real = PathBuf::new(),
+                Component::ParentDir => drop(real.pop()),
+                Component::Normal(name) => {
+                    let at = real.join(name);
+                    match self.entries.get(&at) {
+                        Some(Node::Symlink(target)) if last || !todo.is_empty() => {
+                            passed += 1;
+                            if passed > MAX_LINKS {
+                                return Err(TreeError::Loop(path.to_owned()));
+                            }
+                            todo.extend(target.components().rev());
+                        }
+                        _ => real = at,
+                    }
+                }
+            }
+        }
+        Ok(real)
+    }
+}
+
+fn stat(host: &Path) -> Result<fs::Metadata, TreeError> {
+    fs::metadata(host).map_err(|source| TreeError::Io { path: host.to_owned(), source })
+}
+
+fn conflict(path: &Path, want: &'static str, have: &Node) -> TreeError {
+    TreeError::Conflict { path: path.to_owned(), want, have: have.kind() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::dir_sink::{DirSink, Owners};
+    use crate::sink::{Memory, Stored};
+
+    fn bytes(text: &str) -> Content {
+        Content::Bytes(text.into())
+    }
+
+    fn names(tree: &Tree) -> Vec<&str> {
+        tree.iter().map(|(p, _)| p.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_put_below_a_symlink_lies_where_the_symlink_leads() {
+        let mut tree = Tree::new();
+        tree.symlink(Path::new("/sbin"), Path::new("usr/sbin")).unwrap();
+        tree.file(Path::new("/sbin/init"), Meta::root(0o755), bytes("")).unwrap();
+        tree.directory(Path::new("sbin"), Meta::root(0o755)).unwrap();
+        assert_eq!(names(&tree), ["sbin", "usr", "usr/sbin", "usr/sbin/init"]);
+        assert!(matches!(tree.get(Path::new("/sbin/init")), Some(Node::File(..))));
+    }
+
+    #[test]
+    fn a_symlink_in_the_place_of_a_directory_is_a_conflict_and_named() {
+        let mut tree = Tree::new();
+        tree.directory(Path::new("lib"), Meta::root(0o755)).unwrap();
+        let e = tree.symlink(Path::new("/lib"), Path::new("usr/lib")).unwrap_err();
+        assert_eq!(e.to_string(), "put a symlink at lib: a directory is there already");
+        tree.symlink(Path::new("a"), Path::new("b")).unwrap();
+        tree.symlink(Path::new("b"), Path::new("a")).unwrap();
+        assert!(matches!(tree.directory(Path::new("a/x"), Meta::root(0o755)), Err(TreeError::Loop(_))));
+    }
+
+    #[test]
+    fn the_later_file_wins_over_a_symlink_of_its_name_and_does_not_write_through_it() {
+        let mut tree = Tree::new();
+        tree.file(Path::new("bin/busybox"), Meta::root(0o755), bytes("busybox")).unwrap();
+        tree.symlink(Path::new("sbin/reboot"), Path::new("../bin/busybox")).unwrap();
+        tree.file(Path::new("sbin/reboot"), Meta::root(0o755), bytes("ours")).unwrap();
+        assert_eq!(
+            tree.get(Path::new("bin/busybox")),
+            Some(&Node::File(Meta::root(0o755), bytes("busybox")))
+        );
+    }
+
+    #[test]
+    fn a_directory_is_written_as_planned_with_modes_and_hard_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir_all(from.join("etc/keys")).unwrap();
+        fs::create_dir(&to).unwrap();
+        fs::write(from.join("etc/keys/a"), vec![7; 5000]).unwrap();
+        fs::set_permissions(from.join("etc/keys/a"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::hard_link(from.join("etc/keys/a"), from.join("etc/keys/b")).unwrap();
+        symlink("/etc/keys/a", from.join("etc/keys/link")).unwrap();
+        symlink("etc/keys", from.join("keys")).unwrap();
+        let mut tree = Tree::new();
+        assert_eq!(tree.copy(&Root::new(&from), Path::new("/keys")).unwrap(), Path::new("/etc/keys"));
+        tree.directory(Path::new("tmp"), Meta::root(0o1777)).unwrap();
+
+        let size = tree.size(4096).unwrap();
+        assert_eq!(size, Size { files: 1, bytes: 5000, page_bytes: 8192, inodes: 7 });
+
+        tree.write_to(&mut DirSink::new(&to, Owners::Mine)).unwrap();
+        let stat = |name: &str| fs::metadata(to.join(name)).unwrap();
+        assert_eq!(stat("etc/keys/a").mode() & 0o7777, 0o600);
+        assert_eq!(stat("etc/keys/a").ino(), stat("etc/keys/b").ino());
+        assert_eq!(stat("tmp").mode() & 0o7777, 0o1777);
+        assert_eq!(fs::read_link(to.join("etc/keys/link")).unwrap(), Path::new("../../etc/keys/a"));
+        assert_eq!(fs::read(to.join("keys/b")).unwrap(), vec![7; 5000]);
+    }
+
+    #[test]
+    fn the_order_depends_on_the_content_alone_and_a_directory_comes_first() {
+        let put = |tree: &mut Tree, name: &str| {
+            tree.file(Path::new(name), Meta::root(0o644), bytes(name)).unwrap();
+        };
+        let (mut one, mut two) = (Tree::new(), Tree::new());
+        for name in ["a/b/c", "a-b", "z", "a/a"] {
+            put(&mut one, name);
+        }
+        for name in ["z", "a/a", "a/b/c", "a-b"] {
+            put(&mut two, name);
+        }
+        let (mut first, mut second) = (Memory::default(), Memory::default());
+        one.write_to(&mut first).unwrap();
+        two.write_to(&mut second).unwrap();
+        assert_eq!(first, second);
+        let order: Vec<_> = first.order.iter().map(|p| p.to_str().unwrap()).collect();
+        assert_eq!(order, ["a", "a/a", "a/b", "a/b/c", "a-b", "z"]);
+        assert!(matches!(first.entries[Path::new("a")], Stored::Directory(_)));
+    }
+}
