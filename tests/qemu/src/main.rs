@@ -2,6 +2,12 @@
 #![allow(dead_code)]
 
 pub mod assets;
+pub mod progress;
 pub mod suite;
 
-fn main() {}
+fn main() {
+    match assets::prepare() {
+        Ok(assets) => println!("{}", serde_json::to_string_pretty(&assets).unwrap()),
+        Err(error) => eprintln!("error: {error}"),
+    }
+}

@@ -1,16 +1,31 @@
 //! The parts that an emulated board is made of, and how they get onto this machine: no root, nothing installed.
+//!
+//! What is made of what: package lists give exact versions, those the tools and the guest's material, the tools two
+//! kernels and the device binary. Everything lies in a cache folder under a key of what it is made from.
 
+mod apt;
+pub mod child;
+pub mod cross;
+pub mod error;
+mod kernel;
+mod lock;
+mod packages;
+pub mod places;
+mod setup;
 pub mod tools;
+mod unpack;
 
 use std::path::PathBuf;
 use std::process::Command;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use error::SetupError;
+pub use setup::prepare;
 pub use tools::Tools;
 
 /// Where every part lies. `cargo demo --setup-only --json` prints exactly this.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Assets {
     /// The cache folder; nothing outside of it and of the checkout's `target` was written.
     pub cache: PathBuf,
@@ -30,7 +45,7 @@ pub struct Assets {
     pub guest_root: PathBuf,
     /// The host's tools.
     pub tools: Tools,
-    /// This run's own folder (NOR files, consoles, keys), below the cache; removed when the run succeeds.
+    /// This run's own folder (NOR files, consoles, keys), below the cache; removed when the run is over.
     pub scratch: PathBuf,
 }
 
@@ -41,7 +56,7 @@ impl Assets {
         self.tools.command(name)
     }
 
-    /// A command line that starts QEMU; it ends with the process that started it.
+    /// A command line that starts QEMU; it ends when the thread that starts it ends.
     #[must_use]
     pub fn qemu(&self) -> Command {
         self.tools.qemu(&self.qemu)

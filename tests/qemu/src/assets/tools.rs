@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where the host's tools come from.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tools {
     /// The folder into which the packages were unpacked; none where this machine's own tools are used.
     pub root: Option<PathBuf>,
@@ -44,7 +44,8 @@ impl Tools {
         command
     }
 
-    fn command_at(&self, program: &Path) -> Command {
+    /// The same for a program that is not one of the packages', or is named by its path.
+    pub(crate) fn command_at(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         if let Some(root) = &self.root {
             command.envs(self.variables());
