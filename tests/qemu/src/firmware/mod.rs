@@ -1,0 +1,179 @@
+//! The firmware of the emulated device: v1 on a NOR chip as it leaves the factory, v2 as one `firmware.bin`, and a
+//! rescue root. Built once for each set of inputs, kept in the cache.
+
+mod fit;
+mod initrd;
+mod rootfs;
+mod uboot_env;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::assets::Assets;
+use crate::boards::virt::Boot;
+use crate::nor_image::{self, ENV, FIRMWARE, KERNEL, ROOTFS};
+use crate::process;
+use crate::suite::Failure;
+
+/// Where the files that are laid over Debian's packages lie.
+const DEVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/device");
+
+/// Everything a scenario needs of the firmware, as files.
+#[derive(Debug, Clone)]
+pub(crate) struct Firmware {
+    /// A NOR chip with firmware v1, a U-Boot environment and a blank `data`.
+    pub(crate) nor_v1: PathBuf,
+    /// Firmware v2: what `flashcp` writes to `mtd:firmware`.
+    pub(crate) firmware_v2: PathBuf,
+    /// pflash0: U-Boot.
+    pub(crate) uboot_bank: PathBuf,
+    /// The rescue root, a newc archive.
+    pub(crate) rescue: PathBuf,
+    /// The kernel of a rescue boot.
+    pub(crate) rescue_kernel: PathBuf,
+    /// The private key that every root lets in.
+    pub(crate) ssh_key: PathBuf,
+}
+
+impl Firmware {
+    /// Builds what the cache does not hold yet.
+    pub(crate) fn build(assets: &Assets) -> Result<Self, Failure> {
+        let ssh_key = ssh_key(assets)?;
+        let folder = assets.cache.join("firmware").join(key(assets, &ssh_key)?);
+        if !folder.exists() {
+            let new = tempfile::Builder::new()
+                .prefix("new-")
+                .tempdir_in(make_folder(&assets.cache.join("firmware"))?)
+                .map_err(Failure::harness)?;
+            build_in(assets, &ssh_key, new.path())?;
+            match std::fs::rename(new.path(), &folder) {
+                // Another run may have been first with the same contents.
+                Err(e) if !folder.exists() => return Err(Failure::file("make", &folder, e)),
+                _ => drop(new.keep()),
+            }
+        }
+        Ok(Self {
+            nor_v1: folder.join("nor-v1.img"),
+            firmware_v2: folder.join("firmware.bin"),
+            uboot_bank: folder.join("pflash0.img"),
+            rescue: folder.join("rescue.cpio"),
+            rescue_kernel: assets.kernel_v1.clone(),
+            ssh_key,
+        })
+    }
+}
+
+impl Firmware {
+    /// Power-on through U-Boot.
+    pub(crate) fn flash_boot(&self) -> Boot {
+        Boot::Flash { uboot_bank: self.uboot_bank.clone() }
+    }
+
+    /// A rescue boot, with the kernel of v1.
+    pub(crate) fn rescue_boot(&self) -> Boot {
+        Boot::Rescue { kernel: self.rescue_kernel.clone(), initrd: self.rescue.clone() }
+    }
+}
+
+fn build_in(assets: &Assets, ssh_key: &Path, out: &Path) -> Result<(), Failure> {
+    let (v1, v2) = (version(assets, ssh_key, out, "1")?, version(assets, ssh_key, out, "2")?);
+
+    let env = out.join("env.img");
+    uboot_env::write(assets, &env)?;
+    nor_image::create(
+        &out.join("nor-v1.img"),
+        &[(&ENV, env.as_path()), (&KERNEL, v1.kernel.as_path()), (&ROOTFS, v1.rootfs.as_path())],
+    )?;
+
+    let mut image = std::fs::read(&v2.kernel).map_err(|e| Failure::file("read", &v2.kernel, e))?;
+    image.resize(usize::try_from(ROOTFS.offset - FIRMWARE.offset).map_err(Failure::harness)?, 0xff);
+    image.extend(std::fs::read(&v2.rootfs).map_err(|e| Failure::file("read", &v2.rootfs, e))?);
+    write(&out.join("firmware.bin"), &image)?;
+
+    let mut bank = std::fs::read(&assets.uboot).map_err(|e| Failure::file("read", &assets.uboot, e))?;
+    bank.resize(usize::try_from(nor_image::BANK).map_err(Failure::harness)?, 0);
+    write(&out.join("pflash0.img"), &bank)?;
+
+    let tree = tempfile::tempdir_in(out).map_err(Failure::harness)?;
+    rootfs::assemble(assets, rootfs::Kind::Rescue, ssh_key, tree.path())?;
+    initrd::write(tree.path(), &out.join("rescue.cpio"))
+}
+
+/// The two halves of a firmware.
+struct Halves {
+    kernel: PathBuf,
+    rootfs: PathBuf,
+}
+
+fn version(assets: &Assets, ssh_key: &Path, out: &Path, version: &'static str) -> Result<Halves, Failure> {
+    let halves = Halves {
+        kernel: out.join(format!("kernel-v{version}.fit")),
+        rootfs: out.join(format!("rootfs-v{version}.squashfs")),
+    };
+    let kernel = if version == "1" { &assets.kernel_v1 } else { &assets.kernel_v2 };
+    fit::write(assets, kernel, &halves.kernel)?;
+    let tree = tempfile::tempdir_in(out).map_err(Failure::harness)?;
+    rootfs::assemble(assets, rootfs::Kind::System { version }, ssh_key, tree.path())?;
+    rootfs::squash(assets, tree.path(), if version == "1" { "128K" } else { "64K" }, &halves.rootfs)?;
+    Ok(halves)
+}
+
+/// The ssh key of this cache: made once, so that a user can look around with it later.
+fn ssh_key(assets: &Assets) -> Result<PathBuf, Failure> {
+    let key = make_folder(&assets.cache.join("ssh"))?.join("id_ed25519");
+    if !key.exists() {
+        let new = tempfile::tempdir_in(assets.cache.join("ssh")).map_err(Failure::harness)?;
+        let made = new.path().join("id_ed25519");
+        let mut keygen = assets.tool("ssh-keygen");
+        keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "levitate-harness", "-f"]).arg(&made);
+        run_tool(keygen)?;
+        for name in ["id_ed25519.pub", "id_ed25519"] {
+            let to = key.with_file_name(name);
+            std::fs::rename(new.path().join(name), &to).map_err(|e| Failure::file("make", &to, e))?;
+        }
+    }
+    Ok(key)
+}
+
+/// What the firmware is made from, as a name: the same inputs give the same name.
+fn key(assets: &Assets, ssh_key: &Path) -> Result<String, Failure> {
+    let mut hash = Sha256::new();
+    for file in
+        [&assets.device_binary, &assets.uboot, &assets.kernel_v1, &assets.kernel_v2, ssh_key] as [&Path; 5]
+    {
+        hash.update(std::fs::read(file).map_err(|e| Failure::file("read", file, e))?);
+    }
+    // The unpacked packages' folder is itself keyed by their versions.
+    hash.update(assets.guest_root.as_os_str().as_encoded_bytes());
+    hash.update(nor_image::mtdparts());
+    hash.update(include_str!("mod.rs"));
+    hash.update(include_str!("fit.rs"));
+    hash.update(include_str!("initrd.rs"));
+    hash.update(include_str!("rootfs.rs"));
+    hash.update(include_str!("uboot_env.rs"));
+    for (path, mode) in rootfs::overlay_files(Path::new(DEVICE))? {
+        hash.update(path.as_os_str().as_encoded_bytes());
+        hash.update(mode.to_le_bytes());
+        hash.update(std::fs::read(&path).map_err(|e| Failure::file("read", &path, e))?);
+    }
+    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Runs one of the image tools; that it fails is a failure of the harness.
+fn run_tool(command: Command) -> Result<(), Failure> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let done = process::run(command, None, Duration::from_secs(120))?;
+    if done.code == Some(0) { Ok(()) } else { Err(Failure::harness(format!("{name}: {done}"))) }
+}
+
+fn make_folder(path: &Path) -> Result<&Path, Failure> {
+    std::fs::create_dir_all(path).map_err(|e| Failure::file("make", path, e))?;
+    Ok(path)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    std::fs::write(path, bytes).map_err(|e| Failure::file("write", path, e))
+}

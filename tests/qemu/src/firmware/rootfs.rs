@@ -1,0 +1,304 @@
+//! Root file systems of the device: Debian's arm64 programs with merged /usr, and the files of `device/` laid over.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::assets::Assets;
+use crate::suite::Failure;
+
+use super::DEVICE;
+
+/// Which root.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// A firmware: s6 as PID 1, services, levitate.
+    System {
+        /// `@VERSION@` in its files.
+        version: &'static str,
+    },
+    /// Root of a rescue boot: a shell, ssh and flashcp.
+    Rescue,
+}
+
+/// Names by which busybox is called. Its own list cannot be asked for: it is built for another processor.
+const APPLETS: &[&str] = &[
+    "[",
+    "awk",
+    "basename",
+    "cat",
+    "chmod",
+    "chown",
+    "chroot",
+    "clear",
+    "cmp",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "diff",
+    "dirname",
+    "dmesg",
+    "du",
+    "echo",
+    "env",
+    "expr",
+    "false",
+    "find",
+    "free",
+    "fuser",
+    "getty",
+    "grep",
+    "gunzip",
+    "gzip",
+    "head",
+    "hexdump",
+    "hostname",
+    "id",
+    "ifconfig",
+    "ip",
+    "kill",
+    "killall",
+    "less",
+    "ln",
+    "login",
+    "losetup",
+    "ls",
+    "lsof",
+    "md5sum",
+    "mkdir",
+    "mkfifo",
+    "mknod",
+    "mktemp",
+    "more",
+    "mount",
+    "mountpoint",
+    "mv",
+    "nc",
+    "netstat",
+    "nohup",
+    "od",
+    "passwd",
+    "pgrep",
+    "pidof",
+    "ping",
+    "pkill",
+    "printf",
+    "ps",
+    "pwd",
+    "readlink",
+    "realpath",
+    "reset",
+    "rm",
+    "rmdir",
+    "route",
+    "sed",
+    "seq",
+    "setsid",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "stat",
+    "strings",
+    "stty",
+    "sync",
+    "sysctl",
+    "tail",
+    "tar",
+    "tee",
+    "test",
+    "time",
+    "timeout",
+    "top",
+    "touch",
+    "tr",
+    "true",
+    "tty",
+    "umount",
+    "uname",
+    "uniq",
+    "uptime",
+    "usleep",
+    "vi",
+    "watchdog",
+    "wc",
+    "wget",
+    "which",
+    "xargs",
+    "yes",
+    "zcat",
+];
+
+/// Programs and folders from Debian's packages, below /usr after the merge.
+const PROGRAMS: &[&str] = &["usr/sbin/dropbear", "usr/bin/dropbearkey", "usr/sbin/flash_erase"];
+const S6_PROGRAMS: &[&str] = &[
+    "usr/bin/s6-svscan",
+    "usr/bin/s6-svscanctl",
+    "usr/bin/s6-supervise",
+    "usr/bin/s6-svc",
+    "usr/bin/s6-svstat",
+];
+
+/// Libraries that those programs name, by the start of their file name.
+const LIBRARIES: &[&str] = &[
+    "ld-linux-aarch64.so",
+    "libc.so",
+    "libcrypt.so",
+    "libgmp.so",
+    "libs6.so",
+    "libskarnet.so",
+    "libexecline.so",
+    "libtomcrypt.so",
+    "libtommath.so",
+    "libz.so",
+    "libnss_files.so",
+];
+
+/// Puts the root together below the empty folder `root`. Modes are set explicitly: a checkout's depend on the umask.
+pub(super) fn assemble(assets: &Assets, kind: Kind, ssh_key: &Path, root: &Path) -> Result<(), Failure> {
+    folders(root)?;
+    let guest = &assets.guest_root;
+    copy(&guest.join("bin/busybox"), &root.join("usr/bin/busybox"), 0o755)?;
+    for applet in APPLETS {
+        link("busybox", &root.join("usr/bin").join(applet))?;
+    }
+    let s6 = if matches!(kind, Kind::System { .. }) { S6_PROGRAMS } else { &[] };
+    for program in PROGRAMS.iter().chain(s6) {
+        copy(&guest.join(program), &root.join(program), 0o755)?;
+    }
+    libraries(guest, root)?;
+    // The loader's name is fixed in every program.
+    link("aarch64-linux-gnu/ld-linux-aarch64.so.1", &root.join("usr/lib/ld-linux-aarch64.so.1"))?;
+
+    copy(&assets.device_binary, &root.join("usr/sbin/levitate"), 0o755)?;
+    link("levitate", &root.join("usr/sbin/flashcp"))?;
+
+    let (over, version) = match kind {
+        Kind::System { version } => (["common", "system"], version),
+        Kind::Rescue => (["common", "rescue"], ""),
+    };
+    for layer in over {
+        lay_over(&Path::new(DEVICE).join(layer), root, version)?;
+    }
+    if matches!(kind, Kind::System { .. }) {
+        link("/run/resolv.conf", &root.join("etc/resolv.conf"))?;
+    }
+    let public = ssh_key.with_extension("pub");
+    copy(&public, &root.join("root/.ssh/authorized_keys"), 0o600)?;
+    for (path, mode) in [("etc/shadow", 0o600), ("root", 0o700), ("root/.ssh", 0o700), ("tmp", 0o1777)] {
+        set_mode(&root.join(path), mode)?;
+    }
+    Ok(())
+}
+
+/// Packs the root as squashfs (xz, as small devices have it) in blocks of `block`, so that two firmwares of nearly the
+/// same files differ in nearly all bytes; every file belongs to root.
+pub(super) fn squash(assets: &Assets, root: &Path, block: &str, out: &Path) -> Result<(), Failure> {
+    let mut mksquashfs = assets.tool("mksquashfs");
+    mksquashfs.arg(root).arg(out).args([
+        "-all-root",
+        "-comp",
+        "xz",
+        "-b",
+        block,
+        "-noappend",
+        "-no-progress",
+        "-quiet",
+    ]);
+    mksquashfs.args(["-all-time", "1767225600", "-mkfs-time", "1767225600"]);
+    super::run_tool(mksquashfs)
+}
+
+/// Every file of the overlays with its mode, in a fixed order: part of the firmware's key.
+pub(super) fn overlay_files(folder: &Path) -> Result<Vec<(PathBuf, u32)>, Failure> {
+    let mut found = Vec::new();
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder)
+        .map_err(|e| Failure::file("list", folder, e))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            found.extend(overlay_files(&path)?);
+        } else {
+            let mode = path.metadata().map_err(|e| Failure::file("look at", &path, e))?.permissions().mode();
+            found.push((path, mode & 0o111));
+        }
+    }
+    Ok(found)
+}
+
+fn folders(root: &Path) -> Result<(), Failure> {
+    set_mode(root, 0o755)?;
+    for folder in [
+        "dev",
+        "proc",
+        "sys",
+        "run",
+        "tmp",
+        "etc",
+        "root/.ssh",
+        "persist",
+        "usr/bin",
+        "usr/sbin",
+        "usr/lib/aarch64-linux-gnu",
+        "var",
+    ] {
+        super::make_folder(&root.join(folder))?;
+    }
+    for name in ["bin", "sbin", "lib"] {
+        link(&format!("usr/{name}"), &root.join(name))?;
+    }
+    link("/run", &root.join("var/run"))
+}
+
+fn libraries(guest: &Path, root: &Path) -> Result<(), Failure> {
+    for folder in ["lib/aarch64-linux-gnu", "usr/lib/aarch64-linux-gnu"] {
+        let from = guest.join(folder);
+        for entry in fs::read_dir(&from).map_err(|e| Failure::file("list", &from, e))? {
+            let entry = entry.map_err(Failure::harness)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !LIBRARIES.iter().any(|wanted| name.starts_with(wanted)) {
+                continue;
+            }
+            let to = root.join("usr/lib/aarch64-linux-gnu").join(&name);
+            if entry.file_type().map_err(Failure::harness)?.is_symlink() {
+                let target =
+                    fs::read_link(entry.path()).map_err(|e| Failure::file("read", &entry.path(), e))?;
+                link(&target.to_string_lossy(), &to)?;
+            } else {
+                copy(&entry.path(), &to, 0o644)?;
+            }
+        }
+    }
+    set_mode(&root.join("usr/lib/aarch64-linux-gnu/ld-linux-aarch64.so.1"), 0o755)
+}
+
+fn lay_over(layer: &Path, root: &Path, version: &str) -> Result<(), Failure> {
+    for (path, executable) in overlay_files(layer)? {
+        let to = root.join(path.strip_prefix(layer).map_err(Failure::harness)?);
+        if let Some(folder) = to.parent() {
+            super::make_folder(folder)?;
+        }
+        let text = fs::read_to_string(&path).map_err(|e| Failure::file("read", &path, e))?;
+        super::write(&to, text.replace("@VERSION@", version).as_bytes())?;
+        set_mode(&to, if executable == 0 { 0o644 } else { 0o755 })?;
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path, mode: u32) -> Result<(), Failure> {
+    fs::copy(from, to).map_err(|e| Failure::file("copy", from, e))?;
+    set_mode(to, mode)
+}
+
+fn link(target: &str, path: &Path) -> Result<(), Failure> {
+    symlink(target, path).map_err(|e| Failure::file("link", path, e))
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), Failure> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(|e| Failure::file("set the mode of", path, e))
+}

@@ -1,0 +1,171 @@
+//! One emulated device: it can be powered on, spoken to, and cut off at any moment.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::assets::Assets;
+use crate::boards::virt::{self, Boot, Setup};
+use crate::console::Console;
+use crate::firmware::Firmware;
+use crate::process;
+use crate::qmp::Qmp;
+use crate::ssh::Ssh;
+use crate::suite::Failure;
+
+/// RAM of a device unless a scenario says otherwise, in MiB.
+pub(crate) const MEMORY: u32 = 256;
+
+/// Bytes per second of a chip that takes its time, so that there is a middle to cut in: 6.5 MiB to erase and program
+/// take about 7 s.
+pub(crate) const SLOW_CHIP: u64 = 2_000_000;
+
+/// What stays of a device while it is off: its NOR, and what its owner knows of it.
+pub(crate) struct Device {
+    folder: TempDir,
+    assets: Assets,
+    boots: Cell<u32>,
+    ssh_key: PathBuf,
+    /// RAM in MiB, for the next power-on.
+    pub(crate) memory: u32,
+    /// Bytes per second that the chip erases or programs, for the next power-on; none for as fast as QEMU can.
+    pub(crate) chip_speed: Option<u64>,
+}
+
+impl Device {
+    /// A fresh copy of a device as it left the factory, with firmware v1.
+    pub(crate) fn new(assets: &Assets, firmware: &Firmware) -> Result<Self, Failure> {
+        let folder = tempfile::Builder::new()
+            .prefix("device-")
+            .tempdir_in(&assets.scratch)
+            .map_err(Failure::harness)?;
+        let device = Self {
+            folder,
+            assets: assets.clone(),
+            boots: Cell::new(0),
+            ssh_key: firmware.ssh_key.clone(),
+            memory: MEMORY,
+            chip_speed: None,
+        };
+        std::fs::copy(&firmware.nor_v1, device.nor())
+            .map_err(|e| Failure::file("copy", &firmware.nor_v1, e))?;
+        Ok(device)
+    }
+
+    /// The file that is the NOR chip.
+    pub(crate) fn nor(&self) -> PathBuf {
+        self.file("nor.img")
+    }
+
+    /// A file of this device's own folder, gone when the scenario ends.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn name(&self) -> String {
+        self.folder.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// Switches the power on: a new QEMU process on the same NOR file.
+    pub(crate) fn power_on(&self, boot: &Boot) -> Result<Machine, Failure> {
+        // The port is free when asked; should another process take it in between, QEMU ends at once and says so.
+        let mut last = Failure::harness("QEMU was not started");
+        for _ in 0..3 {
+            match self.try_power_on(boot) {
+                Ok(machine) => return Ok(machine),
+                Err(failure) => last = failure,
+            }
+        }
+        Err(last)
+    }
+
+    fn try_power_on(&self, boot: &Boot) -> Result<Machine, Failure> {
+        let number = self.boots.get() + 1;
+        self.boots.set(number);
+        // In the scratch folder, where a failing test's report looks for them.
+        let console = self.assets.scratch.join(format!("{}-{number}.console", self.name()));
+        let (qmp_socket, errors) =
+            (self.file(&format!("qmp-{number}")), self.file(&format!("qemu-{number}.log")));
+        let (nor, ssh_port) = (self.nor(), free_port()?);
+        let setup = Setup {
+            nor: &nor,
+            chip_speed: self.chip_speed,
+            boot,
+            memory: self.memory,
+            console: &console,
+            qmp: &qmp_socket,
+            ssh_port,
+        };
+        let log = File::create(&errors).map_err(|e| Failure::file("create", &errors, e))?;
+        let mut child = virt::command(&self.assets, &setup)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(|e| Failure::harness(format!("cannot start QEMU: {e}")))?;
+        let qmp = match Qmp::connect(&qmp_socket) {
+            Ok(qmp) => qmp,
+            Err(failure) => {
+                process::end(&mut child);
+                let said = std::fs::read_to_string(&errors).unwrap_or_default();
+                return Err(failure.context(format!("QEMU said {:?}", said.trim())));
+            }
+        };
+        let known_hosts = match boot {
+            Boot::Flash { .. } => self.file("known_hosts"),
+            // A rescue root makes a key of its own.
+            Boot::Rescue { .. } => self.file(&format!("known_hosts-{number}")),
+        };
+        let ssh = Ssh::new(&self.assets, &self.ssh_key, &known_hosts, ssh_port);
+        Ok(Machine { child, qmp, console: Console::at(&console), ssh })
+    }
+}
+
+/// A device that is switched on.
+pub(crate) struct Machine {
+    child: Child,
+    qmp: Qmp,
+    /// What it says on its serial line.
+    pub(crate) console: Console,
+    /// The way in.
+    pub(crate) ssh: Ssh,
+}
+
+impl Machine {
+    /// Waits until QEMU ends by itself, as it does when the guest powers off.
+    pub(crate) fn wait_for_power_off(mut self, limit: Duration) -> Result<(), Failure> {
+        match process::wait(&mut self.child, limit) {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                Err(Failure::test(format!("the device did not power off within {} s", limit.as_secs())))
+            }
+        }
+    }
+
+    /// Cuts the power now. What the chip had programmed stays in the NOR file.
+    pub(crate) fn cut_power(mut self) {
+        process::end(&mut self.child);
+    }
+
+    /// Pulls the network cable (`false`) or plugs it in: no reset, no FIN, just silence.
+    pub(crate) fn set_link(&mut self, up: bool) -> Result<(), Failure> {
+        self.qmp.run("set_link", json!({ "name": "nic0", "up": up })).map(drop)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        process::end(&mut self.child);
+    }
+}
+
+fn free_port() -> Result<u16, Failure> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(Failure::harness)?;
+    Ok(listener.local_addr().map_err(Failure::harness)?.port())
+}

@@ -1,0 +1,104 @@
+//! The session in which flashcp was started is lost in the middle: the write completes all the same.
+
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::assets::Assets;
+use crate::check::check;
+use crate::console::POLL;
+use crate::firmware::Firmware;
+use crate::line;
+use crate::machine::{Device, Machine, SLOW_CHIP};
+use crate::nor_image::{self, FIRMWARE};
+use crate::process;
+use crate::suite::Failure;
+
+/// The ssh client is killed.
+pub(super) fn client_killed(assets: &Assets) -> Result<(), Failure> {
+    let (firmware, device, machine) = ready(assets)?;
+    let mut client = flashing(&device, &machine)?;
+    process::end(&mut client);
+    completes(&machine, &device, &firmware)
+}
+
+/// The cable is pulled: no FIN, no RST; the client's pipe and the server's buffers fill up.
+pub(super) fn link_cut(assets: &Assets) -> Result<(), Failure> {
+    let (firmware, device, mut machine) = ready(assets)?;
+    let mut client = flashing(&device, &machine)?;
+    machine.set_link(false)?;
+    // Nobody can ask the device now. Its chip tells when the work is done: the head comes last.
+    let image = image(&firmware)?;
+    wait_for_flash(&device, "the head of the new image", |flash| flash.starts_with(&image[..4096]))?;
+    process::end(&mut client);
+    machine.set_link(true)?;
+    completes(&machine, &device, &firmware)
+}
+
+/// `reboot` and `poweroff`, typed while flash is being changed, name the writer and wait for its end.
+pub(super) fn reboot_waits(assets: &Assets) -> Result<(), Failure> {
+    let (firmware, device, machine) = ready(assets)?;
+    let boot = line::boot_id(&machine)?;
+    let mut client = flashing(&device, &machine)?;
+    let output = device.file("reboot.out");
+    let mut rebooting = machine.ssh.start("reboot", &output)?;
+    let image = image(&firmware)?;
+    wait_for_flash(&device, "the whole new image", |flash| flash.starts_with(&image))?;
+    line::wait_for_other_boot(&machine, &boot)?;
+    process::end(&mut rebooting);
+    process::end(&mut client);
+    let said = std::fs::read_to_string(&output).map_err(|e| Failure::file("read", &output, e))?;
+    check!(said.contains("flashcp"), "reboot did not name who is writing: {said:?}");
+    line::runs_firmware(&machine, 2)
+}
+
+fn ready(assets: &Assets) -> Result<(Firmware, Device, Machine), Failure> {
+    let firmware = Firmware::build(assets)?;
+    let mut device = Device::new(assets, &firmware)?;
+    device.chip_speed = Some(SLOW_CHIP);
+    let machine = line::to_maintenance(&device, &firmware)?;
+    machine.ssh.put(&firmware.firmware_v2, line::IMAGE)?;
+    Ok((firmware, device, machine))
+}
+
+/// Starts flashcp over ssh and comes back when it is in the middle: the old head is gone.
+fn flashing(device: &Device, machine: &Machine) -> Result<Child, Failure> {
+    let client = machine.ssh.start(line::FLASHCP, &device.file("flashcp.out"))?;
+    wait_for_flash(device, "the old head to go", |flash| !flash.starts_with(&[0xd0, 0x0d, 0xfe, 0xed]))?;
+    Ok(client)
+}
+
+fn wait_for_flash(device: &Device, what: &str, done: impl Fn(&[u8]) -> bool) -> Result<(), Failure> {
+    let start = Instant::now();
+    while start.elapsed() < line::FLASH {
+        if done(&nor_image::read(&device.nor(), FIRMWARE.range())?) {
+            return Ok(());
+        }
+        std::thread::sleep(POLL);
+    }
+    Err(Failure::test(format!("waited {} s for {what}", line::FLASH.as_secs())))
+}
+
+/// A new login sees the report, and the chip holds the image.
+fn completes(machine: &Machine, device: &Device, firmware: &Firmware) -> Result<(), Failure> {
+    let path = "/run/levitate/flash.json";
+    line::wait_until(machine, &format!("grep -q '\"state\": *\"verified\"' {path}"), line::FLASH)?;
+    let record = machine.ssh.succeed(&format!("cat {path}"))?;
+    let record: Value = serde_json::from_str(&record)
+        .map_err(|e| Failure::test(format!("{path} is no JSON: {e}\n{record}")))?;
+    check!(record["exit_code"] == 0, "the report says: {record}");
+    let image = image(firmware)?;
+    let flash = nor_image::read(&device.nor(), FIRMWARE.range())?;
+    check!(
+        flash.starts_with(&image),
+        "the chip does not hold the image although the report says so: {record}"
+    );
+    let status = machine.ssh.succeed_for("levitate status", Duration::from_secs(30))?;
+    check!(status.contains("verified"), "levitate status does not tell of flashcp's report:\n{status}");
+    Ok(())
+}
+
+fn image(firmware: &Firmware) -> Result<Vec<u8>, Failure> {
+    std::fs::read(&firmware.firmware_v2).map_err(|e| Failure::file("read", &firmware.firmware_v2, e))
+}

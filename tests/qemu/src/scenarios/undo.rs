@@ -1,0 +1,48 @@
+//! Until the hand-over everything can be undone, and only `reboot` means the maintenance root.
+
+use std::time::Duration;
+
+use crate::assets::Assets;
+use crate::check::check;
+use crate::firmware::Firmware;
+use crate::line::{self, Nobody};
+use crate::machine::Device;
+use crate::suite::Failure;
+
+/// `levitate abort` leaves no trace in mounts and files, and the next `reboot` resets the board into v1.
+pub(super) fn abort(assets: &Assets) -> Result<(), Failure> {
+    let firmware = Firmware::build(assets)?;
+    let device = Device::new(assets, &firmware)?;
+    let (machine, _) = line::power_on(&device, &firmware, 1)?;
+    let boot = line::boot_id(&machine)?;
+
+    // The writer's own files come and go; everything else must be as it was.
+    let look = "cat /proc/mounts; find /run /tmp /persist ! -path '/persist/activity*' ! -path '/run/service/*/supervise/*' | sort";
+    let before = machine.ssh.succeed(look)?;
+    line::levitate(&machine, &mut Nobody)?;
+    let staged = machine.ssh.succeed("levitate status")?;
+    check!(staged.contains("/run/maintenance"), "status does not say what is staged:\n{staged}");
+    let said = machine.ssh.succeed("levitate abort")?;
+    let after = machine.ssh.succeed(look)?;
+    check!(before == after, "abort left traces ({said}); before:\n{before}\nafter:\n{after}");
+    let status = machine.ssh.succeed("levitate status")?;
+    check!(
+        status.contains("nothing is staged") || status.contains("Nothing is staged"),
+        "status after abort:\n{status}"
+    );
+
+    line::reboot(&machine)?;
+    line::wait_for_other_boot(&machine, &boot)?;
+    line::runs_firmware(&machine, 1)
+}
+
+/// `poweroff` stays what it is, even though the system's last script hands over without asking for the verb.
+pub(super) fn poweroff(assets: &Assets) -> Result<(), Failure> {
+    let firmware = Firmware::build(assets)?;
+    let device = Device::new(assets, &firmware)?;
+    let (machine, _) = line::power_on(&device, &firmware, 1)?;
+    line::levitate(&machine, &mut Nobody)?;
+    machine.ssh.run("poweroff")?;
+    machine.wait_for_power_off(Duration::from_secs(60))?;
+    line::power_on(&device, &firmware, 1).map(drop)
+}

@@ -1,0 +1,137 @@
+//! The only way to the device, as its owner has it: ssh.
+
+use std::io::Read;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::assets::Assets;
+use crate::console::POLL;
+use crate::process::{self, Finished};
+use crate::suite::Failure;
+
+/// How long one command may take unless a caller gives its own limit.
+const COMMAND: Duration = Duration::from_secs(30);
+
+/// An ssh client for one device: its port, its key, and the host key it saw first.
+#[derive(Debug, Clone)]
+pub(crate) struct Ssh {
+    assets: Assets,
+    key: PathBuf,
+    known_hosts: PathBuf,
+    port: u16,
+}
+
+impl Ssh {
+    /// A client that logs in as root by `key`, at 127.0.0.1:`port`. The first host key met is written to `known_hosts`;
+    /// any other is refused from then on, as it would be on a user's machine.
+    pub(crate) fn new(assets: &Assets, key: &Path, known_hosts: &Path, port: u16) -> Self {
+        Self { assets: assets.clone(), key: key.to_owned(), known_hosts: known_hosts.to_owned(), port }
+    }
+
+    /// The client's command line, up to and without the remote command.
+    pub(crate) fn client(&self) -> Command {
+        let mut ssh = self.assets.tool("ssh");
+        ssh.args(["-F", "none", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=accept-new"])
+            .args(["-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR", "-o", "GlobalKnownHostsFile=/dev/null"])
+            .args(["-o", "HostKeyAlias=roof-device", "-o", "ControlMaster=no", "-o", "UpdateHostKeys=no"])
+            .arg("-o")
+            .arg(format!("UserKnownHostsFile={}", self.known_hosts.display()))
+            .arg("-i")
+            .arg(&self.key)
+            .args(["-p", &self.port.to_string(), "root@127.0.0.1"]);
+        ssh
+    }
+
+    /// Waits until the device's ssh server says its name.
+    pub(crate) fn wait_for_server(&self, limit: Duration) -> Result<(), Failure> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            if self.greets() {
+                return Ok(());
+            }
+            std::thread::sleep(POLL);
+        }
+        Err(Failure::test(format!("no ssh server answered within {} s", limit.as_secs())))
+    }
+
+    /// Whether an ssh server answers now. QEMU accepts at once for a guest that is not there yet, so the greeting counts.
+    fn greets(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        if stream.set_read_timeout(Some(Duration::from_millis(500))).is_err() {
+            return false;
+        }
+        let mut greeting = [0; 4];
+        stream.read_exact(&mut greeting).is_ok() && &greeting == b"SSH-"
+    }
+
+    /// Waits until a command can be run, and gives the boot's id.
+    pub(crate) fn wait_for_login(&self, limit: Duration) -> Result<(), Failure> {
+        let start = Instant::now();
+        loop {
+            self.wait_for_server(limit.saturating_sub(start.elapsed()))?;
+            let done =
+                self.run_for("true", limit.saturating_sub(start.elapsed()).max(Duration::from_secs(1)))?;
+            match done.code {
+                Some(0) => return Ok(()),
+                // Refused for good: no wait can help.
+                _ if done.stderr.contains("Permission denied")
+                    || done.stderr.contains("HOST IDENTIFICATION") =>
+                {
+                    return Err(Failure::test(format!("login refused: {}", done.stderr.trim())));
+                }
+                _ if start.elapsed() > limit => {
+                    return Err(Failure::test(format!("no login within {} s: {done}", limit.as_secs())));
+                }
+                _ => std::thread::sleep(POLL),
+            }
+        }
+    }
+
+    /// Runs a shell command on the device, whatever it exits with.
+    pub(crate) fn run(&self, command: &str) -> Result<Finished, Failure> {
+        self.run_for(command, COMMAND)
+    }
+
+    /// Like [`Ssh::run`], with a limit of its own.
+    pub(crate) fn run_for(&self, command: &str, limit: Duration) -> Result<Finished, Failure> {
+        let mut client = self.client();
+        client.arg(command);
+        process::run(client, None, limit)
+    }
+
+    /// Runs a command that must succeed, and gives what it printed, trimmed.
+    pub(crate) fn succeed(&self, command: &str) -> Result<String, Failure> {
+        self.succeed_for(command, COMMAND)
+    }
+
+    /// Like [`Ssh::succeed`], with a limit of its own.
+    pub(crate) fn succeed_for(&self, command: &str, limit: Duration) -> Result<String, Failure> {
+        let done = self.run_for(command, limit)?;
+        if done.code != Some(0) {
+            return Err(Failure::test(format!("`{command}` on the device: {done}")));
+        }
+        Ok(done.stdout.trim().to_owned())
+    }
+
+    /// Copies a file to the device, the way the README says.
+    pub(crate) fn put(&self, local: &Path, remote: &str) -> Result<(), Failure> {
+        let mut client = self.client();
+        client.arg(format!("cat > {remote}"));
+        let done = process::run(client, Some(local), Duration::from_secs(120))?;
+        if done.code != Some(0) {
+            return Err(Failure::harness(format!("copying {} to the device: {done}", local.display())));
+        }
+        Ok(())
+    }
+
+    /// Starts a command and leaves it running; its output goes to `output`.
+    pub(crate) fn start(&self, command: &str, output: &Path) -> Result<Child, Failure> {
+        let file = std::fs::File::create(output).map_err(|e| Failure::file("create", output, e))?;
+        let errors = file.try_clone().map_err(Failure::harness)?;
+        let mut client = self.client();
+        client.arg(command).stdin(Stdio::null()).stdout(file).stderr(errors);
+        client.spawn().map_err(|e| Failure::harness(format!("cannot start ssh: {e}")))
+    }
+}
