@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 const QUIET: Duration = Duration::from_secs(4);
 
 /// A numbered row of steps.
-pub struct Progress {
+pub(crate) struct Progress {
     name: &'static str,
     steps: usize,
     terminal: bool,
@@ -20,31 +20,31 @@ pub struct Progress {
 impl Progress {
     /// Announces nothing yet: a step that finds its work done stays silent.
     #[must_use]
-    pub fn new(name: &'static str, steps: usize) -> Self {
+    pub(crate) fn new(name: &'static str, steps: usize) -> Self {
         Self { name, steps, terminal: io::stderr().is_terminal(), started: Instant::now(), worked: false }
     }
 
     /// The step with this number, counted from 1.
-    pub fn step(&mut self, number: usize, title: &'static str) -> Step<'_> {
+    pub(crate) fn step(&mut self, number: usize, title: &'static str) -> Step<'_> {
         let prefix = format!("[{} {number}/{}] {title}", self.name, self.steps);
         Step { progress: self, prefix, started: Instant::now(), bar: None, last: None }
     }
 
     /// Whether any step had anything to do.
     #[must_use]
-    pub fn worked(&self) -> bool {
+    pub(crate) fn worked(&self) -> bool {
         self.worked
     }
 
     /// Since the beginning.
     #[must_use]
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 }
 
 /// One step; shows itself when it is told of work.
-pub struct Step<'a> {
+pub(crate) struct Step<'a> {
     progress: &'a mut Progress,
     prefix: String,
     started: Instant,
@@ -54,7 +54,7 @@ pub struct Step<'a> {
 
 impl Step<'_> {
     /// So much of so much is done (a total of 0: nobody knows), and this is being done now.
-    pub fn at(&mut self, done: u64, total: u64, detail: &str) {
+    pub(crate) fn at(&mut self, done: u64, total: u64, detail: &str) {
         self.progress.worked = true;
         if self.progress.terminal {
             let prefix = self.prefix.clone();
@@ -70,7 +70,7 @@ impl Step<'_> {
     }
 
     /// Something to be remembered, on a line of its own.
-    pub fn note(&mut self, text: &str) {
+    pub(crate) fn note(&mut self, text: &str) {
         let line = format!("{}: {text}", self.prefix);
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
@@ -79,7 +79,7 @@ impl Step<'_> {
     }
 
     /// The step is over. Says so if there was anything to do.
-    pub fn done(self, result: &str) {
+    pub(crate) fn done(self, result: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -119,7 +119,7 @@ fn describe(done: u64, total: u64, detail: &str) -> String {
 
 /// Seconds with one decimal below a minute, then minutes and seconds.
 #[must_use]
-pub fn duration(time: Duration) -> String {
+pub(crate) fn duration(time: Duration) -> String {
     match time.as_secs() {
         0..60 => format!("{:.1} s", time.as_secs_f64()),
         seconds => format!("{} min {} s", seconds / 60, seconds % 60),
@@ -128,7 +128,7 @@ pub fn duration(time: Duration) -> String {
 
 /// Megabytes, as downloads are counted.
 #[must_use]
-pub fn megabytes(bytes: u64) -> String {
+pub(crate) fn megabytes(bytes: u64) -> String {
     format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
 }
 

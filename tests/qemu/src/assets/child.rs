@@ -145,7 +145,7 @@ fn forward(stream: Option<impl Read + Send + 'static>, sender: Sender<Said>, kin
 
 /// Kills a child and everything below it, then reaps the child. They stay in this process' group, so that the
 /// terminal's interrupt reaches them all.
-pub fn kill_tree(child: &mut Child) {
+pub(crate) fn kill_tree(child: &mut Child) {
     let below = i32::try_from(child.id()).map(|pid| descendants(&parents(Path::new("/proc")), pid));
     let _ = child.kill();
     for pid in below.unwrap_or_default() {

@@ -21,7 +21,7 @@ const GNU: &str = "aarch64-unknown-linux-gnu";
 
 /// This checkout's top folder.
 #[must_use]
-pub fn checkout() -> PathBuf {
+pub(crate) fn checkout() -> PathBuf {
     let own = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
     own.join("../..").canonicalize().unwrap_or(own)
@@ -29,7 +29,7 @@ pub fn checkout() -> PathBuf {
 
 /// The cargo that runs this program, else the one in `PATH`; without what cargo told this program about itself.
 #[must_use]
-pub fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     forget_cargo(&mut command);
     command.current_dir(checkout());
@@ -61,7 +61,7 @@ fn leads_astray(name: &str) -> bool {
 
 /// Which toolchain builds for the device, if nobody said so: the user's own where it has the target.
 #[must_use]
-pub fn detect() -> Cross {
+pub(crate) fn detect() -> Cross {
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     let sysroot = rustc.args(["--print", "sysroot"]).output().map(|output| output.stdout).unwrap_or_default();
     let library =

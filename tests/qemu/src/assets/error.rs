@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Why the parts could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub(crate) enum SetupError {
     /// A file operation.
     #[error("could not {doing} {}: {source}", path.display())]
     Io {

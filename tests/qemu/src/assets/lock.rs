@@ -74,9 +74,7 @@ pub(crate) fn sweep(cache: &Path) -> Result<()> {
     }
     // the folders of runs belong to living processes
     for entry in fs::read_dir(cache.join("run")).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_string_lossy().split('-').next().map(str::to_owned).unwrap_or_default();
-        if !Path::new("/proc").join(pid).exists() {
+        if !Path::new("/proc").join(entry.file_name()).exists() {
             remove(&entry.path())?;
         }
     }
@@ -104,13 +102,13 @@ mod tests {
     #[test]
     fn leftovers_of_the_dead_go_and_runs_of_the_living_stay() {
         let cache = tempfile::tempdir().unwrap();
-        let mine = format!("run/{}-1", std::process::id());
-        for folder in ["kernel/abc.tmp-1", "kernel/abc", "run/4194999-1", &mine] {
+        let mine = format!("run/{}", std::process::id());
+        for folder in ["kernel/abc.tmp-1", "kernel/abc", "run/4194999", &mine] {
             fs::create_dir_all(cache.path().join(folder)).unwrap();
         }
         sweep(cache.path()).unwrap();
         assert!(
-            !cache.path().join("kernel/abc.tmp-1").exists() && !cache.path().join("run/4194999-1").exists()
+            !cache.path().join("kernel/abc.tmp-1").exists() && !cache.path().join("run/4194999").exists()
         );
         assert!(cache.path().join("kernel/abc").exists() && cache.path().join(&mine).exists());
     }

@@ -98,10 +98,10 @@ pub(crate) fn parse_closure(simulation: &str) -> Vec<String> {
         .lines()
         .filter_map(|line| {
             // Inst libc6:arm64 (2.36-9+deb12u14 Debian:12.15/oldstable [arm64])
-            let mut words = line.strip_prefix("Inst ")?.split_whitespace();
-            let name = words.next()?;
-            let version = words.find_map(|word| word.strip_prefix('('))?;
-            let arch = words.last()?.strip_prefix('[')?.trim_end_matches([')', ']']);
+            let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
+            let (inner, _) = rest.split_once('(')?.1.split_once(')')?;
+            let version = inner.split_whitespace().next()?;
+            let arch = inner.split_whitespace().last()?.trim_matches(['[', ']']);
             Some(spec(name.split(':').next()?, version, arch))
         })
         .collect()

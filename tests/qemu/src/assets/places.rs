@@ -7,7 +7,7 @@ use super::error::{Result, SetupError};
 
 /// How the device binary is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cross {
+pub(crate) enum Cross {
     /// The user's own toolchain with the target `aarch64-unknown-linux-musl`, linked by `rust-lld`.
     Rustup,
     /// Debian's `rustc-web` and the arm64 standard library of the same version.
@@ -16,31 +16,31 @@ pub enum Cross {
 
 /// What the environment says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
+pub(crate) struct Overrides {
     /// `LEVITATE_QEMU`: `qemu-system-aarch64`.
-    pub qemu: Option<PathBuf>,
+    pub(crate) qemu: Option<PathBuf>,
     /// `LEVITATE_UBOOT`: U-Boot for `qemu_arm64`.
-    pub uboot: Option<PathBuf>,
+    pub(crate) uboot: Option<PathBuf>,
     /// `LEVITATE_KERNEL_V1`: an arm64 `Image.gz`.
-    pub kernel_v1: Option<PathBuf>,
+    pub(crate) kernel_v1: Option<PathBuf>,
     /// `LEVITATE_KERNEL_V2`: another, with another `uname -v`.
-    pub kernel_v2: Option<PathBuf>,
+    pub(crate) kernel_v2: Option<PathBuf>,
     /// `LEVITATE_GUEST_ROOT`: a folder with arm64 s6, execline, dropbear, busybox, mtd-utils and their libraries.
-    pub guest_root: Option<PathBuf>,
+    pub(crate) guest_root: Option<PathBuf>,
     /// `LEVITATE_DEVICE_BINARY`: `levitate` for the device, static.
-    pub device_binary: Option<PathBuf>,
+    pub(crate) device_binary: Option<PathBuf>,
     /// `LEVITATE_FLASHCP_BINARY`: `flashcp` for the device, static.
-    pub flashcp_binary: Option<PathBuf>,
+    pub(crate) flashcp_binary: Option<PathBuf>,
     /// `LEVITATE_CROSS_PREFIX`: what stands before `gcc` in the name of an aarch64 glibc cross compiler.
-    pub cross_prefix: Option<String>,
+    pub(crate) cross_prefix: Option<String>,
     /// `LEVITATE_CROSS`: `rustup` or `debian`.
-    pub cross: Option<Cross>,
+    pub(crate) cross: Option<Cross>,
     /// `LEVITATE_DEBIAN_MIRROR`.
-    pub mirror: Option<String>,
+    pub(crate) mirror: Option<String>,
     /// `LEVITATE_DEBIAN_SECURITY_MIRROR`.
-    pub security_mirror: Option<String>,
+    pub(crate) security_mirror: Option<String>,
     /// `LEVITATE_DEBIAN_KEYRING`.
-    pub keyring: Option<PathBuf>,
+    pub(crate) keyring: Option<PathBuf>,
 }
 
 impl Overrides {
@@ -48,7 +48,7 @@ impl Overrides {
     ///
     /// # Errors
     /// A variable names something that is not there, or has a value that nobody knows.
-    pub fn resolve(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+    pub(crate) fn resolve(get: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let text = |name: &str| get(name).filter(|value| !value.is_empty());
         let path = |name: &str| match text(name).map(PathBuf::from) {
             Some(path) => std::path::absolute(&path)
@@ -88,13 +88,13 @@ impl Overrides {
     ///
     /// # Errors
     /// As [`Overrides::resolve`].
-    pub fn from_environment() -> Result<Self> {
+    pub(crate) fn from_environment() -> Result<Self> {
         Self::resolve(&|name| std::env::var(name).ok())
     }
 
     /// Whether both kernels are there already.
     #[must_use]
-    pub fn has_kernels(&self) -> bool {
+    pub(crate) fn has_kernels(&self) -> bool {
         self.kernel_v1.is_some() && self.kernel_v2.is_some()
     }
 }
@@ -103,7 +103,7 @@ impl Overrides {
 ///
 /// # Errors
 /// None of the three variables is set.
-pub fn cache_root(get: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf> {
+pub(crate) fn cache_root(get: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf> {
     let set = |name: &str| get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("LEVITATE_CACHE")
         // the base directory specification: a relative path is to be ignored
@@ -115,7 +115,7 @@ pub fn cache_root(get: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf> {
 
 /// The variables as a table, for `--help` and for errors.
 #[must_use]
-pub fn variables() -> BTreeMap<&'static str, &'static str> {
+pub(crate) fn variables() -> BTreeMap<&'static str, &'static str> {
     BTreeMap::from([
         ("LEVITATE_CACHE", "the cache folder (else $XDG_CACHE_HOME/levitate, else ~/.cache/levitate)"),
         ("LEVITATE_QEMU", "qemu-system-aarch64"),

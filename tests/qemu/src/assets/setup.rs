@@ -23,7 +23,7 @@ const UNREAD: [&str; 6] = ["doc", "man", "locale", "info", "lintian", "bug"];
 ///
 /// # Errors
 /// A part could not be made; the text says which, why, and what the user can do.
-pub fn prepare() -> Result<Assets> {
+pub(crate) fn prepare() -> Result<Assets> {
     let overrides = Overrides::from_environment()?;
     let cache = places::cache_root(&|name| std::env::var(name).ok())?;
     let _lock = Lock::take(&cache, &mut |text| eprintln!("[setup] {text}"))?;
@@ -318,7 +318,7 @@ fn trim(root: &Path) -> Result<()> {
 }
 
 fn scratch(cache: &Path) -> Result<PathBuf> {
-    let path = cache.join("run").join(format!("{}-scratch", std::process::id()));
+    let path = cache.join("run").join(std::process::id().to_string());
     fs::create_dir_all(&path).map_err(SetupError::io("create", &path))?;
     Ok(path)
 }
