@@ -205,7 +205,18 @@ impl Apt {
                 done += deb.bytes;
             }
         }
+        self.forget_indexes();
         Ok(())
+    }
+
+    /// apt's own indexes of the package lists: 190 MB, made again in seconds when they are asked for.
+    fn forget_indexes(&self) {
+        for cache in ["cache", "guest-cache"] {
+            for index in ["pkgcache.bin", "srcpkgcache.bin"] {
+                // one that stays only takes room
+                let _ = fs::remove_file(self.root.join(cache).join(index));
+            }
+        }
     }
 
     fn bytes_there(&self, deb: &Deb) -> u64 {
