@@ -1,7 +1,94 @@
-//! The QEMU harness.
-#![allow(dead_code)]
+//! The QEMU harness: boards with emulated NOR flash, a machine that can be booted, spoken to, cut off; the upgrade
+//! regression tests; `cargo demo` and `cargo test-all`.
+//!
+//! Exit codes: 0 all is well, 1 a test failed or the demonstration did not hold, 2 the command line is wrong,
+//! 3 the harness could not do its work.
 
-pub mod assets;
-pub mod suite;
+mod assets;
+mod progress;
 
-fn main() {}
+mod boards;
+mod console;
+mod firmware;
+mod machine;
+mod nor_image;
+mod process;
+mod qmp;
+mod ssh;
+
+mod check;
+mod line;
+mod scenarios;
+
+mod cli;
+mod demo;
+mod suite;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use assets::Assets;
+use cli::{Action, Arguments};
+use suite::Failure;
+
+/// What set-up's failure ends with: nothing is known of any promise.
+const HARNESS: u8 = 3;
+
+fn main() -> ExitCode {
+    ExitCode::from(match Arguments::parse().command {
+        Action::TestAll { list: true, name } => suite::list(name.as_deref()),
+        Action::TestAll { list: false, name } => suite::run(name.as_deref()),
+        Action::Scenario { assets, name } => suite::one::run(&assets, &name),
+        Action::Demo { json, setup_only: true, .. } => with_assets(|assets| show_places(assets, json)),
+        Action::Demo { shell: Some(place), .. } => with_assets(|assets| demo::shell(assets, place)),
+        Action::Demo { json, .. } => with_assets(|assets| show_demo(assets, json)),
+    })
+}
+
+fn with_assets(work: impl FnOnce(&Assets) -> Result<(), Failure>) -> u8 {
+    let assets = match assets::prepare() {
+        Ok(assets) => assets,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return HARNESS;
+        }
+    };
+    match work(&assets) {
+        Ok(()) => {
+            assets.tidy();
+            0
+        }
+        Err(failure) => {
+            eprint!("{}", suite::report::consoles(&assets.scratch));
+            eprintln!("error: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn show_demo(assets: &Assets, json: bool) -> Result<(), Failure> {
+    let outcome = demo::run(assets)?;
+    if json {
+        println!("{}", serde_json::to_string(&outcome).map_err(Failure::harness)?);
+    } else {
+        println!("{}", outcome.line());
+    }
+    Ok(())
+}
+
+fn show_places(assets: &Assets, json: bool) -> Result<(), Failure> {
+    let places = assets.places();
+    if json {
+        let object: serde_json::Map<_, _> = places
+            .into_iter()
+            .map(|(name, path)| (name.to_owned(), path.display().to_string().into()))
+            .collect();
+        println!("{}", serde_json::to_string(&object).map_err(Failure::harness)?);
+    } else {
+        for (name, path) in places {
+            println!("{name:15} {}", path.display());
+        }
+    }
+    Ok(())
+}

@@ -1,49 +1,86 @@
 //! The parts that an emulated board is made of, and how they get onto this machine: no root, nothing installed.
+//!
+//! What is made of what: package lists give exact versions, those the tools and the guest's material, the tools two
+//! kernels and the device binary. Everything lies in a cache folder under a key of what it is made from.
 
-pub mod tools;
+mod apt;
+pub(crate) mod child;
+pub(crate) mod cross;
+pub(crate) mod error;
+mod kernel;
+mod lock;
+mod packages;
+pub(crate) mod places;
+mod setup;
+pub(crate) mod tools;
+mod unpack;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-pub use tools::Tools;
+pub(crate) use setup::prepare;
+pub(crate) use tools::Tools;
 
-/// Where every part lies. `cargo demo --setup-only --json` prints exactly this.
-#[derive(Clone, Debug, Serialize)]
-pub struct Assets {
+/// Where every part lies. `cargo demo --setup-only` prints [`Assets::places`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Assets {
     /// The cache folder; nothing outside of it and of the checkout's `target` was written.
-    pub cache: PathBuf,
+    pub(crate) cache: PathBuf,
     /// The static aarch64 multi-call binary, `levitate`.
-    pub device_binary: PathBuf,
+    pub(crate) device_binary: PathBuf,
     /// The static aarch64 `flashcp` that is built on its own.
-    pub flashcp_binary: PathBuf,
+    pub(crate) flashcp_binary: PathBuf,
     /// `qemu-system-aarch64`; start it by [`Assets::qemu`].
-    pub qemu: PathBuf,
+    pub(crate) qemu: PathBuf,
     /// U-Boot for the `virt` board, as it lies at the start of pflash0.
-    pub uboot: PathBuf,
+    pub(crate) uboot: PathBuf,
     /// The kernel of firmware v1, `Image.gz`.
-    pub kernel_v1: PathBuf,
+    pub(crate) kernel_v1: PathBuf,
     /// The kernel of firmware v2: it differs in `uname -v`.
-    pub kernel_v2: PathBuf,
+    pub(crate) kernel_v2: PathBuf,
     /// arm64 packages (s6, execline, dropbear, busybox, mtd-utils and their libraries), unpacked; never written to.
-    pub guest_root: PathBuf,
+    pub(crate) guest_root: PathBuf,
     /// The host's tools.
-    pub tools: Tools,
-    /// This run's own folder (NOR files, consoles, keys), below the cache; removed when the run succeeds.
-    pub scratch: PathBuf,
+    pub(crate) tools: Tools,
+    /// This run's own folder (NOR files, consoles, keys), below the cache; removed when the run is over.
+    pub(crate) scratch: PathBuf,
 }
 
 impl Assets {
+    /// Every part by its name, for a user or a script; the tools only where they were unpacked.
+    #[must_use]
+    pub(crate) fn places(&self) -> Vec<(&'static str, &Path)> {
+        let mut places: Vec<(&'static str, &Path)> = vec![
+            ("device_binary", &self.device_binary),
+            ("flashcp_binary", &self.flashcp_binary),
+            ("qemu", &self.qemu),
+            ("uboot", &self.uboot),
+            ("kernel_v1", &self.kernel_v1),
+            ("kernel_v2", &self.kernel_v2),
+            ("guest_root", &self.guest_root),
+        ];
+        places.extend(self.tools.root.as_deref().map(|root| ("tools", root)));
+        places.push(("cache", &self.cache));
+        places
+    }
+
+    /// Removes this run's own folder. One that stays, after a failure, is removed by the next set-up.
+    pub(crate) fn tidy(&self) {
+        // what cannot be removed now is swept up by the next set-up
+        let _ = std::fs::remove_dir_all(&self.scratch);
+    }
+
     /// A command line for one of the host's tools (`mksquashfs`, `mkimage`, `mkenvimage`, `mkfs.jffs2`, `dtc`, `ssh`, ...).
     #[must_use]
-    pub fn tool(&self, name: &str) -> Command {
+    pub(crate) fn tool(&self, name: &str) -> Command {
         self.tools.command(name)
     }
 
-    /// A command line that starts QEMU; it ends with the process that started it.
+    /// A command line that starts QEMU; it ends when the thread that starts it ends.
     #[must_use]
-    pub fn qemu(&self) -> Command {
+    pub(crate) fn qemu(&self) -> Command {
         self.tools.qemu(&self.qemu)
     }
 }

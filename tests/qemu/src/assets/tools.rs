@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where the host's tools come from.
-#[derive(Clone, Debug, Serialize)]
-pub struct Tools {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Tools {
     /// The folder into which the packages were unpacked; none where this machine's own tools are used.
-    pub root: Option<PathBuf>,
+    pub(crate) root: Option<PathBuf>,
 }
 
 /// Debian's name of this machine's library folders.
@@ -18,7 +18,7 @@ const TRIPLET: &str = "x86_64-linux-gnu";
 impl Tools {
     /// The tool's path: from the unpacked packages, else the bare name for a search in `PATH`.
     #[must_use]
-    pub fn find(&self, name: &str) -> PathBuf {
+    pub(crate) fn find(&self, name: &str) -> PathBuf {
         self.root
             .iter()
             .flat_map(|root| ["usr/bin", "usr/sbin", "bin", "sbin"].map(|dir| root.join(dir).join(name)))
@@ -29,13 +29,13 @@ impl Tools {
     /// A command line for the tool. Only children get the library path: this process and the user's own programs
     /// keep the system's libraries.
     #[must_use]
-    pub fn command(&self, name: &str) -> Command {
+    pub(crate) fn command(&self, name: &str) -> Command {
         self.command_at(&self.find(name))
     }
 
     /// A command line that starts QEMU (its ROMs are found) and ends it with the thread that started it.
     #[must_use]
-    pub fn qemu(&self, program: &Path) -> Command {
+    pub(crate) fn qemu(&self, program: &Path) -> Command {
         let mut command = self.command_at(Path::new("setpriv"));
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);
         if let Some(root) = self.root.as_deref().filter(|root| program.starts_with(root)) {
@@ -44,7 +44,8 @@ impl Tools {
         command
     }
 
-    fn command_at(&self, program: &Path) -> Command {
+    /// The same for a program that is not one of the packages', or is named by its path.
+    pub(crate) fn command_at(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         if let Some(root) = &self.root {
             command.envs(self.variables());

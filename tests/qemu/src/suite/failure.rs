@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 /// Why a board test did not pass. The two kinds have different exit codes, because they ask for different people.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The harness could not do its work: no QEMU, a time limit, a file that could not be written.
     Harness(String),
     /// The device did not do what the test's name promises.
@@ -13,18 +13,18 @@ pub enum Failure {
 
 impl Failure {
     /// A failure of the harness.
-    pub fn harness(text: impl fmt::Display) -> Self {
+    pub(crate) fn harness(text: impl fmt::Display) -> Self {
         Self::Harness(text.to_string())
     }
 
     /// A broken promise.
-    pub fn test(text: impl fmt::Display) -> Self {
+    pub(crate) fn test(text: impl fmt::Display) -> Self {
         Self::Test(text.to_string())
     }
 
     /// Puts what was being done in front of the text.
     #[must_use]
-    pub fn context(self, doing: impl fmt::Display) -> Self {
+    pub(crate) fn context(self, doing: impl fmt::Display) -> Self {
         match self {
             Self::Harness(text) => Self::Harness(format!("{doing}: {text}")),
             Self::Test(text) => Self::Test(format!("{doing}: {text}")),
@@ -33,7 +33,7 @@ impl Failure {
 
     /// The exit code of a process that ends with this: 1 for a broken promise, 3 for the harness.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Test(_) => 1,
             Self::Harness(_) => 3,

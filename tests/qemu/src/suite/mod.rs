@@ -1,20 +1,91 @@
-//! The board tests: what one is, how it fails, and how `cargo test-all` runs everything there is.
+//! Every test there is: those of `cargo test`, then the boards, several side by side, and one closing line for all.
 
-pub mod failure;
+mod boards;
+mod cargo;
+pub(crate) mod failure;
+pub(crate) mod one;
+pub(crate) mod report;
+mod tally;
 
 use std::time::Duration;
 
-use crate::assets::Assets;
+use crate::assets::{self, Assets};
+use crate::scenarios;
 
-pub use failure::Failure;
+pub(crate) use failure::Failure;
+use tally::Tally;
 
 /// One test on an emulated board. Each runs in a process of its own, several side by side.
 #[derive(Clone, Copy)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     /// The promise that it keeps, as a sentence with underscores.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// After this it is killed, with everything it started, and counted as a failure of the harness.
-    pub limit: Duration,
+    pub(crate) limit: Duration,
     /// The test. Files named `*.console` in [`Assets::scratch`] become part of the report when it fails.
-    pub run: fn(&Assets) -> Result<(), Failure>,
+    pub(crate) run: fn(&Assets) -> Result<(), Failure>,
+}
+
+/// The board tests whose name contains `filter`.
+fn matching(filter: Option<&str>) -> Vec<Scenario> {
+    scenarios::all()
+        .into_iter()
+        .filter(|scenario| filter.is_none_or(|part| scenario.name.contains(part)))
+        .collect()
+}
+
+/// Prints the names of all tests, set-up not needed. Returns the exit code.
+pub(crate) fn list(filter: Option<&str>) -> u8 {
+    match cargo::list(filter) {
+        Ok(names) => {
+            let boards = matching(filter).into_iter().map(|scenario| scenario.name.to_owned());
+            for name in names.into_iter().chain(boards) {
+                println!("{name}: test");
+            }
+            0
+        }
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// Runs all tests whose name contains `filter`. Returns the exit code; the last line on standard output is
+/// `N passed, N failed`, with what could not run.
+pub(crate) fn run(filter: Option<&str>) -> u8 {
+    let scenarios = matching(filter);
+    let mut problems = Vec::new();
+    // a unit test's name needs no board
+    let assets = if scenarios.is_empty() { None } else { Some(assets::prepare()) };
+    let assets = match assets {
+        Some(Err(error)) => {
+            eprintln!("error: {error}");
+            eprintln!("the tests that need no board run nevertheless");
+            problems.push(format!("{} board tests could not run: {error}", scenarios.len()));
+            None
+        }
+        Some(Ok(assets)) => Some(assets),
+        None => None,
+    };
+    let mut tally = Tally::default();
+    match cargo::run(filter, &mut tally) {
+        Ok(()) => {}
+        Err(failure) => problems.push(failure.to_string()),
+    }
+    match &assets {
+        Some(assets) => boards::run(assets, &scenarios, &mut tally, &mut problems),
+        None => tally.skipped += scenarios.len() as u64,
+    }
+    if let Some(assets) = assets.filter(|_| tally.failed == 0) {
+        assets.tidy();
+    }
+    for problem in &problems {
+        eprintln!("harness: {problem}");
+    }
+    if let Some(part) = filter.filter(|_| tally == Tally::default()) {
+        eprintln!("no test's name contains `{part}`; `cargo test-all --list` lists them all");
+    }
+    println!("\n{tally}");
+    tally.exit_code(&problems)
 }

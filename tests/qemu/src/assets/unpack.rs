@@ -1,0 +1,101 @@
+//! Packages into a folder of the cache: made beside its place, put there by one rename.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::child::Job;
+use super::error::{Result, SetupError};
+use super::packages::Deb;
+use crate::progress::Step;
+
+/// A name beside `place` for something that is not whole yet; leftovers of it are removed by the next set-up.
+pub(crate) fn unfinished(place: &Path) -> PathBuf {
+    let mut name = place.as_os_str().to_owned();
+    name.push(format!(".tmp-{}", std::process::id()));
+    PathBuf::from(name)
+}
+
+/// Removes a folder with all that is in it, if it is there.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(SetupError::io("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the folder `place` by `fill`, all or nothing; one that is there already is left alone.
+pub(crate) fn whole(place: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if place.exists() {
+        return Ok(());
+    }
+    let new = unfinished(place);
+    remove(&new)?;
+    fs::create_dir_all(&new).map_err(SetupError::io("create", &new))?;
+    fill(&new)?;
+    fs::rename(&new, place).map_err(SetupError::io("rename into place", place))
+}
+
+/// Unpacks the packages of `from` into `into`, two at a time.
+pub(crate) fn unpack(debs: &[&Deb], from: &Path, into: &Path, log: &Path, step: &mut Step<'_>) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let finished = AtomicUsize::new(0);
+    let failed = Mutex::new(None);
+    let work = || {
+        while let Some(deb) = debs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut command = Command::new("dpkg-deb");
+            command.arg("-x").arg(from.join(&deb.file)).arg(into).env("LC_ALL", "C");
+            let job = Job {
+                what: format!("unpacking {}", deb.file),
+                command,
+                log: log.to_path_buf(),
+                limit: Duration::from_secs(300),
+            };
+            if let Err(error) = job.run_quietly() {
+                next.store(debs.len(), Ordering::Relaxed);
+                failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+            }
+            finished.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    thread::scope(|scope| {
+        let workers = [scope.spawn(work), scope.spawn(work)];
+        while workers.iter().any(|worker| !worker.is_finished()) {
+            step.at(finished.load(Ordering::Relaxed) as u64, debs.len() as u64, "unpacking");
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    match failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_whole_is_never_at_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("tools");
+        let failed = whole(&place, |new| {
+            fs::write(new.join("half"), "").unwrap();
+            Err(SetupError::Missing("disk full".into()))
+        });
+        assert!(failed.is_err() && !place.exists());
+        whole(&place, |new| {
+            assert!(!new.join("half").exists());
+            fs::write(new.join("all"), "").map_err(SetupError::io("write", new))
+        })
+        .unwrap();
+        assert!(place.join("all").exists());
+        whole(&place, |_| panic!("it is there already")).unwrap();
+    }
+}
