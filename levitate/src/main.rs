@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let name = applet(arguments.first());
     let rest = arguments.iter().skip(1).cloned();
     ExitCode::from(match name.as_str() {
+        "flashcp" => flasher::cli::run(arguments.into_iter()),
         "init" => ramdisk::init::run(rest),
         "exec" | "handover" => levitate::handover::run(rest),
         "reboot" => client::run(Verb::Reboot, rest),

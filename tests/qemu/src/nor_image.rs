@@ -3,8 +3,8 @@
 //! U-Boot lies in a bank of its own (pflash0, 64 MiB, not written). The NOR of this file is pflash1. The kernel
 //! concatenates both into one MTD device, `0.flash`, so every offset on its command line counts from pflash0.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
@@ -90,13 +90,6 @@ pub(crate) fn read(path: &Path, range: Range<u64>) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     file.take(range.end - range.start).read_to_end(&mut bytes).map_err(|e| Failure::file("read", path, e))?;
     Ok(bytes)
-}
-
-/// Puts `bytes` into the NOR file at `offset`; the machine must be off.
-pub(crate) fn write(path: &Path, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
-    let mut file = OpenOptions::new().write(true).open(path).map_err(|e| Failure::file("open", path, e))?;
-    file.seek(SeekFrom::Start(offset)).map_err(|e| Failure::file("seek in", path, e))?;
-    file.write_all(bytes).map_err(|e| Failure::file("write", path, e))
 }
 
 /// A copy of the whole chip at one moment, to hold later states against.
