@@ -171,9 +171,14 @@ fn a_stuck_bit_is_an_error_with_offset_and_direction_after_two_rewrites() {
 
 #[test]
 fn a_chip_that_wraps_its_addresses_is_never_called_verified() {
-    for image in
-        [noise(2, SIZE), [noise(3, ONE), vec![0xff; 3 * ONE], vec![0xff; ONE], noise(4, ONE)].concat()]
-    {
+    let blank = vec![0xff; ONE];
+    let images = [
+        noise(2, SIZE),
+        [noise(3, ONE), blank.repeat(4), noise(4, ONE)].concat(),
+        // Only the head is written to two places, and after the rest was proven.
+        [noise(3, ONE), blank.repeat(4)].concat(),
+    ];
+    for image in images {
         let bench = bench();
         let mut chip = Faulty::new(serial(), Fault::AddressWraps(10));
         let failure = flash(&mut chip, &image, &Options::default(), &bench.records).unwrap_err();
