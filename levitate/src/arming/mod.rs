@@ -74,7 +74,7 @@ pub enum LevitateError {
     },
     /// Something is missing, or nobody could log in.
     #[error(transparent)]
-    Select(#[from] SelectError),
+    Select(Box<SelectError>),
     /// It cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -106,6 +106,12 @@ pub enum LevitateError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl From<SelectError> for LevitateError {
+    fn from(e: SelectError) -> Self {
+        Self::Select(Box::new(e))
+    }
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LevitateError {
