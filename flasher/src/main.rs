@@ -1,2 +1,7 @@
-//! From a firmware image to verified flash.
-fn main() {}
+//! `flashcp` on its own.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(flasher::cli::run(std::env::args_os()))
+}

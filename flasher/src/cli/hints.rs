@@ -1,0 +1,60 @@
+//! What a user can do about a failure. The library says what happened; this says what next.
+
+use crate::error::Error;
+use crate::report::{Failure, Flash};
+
+/// What stands behind the error's text, one line each.
+pub(super) fn hints(failure: &Failure) -> Vec<&'static str> {
+    let mut hints = Vec::new();
+    match &failure.error {
+        Error::InUse { .. } => hints.extend([
+            "to write the flash that the system runs from: run `levitate`, then `reboot`, log in, flash there",
+            "(--allow-in-use writes it all the same, and whatever uses it breaks)",
+        ]),
+        Error::Content { .. } => hints.push("if that is meant: --any-content"),
+        Error::Protected { .. } => hints.push("if a jumper or a pin protects the chip, release it"),
+        _ => {}
+    }
+    hints.push(match failure.flash {
+        Flash::Untouched => "nothing was changed",
+        Flash::Unverified => {
+            "the flash was changed and is not verified: do not reboot, run the same command again"
+        }
+    });
+    hints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::Content;
+    use crate::guard::Verdict;
+
+    #[test]
+    fn every_failure_ends_with_what_the_flash_is_now() {
+        let in_use = Error::InUse { target: "mtd5".to_owned(), verdict: Box::new(Verdict::default()) };
+        assert_eq!(
+            hints(&Failure::from(in_use)),
+            [
+                "to write the flash that the system runs from: run `levitate`, then `reboot`, log in, flash there",
+                "(--allow-in-use writes it all the same, and whatever uses it breaks)",
+                "nothing was changed",
+            ]
+        );
+        let content = Error::Content {
+            target: "mtd5".to_owned(),
+            expected: Content::Fit,
+            image: "x".to_owned(),
+            found: None,
+        };
+        assert_eq!(hints(&content.into()), ["if that is meant: --any-content", "nothing was changed"]);
+        let protected = Error::Protected { what: "erase", offset: 0 };
+        assert_eq!(
+            hints(&Failure { flash: Flash::Unverified, error: protected }),
+            [
+                "if a jumper or a pin protects the chip, release it",
+                "the flash was changed and is not verified: do not reboot, run the same command again",
+            ]
+        );
+    }
+}

@@ -1,0 +1,289 @@
+//! What the user sees. Nothing here waits for the terminal while flash is being changed.
+
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::args::Args;
+use super::hints::hints;
+use crate::event::{Event, Phase, Progress, Retry};
+use crate::plan::Summary;
+use crate::report::{Failure, Locks, Outcome, Report};
+use crate::sys::output::{self, Output};
+
+/// How long the last words wait for a terminal that takes nothing.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a line on a terminal is drawn.
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// Not at all.
+    Quiet,
+    /// Lines as mtd-utils prints them.
+    Lines,
+    /// One line that is drawn again, of so many columns.
+    Terminal(usize),
+}
+
+/// Standard output and error.
+pub(super) struct Screen {
+    out: Option<Output>,
+    err: Option<Output>,
+    style: Style,
+    lines: Lines,
+    bar: Bar,
+}
+
+impl Screen {
+    pub(super) fn new(args: &Args) -> Self {
+        let stdout = std::io::stdout();
+        let style = match (stdout.is_terminal(), args.verbose) {
+            (true, _) => Style::Terminal(output::columns(stdout.as_fd()).unwrap_or(80)),
+            (false, true) => Style::Lines,
+            (false, false) => Style::Quiet,
+        };
+        Self {
+            out: Output::new(stdout.as_fd()).ok(),
+            err: Output::new(std::io::stderr().as_fd()).ok(),
+            style,
+            lines: Lines::default(),
+            bar: Bar::new(Instant::now()),
+        }
+    }
+
+    fn offer(&mut self, text: &str) -> bool {
+        text.is_empty() || self.out.as_mut().is_some_and(|out| out.offer(text))
+    }
+
+    /// The end of a run that went well.
+    pub(super) fn report(&mut self, report: &Report) {
+        let text = self.closed() + &summary(report);
+        if let Some(out) = &mut self.out {
+            out.say(&text, PATIENCE);
+        }
+        if let (Locks::NotRestored { error }, Some(err)) = (&report.locks, &mut self.err) {
+            err.say(&format!("flashcp: verified, but the locks could not be restored: {error}\n"), PATIENCE);
+        }
+    }
+
+    /// The end of one that did not.
+    pub(super) fn failure(&mut self, failure: &Failure) {
+        let closed = self.closed();
+        if let (false, Some(out)) = (closed.is_empty(), &mut self.out) {
+            out.say(&closed, PATIENCE);
+        }
+        let mut text = format!("flashcp: {failure}\n");
+        for hint in hints(failure) {
+            text.push_str(&format!("flashcp: {hint}\n"));
+        }
+        if let Some(err) = &mut self.err {
+            err.say(&text, PATIENCE);
+        }
+    }
+
+    /// What ends an open line.
+    fn closed(&mut self) -> String {
+        match self.style {
+            Style::Quiet => String::new(),
+            Style::Lines => self.lines.close(),
+            Style::Terminal(_) => self.bar.close(),
+        }
+    }
+}
+
+impl Progress for Screen {
+    fn event(&mut self, event: &Event) {
+        match (self.style, event) {
+            (Style::Quiet, _) => {}
+            (Style::Lines, Event::Progress { phase, done, total, .. }) => {
+                let text = self.lines.line(*phase, *done, *total);
+                self.offer(&text);
+            }
+            (Style::Terminal(columns), Event::Progress { phase, done, total, .. }) => {
+                if let Some(text) = self.bar.draw(Instant::now(), *phase, *done, *total, columns) {
+                    self.offer(&text);
+                }
+            }
+            (_, Event::Retry { offset, what }) => {
+                let what = match what {
+                    Retry::Reread => "wrong bytes, right when read again",
+                    Retry::Rewrite => "wrong bytes, erased and written again",
+                };
+                let text = format!("{}{offset:#x}: {what}\n", self.closed());
+                self.offer(&text);
+            }
+            (_, Event::Plan(_) | Event::FirstChange) => {}
+        }
+    }
+}
+
+/// Progress as mtd-utils' flashcp prints it: a phase's line starts with a carriage return, its last one ends with a
+/// newline.
+#[derive(Debug, Default)]
+struct Lines {
+    open: Option<Phase>,
+    last: Option<(Phase, u64)>,
+    complete: [bool; 3],
+}
+
+impl Lines {
+    fn line(&mut self, phase: Phase, done: u64, total: u64) -> String {
+        let (index, what) = match phase {
+            Phase::Survey => return String::new(),
+            Phase::Erase => (0, format!("Erasing blocks: {done}/{total}")),
+            Phase::Write => (1, format!("Writing data: {}k/{}k", done / 1024, total / 1024)),
+            Phase::Verify => (2, format!("Verifying data: {}k/{}k", done / 1024, total / 1024)),
+        };
+        let percent = percent(done, total);
+        let news = self.last != Some((phase, if phase == Phase::Erase { done } else { percent }));
+        if !news || self.complete[index] {
+            return String::new();
+        }
+        self.last = Some((phase, if phase == Phase::Erase { done } else { percent }));
+        let before = match self.open {
+            Some(open) if open == phase => "\r",
+            Some(_) => "\n\r",
+            None => "\r",
+        };
+        self.complete[index] = done >= total;
+        self.open = (done < total).then_some(phase);
+        let after = if done < total { "" } else { "\n" };
+        format!("{before}{what} ({percent}%){after}")
+    }
+
+    fn close(&mut self) -> String {
+        if self.open.take().is_some() { "\n".to_owned() } else { String::new() }
+    }
+}
+
+fn percent(done: u64, total: u64) -> u64 {
+    done.min(total).saturating_mul(100).checked_div(total).unwrap_or(100)
+}
+
+/// One line for all phases, with rate and time left.
+#[derive(Debug)]
+struct Bar {
+    begun: Instant,
+    drawn: Option<Instant>,
+    open: bool,
+    erase: (u64, u64),
+    write: (u64, u64),
+    verify: (u64, u64),
+}
+
+impl Bar {
+    fn new(begun: Instant) -> Self {
+        Self { begun, drawn: None, open: false, erase: (0, 0), write: (0, 0), verify: (0, 0) }
+    }
+
+    fn draw(&mut self, now: Instant, phase: Phase, done: u64, total: u64, columns: usize) -> Option<String> {
+        let changing = self.write != (0, 0) || self.erase != (0, 0) || self.verify != (0, 0);
+        match phase {
+            Phase::Survey => {}
+            Phase::Erase => self.erase = (done, total),
+            Phase::Write => self.write = (done, total),
+            Phase::Verify => self.verify = (done, total),
+        }
+        if phase != Phase::Survey && !changing {
+            self.begun = now;
+        }
+        let is_end = done >= total;
+        if !is_end && self.drawn.is_some_and(|drawn| now.duration_since(drawn) < REDRAW) {
+            return None;
+        }
+        self.drawn = Some(now);
+        self.open = true;
+        let text = if phase == Phase::Survey {
+            format!("comparing {}%", percent(done, total))
+        } else {
+            let elapsed = now.duration_since(self.begun);
+            let rate = u128::from(self.write.0) * 1000 / 1024 / elapsed.as_millis().max(1);
+            format!(
+                "erased {}/{}  written {}k/{}k  verified {}%  {rate} KiB/s  {}",
+                self.erase.0,
+                self.erase.1,
+                self.write.0 / 1024,
+                self.write.1 / 1024,
+                if self.verify.1 == 0 { 0 } else { percent(self.verify.0, self.verify.1) },
+                self.left(elapsed)
+            )
+        };
+        let text: String = text.chars().take(columns.saturating_sub(1)).collect();
+        Some(format!("\r{text}\x1b[K"))
+    }
+
+    /// The time left, from the share of the work that is done. By data sheets a block's erase takes about three
+    /// times as long as programming it, and reading it a tenth.
+    fn left(&self, elapsed: Duration) -> String {
+        let share = |(done, total): (u64, u64), weight: u128| {
+            if total == 0 {
+                (0, 0)
+            } else {
+                (u128::from(done) * weight * 1000 / u128::from(total), weight * 1000)
+            }
+        };
+        let parts = [share(self.erase, 30), share(self.write, 10), share(self.verify, 1)];
+        let (done, total) = parts.iter().fold((0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1));
+        if done == 0 || elapsed < Duration::from_secs(1) {
+            return String::new();
+        }
+        let seconds = elapsed.as_millis() * (total - done.min(total)) / done / 1000;
+        format!("{}:{:02} left", seconds / 60, seconds % 60)
+    }
+
+    fn close(&mut self) -> String {
+        if std::mem::take(&mut self.open) { "\r\x1b[K".to_owned() } else { String::new() }
+    }
+}
+
+/// What a successful run ends with.
+fn summary(report: &Report) -> String {
+    let Report { target, image, image_bytes, sha256, plan, operations, .. } = report;
+    let seconds = format!("{}.{} s", report.elapsed.as_secs(), report.elapsed.subsec_millis() / 100);
+    let digest = format!("sha256 {sha256}\n");
+    let mut text = match &report.outcome {
+        Outcome::Written => format!(
+            "verified: {image_bytes} bytes of {image} on {target} in {seconds}\n\
+             {digest}{} of {} blocks kept, {} erased, {} bytes programmed\n",
+            plan.kept, plan.blocks, operations.erases, operations.programmed
+        ),
+        Outcome::Unchanged => format!(
+            "verified: {image_bytes} bytes of {image} were on {target} already, nothing was changed ({seconds})\n\
+             {digest}"
+        ),
+        Outcome::Possible => planned(report, plan) + &digest,
+        Outcome::Equal => format!("equal: {image_bytes} bytes of {image} on {target}\n{digest}"),
+        Outcome::Differs { blocks, first } => {
+            format!(
+                "different: {image} and {target}, in {blocks} of {} blocks, first in that at {first:#x}\n",
+                plan.blocks
+            )
+        }
+    };
+    if report.retries > 0 {
+        text.push_str(&format!(
+            "{} times bytes read back wrong and were read or written again\n",
+            report.retries
+        ));
+    }
+    if let Some(command) = &report.unfinished {
+        text.push_str(&format!("another partition is still not verified, run again: {command}\n"));
+    }
+    text
+}
+
+fn planned(report: &Report, plan: &Summary) -> String {
+    format!(
+        "possible: {} bytes of {} onto {}\n{} blocks: {} kept, {} to erase, {} to program ({} bytes at most)\n",
+        report.image_bytes,
+        report.image,
+        report.target,
+        plan.blocks,
+        plan.kept,
+        plan.erases,
+        plan.programs,
+        plan.program_bytes
+    )
+}

@@ -1,0 +1,81 @@
+//! What a run tells while it runs. Nothing in the library prints.
+//!
+//! The order: [`Phase::Survey`] progress, [`Event::Plan`] (totals are known from here on), [`Event::FirstChange`] if
+//! anything changes, progress of [`Phase::Erase`], [`Phase::Write`] and [`Phase::Verify`] in any order (each ends
+//! with `done == total`), with [`Event::Retry`] between them.
+
+use crate::plan::Summary;
+
+/// What is going on. Erase counts blocks, the others bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Flash and image are compared; nothing has changed.
+    Survey,
+    /// Blocks are erased.
+    Erase,
+    /// Bytes are programmed.
+    Write,
+    /// Flash is read back and compared.
+    Verify,
+}
+
+/// What was done to the chip so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Operations {
+    /// Blocks erased.
+    pub erases: u64,
+    /// Bytes programmed.
+    pub programmed: u64,
+    /// Bytes read.
+    pub read: u64,
+}
+
+/// One piece of news.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// What will be done.
+    Plan(Summary),
+    /// From here on the flash changes.
+    FirstChange,
+    /// A phase has come further. A phase with nothing to do is told once, with 0 of 0.
+    Progress {
+        /// Which.
+        phase: Phase,
+        /// Blocks or bytes done.
+        done: u64,
+        /// Blocks or bytes in all.
+        total: u64,
+        /// Everything done to the chip so far.
+        operations: Operations,
+    },
+    /// Bytes read back wrong: they are read or written again.
+    Retry {
+        /// Where, in bytes from the device's start.
+        offset: u64,
+        /// What is done about it.
+        what: Retry,
+    },
+}
+
+/// What is done about a mismatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Read again: the second reading was right.
+    Reread,
+    /// Erased and written again.
+    Rewrite,
+}
+
+/// Somebody who listens. Must not block: it is called between operations on the chip.
+pub trait Progress {
+    /// Takes one piece of news.
+    fn event(&mut self, event: &Event);
+}
+
+/// Nobody listens.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn event(&mut self, _: &Event) {}
+}

@@ -1,0 +1,265 @@
+//! Carries a plan out: the old head invalid, then the body, and the head when [`crate::verify`] has proven the body.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use crate::decide::{Step, is_blank};
+use crate::device::{EraseBlock, GRANULE_BYTES, Geometry, Mtd};
+use crate::error::Error;
+use crate::event::{Event, Operations, Phase, Progress};
+use crate::plan::{Invalidation, Plan, Summary, erase_at_once};
+use crate::source::Source;
+use crate::survey::{Buffers, wanted};
+
+/// At most this many bytes are programmed by one call, so that progress shows and a record stays fresh.
+const AT_ONCE: usize = 32 * 1024;
+
+/// A plan that is being carried out.
+pub(crate) struct Work<'a> {
+    pub(crate) chip: &'a mut dyn Mtd,
+    pub(crate) source: &'a mut dyn Source,
+    pub(crate) plan: &'a Plan,
+    pub(crate) geometry: &'a Geometry,
+    pub(crate) buffers: Buffers,
+    pub(crate) progress: &'a mut dyn Progress,
+    pub(crate) operations: Operations,
+    /// Readings that were wrong once, and blocks that were written again.
+    pub(crate) retries: u64,
+    /// Blocks that were erased a second time: whatever their step says, all of them is to be programmed.
+    pub(crate) rewritten: BTreeSet<u64>,
+    summary: Summary,
+    erased: u64,
+    written: u64,
+    erase_is_proven: bool,
+    write_is_proven: bool,
+}
+
+/// What a block holds when it is programmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// 0xff in every byte of the part.
+    Blank,
+    /// Data from which the wanted bytes are reached by clearing bits.
+    Data,
+}
+
+impl<'a> Work<'a> {
+    pub(crate) fn new(
+        chip: &'a mut dyn Mtd,
+        source: &'a mut dyn Source,
+        plan: &'a Plan,
+        geometry: &'a Geometry,
+        buffers: Buffers,
+        progress: &'a mut dyn Progress,
+        operations: Operations,
+    ) -> Self {
+        Self {
+            chip,
+            source,
+            plan,
+            geometry,
+            buffers,
+            progress,
+            operations,
+            retries: 0,
+            rewritten: BTreeSet::new(),
+            summary: plan.summary(geometry),
+            erased: 0,
+            written: 0,
+            erase_is_proven: false,
+            write_is_proven: false,
+        }
+    }
+
+    /// The first byte behind the head.
+    pub(crate) fn head_end(&self) -> u64 {
+        self.plan.range.start + self.plan.head_size
+    }
+
+    /// The part of a block that belongs to the body; empty if none does.
+    pub(crate) fn body_of(&self, block: EraseBlock) -> Range<u64> {
+        block.start.max(self.head_end()).min(block.end())..block.end()
+    }
+
+    /// Makes the old head invalid, and proves it: from here on no boot loader takes the image for a whole one.
+    pub(crate) fn invalidate(&mut self) -> Result<(), Error> {
+        // A phase with nothing to do is complete from the start.
+        self.tell(Phase::Erase, self.erased, self.summary.erases);
+        self.tell(Phase::Write, self.written, self.summary.program_bytes);
+        let block = self.geometry.block_at(self.plan.range.start);
+        if self.plan.invalidation == Invalidation::ZeroThenErase {
+            let zeros = [0; GRANULE_BYTES];
+            self.program(block.start, &zeros)?;
+            let mut head = [0xff; GRANULE_BYTES];
+            self.read(block.start, &mut head)?;
+            if head != zeros {
+                return Err(Error::Protected { what: "write", offset: block.start });
+            }
+        }
+        if matches!(self.plan.invalidation, Invalidation::Erase | Invalidation::ZeroThenErase) {
+            self.erase(block.range(), 1)?;
+        }
+        Ok(())
+    }
+
+    /// Erases and programs everything but the head's bytes. Neighbouring blocks are erased by one call.
+    pub(crate) fn body(&mut self) -> Result<(), Error> {
+        let (plan, geometry) = (self.plan, self.geometry);
+        let mut blocks = plan.blocks(geometry).peekable();
+        while let Some((block, step)) = blocks.next() {
+            let is_erased = block.start == plan.range.start && plan.invalidation != Invalidation::None;
+            if !step.erases() || is_erased {
+                self.write_body(block, step)?;
+                continue;
+            }
+            let limit = erase_at_once(block.len);
+            let (mut end, mut group) = (block.end(), vec![(block, step)]);
+            while let Some(next) =
+                blocks.next_if(|(next, step)| step.erases() && next.end() - block.start <= limit)
+            {
+                end = next.0.end();
+                group.push(next);
+            }
+            self.erase(block.start..end, group.len() as u64)?;
+            for (block, step) in group {
+                self.write_body(block, step)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_body(&mut self, block: EraseBlock, step: Step) -> Result<(), Error> {
+        let part = self.body_of(block);
+        if !step.programs() || part.is_empty() {
+            return Ok(());
+        }
+        let over = if step == Step::Clear { Over::Data } else { Over::Blank };
+        self.write(block, part.clone(), over)?;
+        self.count_written(&part);
+        if !self.write_is_proven {
+            self.write_is_proven = true;
+            self.prove_first(block, part)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn count_written(&mut self, part: &Range<u64>) {
+        self.written = (self.written + part.end - part.start).min(self.summary.program_bytes);
+        self.tell(Phase::Write, self.written, self.summary.program_bytes);
+    }
+
+    /// Programs what differs in `part` of a block, in whole granules.
+    pub(crate) fn write(&mut self, block: EraseBlock, part: Range<u64>, over: Over) -> Result<(), Error> {
+        let (have, want) = self.buffers.pair(block.len);
+        wanted(self.source, block, want)?;
+        let part = within(block, &part);
+        have.fill(0xff);
+        if over == Over::Data {
+            self.chip.read(block.start + part.start as u64, &mut have[part.clone()])?;
+            self.operations.read += part.len() as u64;
+        }
+        let granule = usize::try_from(self.geometry.granule()).unwrap_or(usize::MAX);
+        let mut at = part.start;
+        while let Some(run) = next_run(have, want, at..part.end, granule) {
+            at = run.end;
+            self.chip.program(block.start + run.start as u64, &want[run.clone()])?;
+            self.operations.programmed += run.len() as u64;
+            // Nothing of the plan is done yet, but the record of a slow block stays fresh.
+            self.progress.event(&Event::Progress {
+                phase: Phase::Write,
+                done: self.written,
+                total: self.summary.program_bytes,
+                operations: self.operations,
+            });
+        }
+        Ok(())
+    }
+
+    /// Erases `count` blocks. The first erase of a run is looked at: a protected chip swallows it without an error.
+    pub(crate) fn erase(&mut self, range: Range<u64>, count: u64) -> Result<(), Error> {
+        let start = range.start;
+        self.chip.erase(range)?;
+        self.operations.erases += count;
+        self.erased = (self.erased + count).min(self.summary.erases);
+        self.tell(Phase::Erase, self.erased, self.summary.erases);
+        if !self.erase_is_proven {
+            self.erase_is_proven = true;
+            let mut head = vec![0; usize::try_from(self.geometry.granule()).unwrap_or(usize::MAX)];
+            self.read(start, &mut head)?;
+            if !is_blank(&head) {
+                return Err(Error::Protected { what: "erase", offset: start });
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn program(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.chip.program(offset, bytes)?;
+        self.operations.programmed += bytes.len() as u64;
+        Ok(())
+    }
+
+    pub(crate) fn read(&mut self, offset: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        self.chip.read(offset, bytes)?;
+        self.operations.read += bytes.len() as u64;
+        Ok(())
+    }
+
+    pub(crate) fn tell(&mut self, phase: Phase, done: u64, total: u64) {
+        self.progress.event(&Event::Progress { phase, done, total, operations: self.operations });
+    }
+}
+
+/// A range of the device as one of its block's bytes.
+pub(crate) fn within(block: EraseBlock, part: &Range<u64>) -> Range<usize> {
+    let offset = |at: u64| usize::try_from(at.saturating_sub(block.start)).unwrap_or(usize::MAX);
+    offset(part.start)..offset(part.end)
+}
+
+/// The next run of whole granules in `part` that differ, of at most [`AT_ONCE`] bytes (or one granule).
+fn next_run(have: &[u8], want: &[u8], part: Range<usize>, granule: usize) -> Option<Range<usize>> {
+    let differs = |at: &usize| {
+        let granule = *at..at.saturating_add(granule).min(part.end);
+        have[granule.clone()] != want[granule]
+    };
+    let start = (part.start..part.end).step_by(granule).find(differs)?;
+    let limit = start.saturating_add(AT_ONCE.max(granule)).min(part.end);
+    let end = (start..limit).step_by(granule).find(|at| !differs(at)).unwrap_or(limit);
+    Some(start..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(have: &[u8], want: &[u8], part: Range<usize>) -> Vec<Range<usize>> {
+        let mut at = part.start;
+        std::iter::from_fn(|| {
+            let run = next_run(have, want, at..part.end, 16)?;
+            at = run.end;
+            Some(run)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn only_granules_that_differ_are_programmed_and_neighbours_in_one_run() {
+        let have = vec![0xff; 128];
+        let mut want = have.clone();
+        assert!(runs(&have, &want, 0..128).is_empty());
+        want[17] = 0;
+        want[40] = 0;
+        want[127] = 0;
+        assert_eq!(runs(&have, &want, 0..128), [16..48, 112..128]);
+        assert_eq!(runs(&have, &want, 32..112), [32..48]);
+    }
+
+    #[test]
+    fn long_runs_are_cut_so_that_progress_shows() {
+        let (have, want) = (vec![0xff; 2 * AT_ONCE + 16], vec![0; 2 * AT_ONCE + 16]);
+        assert_eq!(
+            runs(&have, &want, 0..have.len()),
+            [0..AT_ONCE, AT_ONCE..2 * AT_ONCE, 2 * AT_ONCE..2 * AT_ONCE + 16]
+        );
+    }
+}

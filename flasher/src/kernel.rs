@@ -1,0 +1,199 @@
+//! The kernel's MTD character device as a [`Mtd`].
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use crate::device::{Geometry, Kind, Mtd, MtdError, ReadHealth, Region};
+use crate::sys::ioctl::{self, Lock};
+
+/// `MTD_WRITEABLE` of `<mtd/mtd-abi.h>`.
+pub(crate) const WRITEABLE: u32 = 0x400;
+/// `MTD_BIT_WRITEABLE` of `<mtd/mtd-abi.h>`.
+const BIT_WRITEABLE: u32 = 0x800;
+
+/// The bus a NOR chip sits on; `MEMGETINFO` does not tell, sysfs does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// The chip is driven by the kernel's `spi-nor`.
+    Spi,
+    /// Anything else.
+    Other,
+}
+
+/// How the device is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Only to look: a read-only partition is no error.
+    Read,
+    /// To change it.
+    Write,
+}
+
+/// Why a device cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The node could not be opened.
+    #[error("cannot open {}: {source}", path.display())]
+    Open {
+        /// The device node.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The node is not that of an MTD.
+    #[error("{} is no MTD character device: {source}", path.display())]
+    NotMtd {
+        /// The device node.
+        path: PathBuf,
+        /// What `MEMGETINFO` said.
+        source: io::Error,
+    },
+    /// The kernel calls the partition read-only.
+    #[error("{} is read-only: the kernel's partition table forbids to write it", path.display())]
+    ReadOnly {
+        /// The device node.
+        path: PathBuf,
+    },
+}
+
+/// `/dev/mtdN`, opened.
+#[derive(Debug)]
+pub struct KernelMtd {
+    file: File,
+    geometry: Geometry,
+}
+
+impl KernelMtd {
+    /// Opens a node. `size` is the device's size in bytes as sysfs tells it, because `MEMGETINFO` has 32 bits for it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was changed.
+    pub fn open(path: &Path, size: u64, bus: Bus, access: Access) -> Result<Self, OpenError> {
+        let open = |write| OpenOptions::new().read(true).write(write).open(path);
+        let failed = |source| OpenError::Open { path: path.to_owned(), source };
+        let probe = open(false).map_err(failed)?;
+        let info = ioctl::info(&probe)
+            .map_err(|errno| OpenError::NotMtd { path: path.to_owned(), source: errno.into() })?;
+        let writeable = info.flags & WRITEABLE != 0;
+        let file = match access {
+            Access::Read => probe,
+            Access::Write if !writeable => return Err(OpenError::ReadOnly { path: path.to_owned() }),
+            Access::Write => open(true).map_err(failed)?,
+        };
+        let regions = ioctl::regions(&file).unwrap_or_default();
+        let geometry = Geometry {
+            kind: kind(info.kind, bus),
+            size: if size == 0 { u64::from(info.size) } else { size },
+            erase_size: u64::from(info.erase_size),
+            write_size: u64::from(info.write_size.max(1)),
+            bit_writeable: info.flags & BIT_WRITEABLE != 0,
+            writeable,
+            regions: regions
+                .iter()
+                .map(|region| Region {
+                    offset: u64::from(region.offset),
+                    erase_size: u64::from(region.erase_size),
+                    blocks: u64::from(region.blocks),
+                })
+                .collect(),
+        };
+        Ok(Self { file, geometry })
+    }
+
+    fn lock_request(&self, what: Lock, text: &'static str, range: &Range<u64>) -> Result<bool, MtdError> {
+        ioctl::lock(&self.file, what, range).map_err(|errno| match errno {
+            // What drivers and the concatenation layer answer where a chip has no locks.
+            Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL | Errno::EOVERFLOW => MtdError::Unsupported,
+            errno => MtdError::Lock { what: text, start: range.start, end: range.end, source: errno.into() },
+        })
+    }
+}
+
+/// The numbers are those of `<mtd/mtd-abi.h>`.
+fn kind(number: u8, bus: Bus) -> Kind {
+    match (number, bus) {
+        (3, Bus::Spi) => Kind::SpiNor,
+        (3, Bus::Other) => Kind::ParallelNor,
+        (4 | 8, _) => Kind::Nand,
+        (1, _) => Kind::Ram,
+        _ => Kind::Other,
+    }
+}
+
+impl Mtd for KernelMtd {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<ReadHealth, MtdError> {
+        let nand = self.geometry.kind == Kind::Nand;
+        let corrected =
+            || if nand { ioctl::ecc_stats(&self.file).map_or(0, |stats| stats.corrected) } else { 0 };
+        let before = corrected();
+        let length = buf.len() as u64;
+        self.file.read_exact_at(buf, offset).map_err(|source| MtdError::Read { offset, length, source })?;
+        Ok(ReadHealth { corrected: corrected().wrapping_sub(before) })
+    }
+
+    fn erase(&mut self, range: Range<u64>) -> Result<(), MtdError> {
+        ioctl::erase(&self.file, &range).map_err(|errno| MtdError::Erase {
+            start: range.start,
+            end: range.end,
+            source: errno.into(),
+        })
+    }
+
+    fn program(&mut self, offset: u64, bytes: &[u8]) -> Result<(), MtdError> {
+        self.file.write_all_at(bytes, offset).map_err(|source| MtdError::Program {
+            offset,
+            length: bytes.len() as u64,
+            source,
+        })
+    }
+
+    fn is_locked(&mut self, range: Range<u64>) -> Result<bool, MtdError> {
+        self.lock_request(Lock::Ask, "ask for the lock of", &range)
+    }
+
+    fn unlock(&mut self, range: Range<u64>) -> Result<(), MtdError> {
+        self.lock_request(Lock::Off, "unlock", &range).map(drop)
+    }
+
+    fn lock(&mut self, range: Range<u64>) -> Result<(), MtdError> {
+        self.lock_request(Lock::On, "lock", &range).map(drop)
+    }
+
+    fn is_bad(&mut self, offset: u64) -> Result<bool, MtdError> {
+        match ioctl::is_bad(&self.file, offset) {
+            Ok(bad) => Ok(bad),
+            // NOR drivers have no such request.
+            Err(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL) => Ok(false),
+            Err(errno) => Err(MtdError::Bad { offset, source: errno.into() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_no_mtd_is_told_before_anything_else() {
+        let error = KernelMtd::open(Path::new("/dev/null"), 0, Bus::Other, Access::Write).unwrap_err();
+        assert!(error.to_string().starts_with("/dev/null is no MTD character device: "), "{error}");
+        let error = KernelMtd::open(Path::new("/dev/mtd999"), 0, Bus::Other, Access::Read).unwrap_err();
+        assert_eq!(error.to_string(), "cannot open /dev/mtd999: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn only_nor_on_spi_is_taken_for_spi_nor() {
+        assert_eq!(kind(3, Bus::Spi), Kind::SpiNor);
+        assert_eq!(kind(3, Bus::Other), Kind::ParallelNor);
+        assert_eq!(kind(8, Bus::Spi), Kind::Nand);
+    }
+}

@@ -1,0 +1,347 @@
+//! A whole run, from an image to verified flash, behind seams: chip, image, facts, record and surroundings are all
+//! given, so that a simulated chip goes the same way as a real one.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use crate::content::{self, Content};
+use crate::decide::{Have, Rules};
+use crate::device::{Geometry, Kind, Mtd};
+use crate::error::Error;
+use crate::event::{Event, Operations, Phase, Progress};
+use crate::execute::Work;
+use crate::guard::{self, Facts, ranges};
+use crate::hold::Hold;
+use crate::locks;
+use crate::options::{Check, Mode, Options, Rest};
+use crate::plan::{Plan, Summary, plan};
+use crate::record::{Record, RecordDir, Recorder, State, now};
+pub use crate::report::{Failure, Flash, Locks, Outcome, Report};
+use crate::source::Source;
+use crate::survey::{Beyond, Buffers, Survey, survey};
+use crate::target::Target;
+
+/// Everything around the chip and the image.
+pub struct Job<'a> {
+    /// The partition that `chip` is.
+    pub target: &'a Target,
+    /// The system's flash and its users.
+    pub facts: &'a Facts,
+    /// What is asked for.
+    pub options: &'a Options,
+    /// The command line, for the record.
+    pub command: &'a [String],
+    /// Where the record lies.
+    pub records: &'a RecordDir,
+    /// What keeps others out and the process alive.
+    pub hold: &'a mut dyn Hold,
+    /// Who listens.
+    pub progress: &'a mut dyn Progress,
+}
+
+/// Does what the options say. On power loss the flash holds the whole old image, the whole new one, or a head that
+/// is neither's (with [`crate::options::Head::Auto`]); a second run completes it.
+///
+/// # Errors
+/// [`Failure`], which says whether the flash is untouched or changed and unverified.
+pub fn run(chip: &mut dyn Mtd, source: &mut dyn Source, job: Job<'_>) -> Result<Report, Failure> {
+    let begun = Instant::now();
+    let options = job.options;
+    let geometry = chip.geometry().clone();
+    let range = check_sizes(&geometry, source, &job)?;
+    let verdict = guard::judge(job.facts, job.target.number, &range);
+    let in_use = match options.mode {
+        Mode::VerifyOnly => Ok(()),
+        Mode::Write | Mode::DryRun if verdict.is_clear() || options.in_use == Check::Allow => Ok(()),
+        Mode::Write | Mode::DryRun => {
+            Err(Error::InUse { target: job.target.to_string(), verdict: Box::new(verdict) })
+        }
+    };
+    // A dry run shows its plan all the same: what stands in its way is told after it.
+    let in_use = if options.mode == Mode::DryRun { in_use } else { in_use.map(|()| Ok(()))? };
+    check_content(chip, source, &job)?;
+    let _lock = match options.mode {
+        Mode::Write => Some(job.records.lock(job.command)?),
+        Mode::DryRun | Mode::VerifyOnly => None,
+    };
+    let mut buffers = Buffers::new(geometry.erase_size);
+    let beyond = if options.mode == Mode::VerifyOnly { Beyond::Ignored } else { Beyond::Erased };
+    let found = survey(chip, source, &range, beyond, &mut buffers, job.progress)?;
+    if let Some(expected) = options.sha256.as_ref().filter(|expected| **expected != found.image_sha256) {
+        let (image, expected) = (source.name().to_owned(), expected.clone());
+        return Err(Error::Digest { image, expected, found: found.image_sha256 }.into());
+    }
+    let rules = Rules::new(&geometry, options, found.interrupted);
+    let plan = plan(&geometry, &found, rules, range, source.size(), options.head, options.head_size);
+    let mut report = Report {
+        target: job.target.to_string(),
+        image: source.name().to_owned(),
+        image_bytes: source.size(),
+        sha256: found.image_sha256.clone(),
+        outcome: Outcome::Possible,
+        plan: plan.summary(&geometry),
+        operations: Operations { read: found.read, ..Operations::default() },
+        retries: 0,
+        locks: Locks::AsBefore,
+        unfinished: None,
+        elapsed: begun.elapsed(),
+    };
+    match options.mode {
+        Mode::Write => {}
+        Mode::DryRun => {
+            job.progress.event(&Event::Plan(report.plan));
+            in_use?;
+            return Ok(report);
+        }
+        Mode::VerifyOnly => {
+            report.outcome = compared(&geometry, &plan, &found);
+            return Ok(report);
+        }
+    }
+    job.progress.event(&Event::Plan(report.plan));
+    let found = Found { geometry: &geometry, plan: &plan, survey: &found };
+    write(chip, source, job, &found, buffers, &mut report)?;
+    report.elapsed = begun.elapsed();
+    Ok(report)
+}
+
+/// The range to be written, if everything fits together.
+fn check_sizes(geometry: &Geometry, source: &dyn Source, job: &Job<'_>) -> Result<Range<u64>, Error> {
+    let target = || job.target.to_string();
+    if geometry.erase_size == 0 || geometry.size == 0 {
+        let what = format!("size {}, erase blocks of {} bytes", geometry.size, geometry.erase_size);
+        return Err(Error::Geometry { target: target(), what });
+    }
+    if source.size() > geometry.size {
+        let (image, size) = (source.name().to_owned(), source.size());
+        return Err(Error::TooLarge { image, size, target: target(), room: geometry.size });
+    }
+    let end = match job.options.rest {
+        Rest::Leave => geometry.round_up(source.size()),
+        Rest::Erase => geometry.round_up(geometry.size),
+    };
+    if end > geometry.size {
+        let what = format!(
+            "its size {} is no multiple of its erase blocks of {} bytes, and the last one would be needed",
+            geometry.size, geometry.erase_size
+        );
+        return Err(Error::Geometry { target: target(), what });
+    }
+    let granule = geometry.granule();
+    if let Some(block) = geometry.blocks(0..end).find(|block| !block.len.is_multiple_of(granule)) {
+        let what = format!(
+            "an erase block of {} bytes at {:#x}, written in units of {granule}",
+            block.len, block.start
+        );
+        return Err(Error::Geometry { target: target(), what });
+    }
+    if !geometry.writeable && job.options.mode != Mode::VerifyOnly {
+        return Err(Error::ReadOnly { target: target() });
+    }
+    Ok(0..end)
+}
+
+/// What the target starts with beside what the image starts with; and on NAND, whether its blocks are good.
+fn check_content(chip: &mut dyn Mtd, source: &mut dyn Source, job: &Job<'_>) -> Result<(), Error> {
+    if job.options.mode == Mode::VerifyOnly {
+        return Ok(());
+    }
+    let geometry = chip.geometry().clone();
+    let target = || job.target.to_string();
+    let mut image_head = [0xff; Content::MAGIC];
+    let size = usize::try_from(source.size()).unwrap_or(usize::MAX).min(Content::MAGIC);
+    source.read_at(0, &mut image_head[..size])?;
+    if geometry.kind == Kind::Nand {
+        let end = geometry.round_up(source.size());
+        for block in geometry.blocks(0..end) {
+            if chip.is_bad(block.start)? {
+                return Err(Error::BadBlock { target: target(), offset: block.start });
+            }
+        }
+    }
+    if job.options.content == Check::Allow {
+        return Ok(());
+    }
+    let found = Content::of(&image_head);
+    if geometry.kind == Kind::Nand && found == Some(Content::Ubi) {
+        return Err(Error::UbiOnNand { target: target(), image: source.name().to_owned() });
+    }
+    let mut head = [0xff; Content::MAGIC];
+    chip.read(0, &mut head)?;
+    content::check(&head, &image_head).map_err(|expected| Error::Content {
+        target: target(),
+        expected,
+        image: source.name().to_owned(),
+        found,
+    })
+}
+
+fn compared(geometry: &Geometry, plan: &Plan, found: &Survey) -> Outcome {
+    let mut differing = geometry
+        .blocks(plan.range.clone())
+        .zip(&found.findings)
+        .filter(|(_, finding)| finding.have != Have::Same)
+        .map(|(block, _)| block.start);
+    match differing.next() {
+        None => Outcome::Equal,
+        Some(first) => Outcome::Differs { blocks: 1 + differing.count() as u64, first },
+    }
+}
+
+/// What the checks before the first change have found.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    geometry: &'a Geometry,
+    plan: &'a Plan,
+    survey: &'a Survey,
+}
+
+/// The part of a run that changes flash: everything before its first line left it untouched.
+fn write(
+    chip: &mut dyn Mtd,
+    source: &mut dyn Source,
+    job: Job<'_>,
+    found: &Found<'_>,
+    buffers: Buffers,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let Found { geometry, plan, survey } = *found;
+    let record = first_record(source, &job, found);
+    if plan.is_done() {
+        // The survey read every byte: it is the verification. It may settle an earlier run that was cut off.
+        report.outcome = Outcome::Unchanged;
+        let mut recorder = Recorder::prepared(job.records, record);
+        recorder.update(report.image_bytes, report.operations);
+        report.unfinished = finish(recorder, Ok(&survey.image_sha256), report)?;
+        return Ok(());
+    }
+    let mut claims = Vec::new();
+    for other in job.facts.mtds() {
+        let related =
+            job.facts.mtd(job.target.number).and_then(|mtd| ranges::relation(mtd, &plan.range, other));
+        if related.is_some() {
+            claims.push(other.number);
+        }
+    }
+    for number in claims {
+        match job.hold.claim(number) {
+            Err(source) if job.options.in_use == Check::Refuse => {
+                return Err(Error::Claim { number, source }.into());
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    let locked = locks::locked(chip, plan, geometry).map_err(Error::from)?;
+    let recorder = Recorder::changing(job.records, record)?;
+    job.hold.steel();
+    job.hold.flush();
+    let mut watch = Watch { progress: job.progress, recorder, plan: report.plan };
+    watch.progress.event(&Event::FirstChange);
+    locks::unlock(chip, &locked);
+    let mut work = Work::new(chip, source, plan, geometry, buffers, &mut watch, report.operations);
+    let result = work
+        .invalidate()
+        .and_then(|()| work.body())
+        .and_then(|()| work.prove_and_complete(&survey.image_sha256));
+    report.operations = work.operations;
+    report.retries = work.retries;
+    if let Err(error) = locks::lock(chip, &locked) {
+        report.locks = Locks::NotRestored { error: error.to_string() };
+    }
+    job.hold.flush();
+    report.outcome = Outcome::Written;
+    let mut recorder = watch.recorder;
+    recorder.record().operations = report.operations;
+    recorder.record().retries = report.retries;
+    match result {
+        Ok(sha256) => {
+            report.unfinished = finish(recorder, Ok(&sha256), report).map_err(unverified)?;
+            Ok(())
+        }
+        Err(error) => {
+            let failure = unverified(error);
+            // The first error is the one to tell.
+            let _ = finish(recorder, Err(&failure), report);
+            Err(failure)
+        }
+    }
+}
+
+fn unverified(error: Error) -> Failure {
+    Failure { flash: Flash::Unverified, error }
+}
+
+fn first_record(source: &dyn Source, job: &Job<'_>, found: &Found<'_>) -> Record {
+    let facts = job.facts.mtd(job.target.number);
+    let base = facts.and_then(|facts| facts.start).unwrap_or(0);
+    Record {
+        version: 1,
+        state: State::Changing,
+        pid: std::process::id(),
+        command: job.command.to_vec(),
+        device: job.target.node().display().to_string(),
+        name: job.target.name.clone(),
+        chip: facts.and_then(|facts| facts.chip_name()).map(str::to_owned),
+        start: base + found.plan.range.start,
+        end: base + found.plan.range.end,
+        image: source.name().to_owned(),
+        image_bytes: source.size(),
+        bytes_done: 0,
+        bytes_total: source.size(),
+        started: now(),
+        finished: None,
+        operations: Operations::default(),
+        retries: 0,
+        image_sha256: Some(found.survey.image_sha256.clone()),
+        range_sha256: None,
+        exit_code: None,
+        error: None,
+        earlier: Vec::new(),
+    }
+}
+
+/// Writes the last record. Returns the command of an earlier run that is still not verified.
+fn finish(
+    mut recorder: Recorder,
+    result: Result<&String, &Failure>,
+    report: &Report,
+) -> Result<Option<String>, Error> {
+    let record = recorder.record();
+    match result {
+        Ok(sha256) => {
+            record.state = State::Verified;
+            record.range_sha256 = Some(sha256.clone());
+            record.exit_code = Some(report.exit_code());
+            record.bytes_done = record.bytes_total;
+        }
+        Err(failure) => {
+            record.state = State::Unverified;
+            record.exit_code = Some(failure.exit_code());
+            record.error = Some(failure.to_string());
+        }
+    }
+    Ok(recorder.finish()?.map(|earlier| earlier.command.join(" ")))
+}
+
+/// Passes the news on, and keeps the record up to date with it.
+struct Watch<'a> {
+    progress: &'a mut dyn Progress,
+    recorder: Recorder,
+    plan: Summary,
+}
+
+impl Progress for Watch<'_> {
+    fn event(&mut self, event: &Event) {
+        if let Event::Progress { phase: Phase::Erase | Phase::Write | Phase::Verify, operations, .. } = event
+        {
+            let done = match event {
+                Event::Progress { phase: Phase::Write, done, .. } => {
+                    self.plan.bytes - self.plan.program_bytes + done
+                }
+                _ => self.recorder.record().bytes_done,
+            };
+            self.recorder.update(done, *operations);
+        }
+        self.progress.event(event);
+    }
+}

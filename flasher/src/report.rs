@@ -1,0 +1,151 @@
+//! The end of a run.
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::event::Operations;
+use crate::plan::Summary;
+
+/// How a run ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The flash was changed, and holds the image.
+    Written,
+    /// The flash held the image already; nothing was changed.
+    Unchanged,
+    /// `--dry-run`: it can be done.
+    Possible,
+    /// `--verify-only`: flash and image are equal.
+    Equal,
+    /// `--verify-only`: they differ.
+    Differs {
+        /// In how many blocks.
+        blocks: u64,
+        /// The start of the first, in bytes from the target's start.
+        first: u64,
+    },
+}
+
+/// Whether the chip's locks are as they were.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Locks {
+    /// They are, or there are none.
+    AsBefore,
+    /// They are not.
+    NotRestored {
+        /// What the driver said.
+        error: String,
+    },
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The partition: `mtd5 "firmware"`.
+    pub target: String,
+    /// The image's name.
+    pub image: String,
+    /// Its size in bytes.
+    pub image_bytes: u64,
+    /// Its SHA-256; after [`Outcome::Written`], [`Outcome::Unchanged`] and [`Outcome::Equal`] also that of the flash.
+    pub sha256: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was planned.
+    pub plan: Summary,
+    /// What was done to the chip.
+    pub operations: Operations,
+    /// Wrong readings, and blocks written again.
+    pub retries: u64,
+    /// The chip's locks.
+    pub locks: Locks,
+    /// Another range that an earlier run left unverified: the command that completes it.
+    pub unfinished: Option<String>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl Report {
+    /// The exit code: 0, 4 (locks could not be restored) or 5 (`--verify-only`: differs).
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match (&self.outcome, &self.locks) {
+            (Outcome::Differs { .. }, _) => 5,
+            (_, Locks::NotRestored { .. }) => 4,
+            (_, Locks::AsBefore) => 0,
+        }
+    }
+}
+
+/// What is known of the flash after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flash {
+    /// Not one byte was changed.
+    Untouched,
+    /// It was changed and not verified.
+    Unverified,
+}
+
+/// How a run ended badly.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failure {
+    /// What is known of the flash.
+    pub flash: Flash,
+    /// Why.
+    #[source]
+    pub error: Error,
+}
+
+impl Failure {
+    /// The exit code: 1 (untouched) or 3 (changed and not verified).
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.flash {
+            Flash::Untouched => 1,
+            Flash::Unverified => 3,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    /// An error before the first change.
+    fn from(error: Error) -> Self {
+        Self { flash: Flash::Untouched, error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(outcome: Outcome, locks: Locks) -> u8 {
+        Report {
+            target: String::new(),
+            image: String::new(),
+            image_bytes: 1,
+            sha256: String::new(),
+            outcome,
+            plan: Summary::default(),
+            operations: Operations::default(),
+            retries: 0,
+            locks,
+            unfinished: None,
+            elapsed: Duration::ZERO,
+        }
+        .exit_code()
+    }
+
+    #[test]
+    fn the_exit_code_tells_what_the_flash_holds() {
+        for outcome in [Outcome::Written, Outcome::Unchanged, Outcome::Possible, Outcome::Equal] {
+            assert_eq!(report(outcome, Locks::AsBefore), 0);
+        }
+        assert_eq!(report(Outcome::Differs { blocks: 1, first: 0 }, Locks::AsBefore), 5);
+        assert_eq!(report(Outcome::Written, Locks::NotRestored { error: String::new() }), 4);
+        let failure =
+            |flash| Failure { flash, error: Error::Protected { what: "erase", offset: 0 } }.exit_code();
+        assert_eq!(failure(Flash::Untouched), 1);
+        assert_eq!(failure(Flash::Unverified), 3);
+    }
+}

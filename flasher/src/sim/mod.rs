@@ -1,0 +1,8 @@
+//! Simulated chips that behave as data sheets say, power cuts included. For tests and measurements: a program that
+//! does not name them does not hold them.
+
+mod faulty;
+mod nor;
+
+pub use faulty::{Fault, Faulty};
+pub use nor::{HalfErase, Nor, power_lost};

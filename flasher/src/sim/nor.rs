@@ -1,0 +1,281 @@
+//! A NOR chip: programming only clears bits, an erase sets all, and the power can be cut inside any operation.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
+
+use crate::device::{EraseBlock, Geometry, Mtd, MtdError, ReadHealth};
+use crate::event::Operations;
+
+/// What an erase that was cut off leaves of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HalfErase {
+    /// The chip was still filling the block with zeros, from its end: the old data's start still stands.
+    ZerosFromEnd,
+    /// It was filled with zeros, and not erased yet.
+    AllZero,
+    /// The first part reads 0xff, the rest is old data.
+    PartErased,
+    /// All reads 0xff, but some bits are weak: programmed over, they read 0 later.
+    Weak,
+}
+
+impl HalfErase {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::ZerosFromEnd, Self::AllZero, Self::PartErased, Self::Weak];
+}
+
+/// When the power goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cut {
+    /// The number of the erase or program call in which it happens, from 0.
+    at: u64,
+    /// How far into the operation, in sixteenths.
+    sixteenths: u64,
+    half: HalfErase,
+}
+
+/// A simulated NOR chip, or a partition of one.
+#[derive(Debug, Clone)]
+pub struct Nor {
+    geometry: Geometry,
+    bytes: Vec<u8>,
+    /// Blocks (by start) that read 0xff and are not safely erased.
+    weak: BTreeSet<u64>,
+    locked: Option<BTreeSet<u64>>,
+    cut: Option<Cut>,
+    off: bool,
+    calls: u64,
+    counts: Operations,
+}
+
+/// What a chip without power answers.
+#[must_use]
+pub fn power_lost() -> io::Error {
+    io::Error::other("power lost")
+}
+
+/// A NOR chip's caller keeps these rules; a simulated chip insists on them.
+fn refused(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}
+
+impl Nor {
+    /// A chip that holds `bytes`, which are as many as its size.
+    #[must_use]
+    pub fn new(geometry: Geometry, bytes: Vec<u8>) -> Self {
+        Self {
+            geometry,
+            bytes,
+            weak: BTreeSet::new(),
+            locked: None,
+            cut: None,
+            off: false,
+            calls: 0,
+            counts: Operations::default(),
+        }
+    }
+
+    /// The same chip with locks, all blocks locked.
+    #[must_use]
+    pub fn with_all_locked(mut self) -> Self {
+        self.locked = Some(self.geometry.blocks(0..self.geometry.size).map(|block| block.start).collect());
+        self
+    }
+
+    /// The starts of the blocks that are locked now.
+    #[must_use]
+    pub fn locked_blocks(&self) -> Vec<u64> {
+        self.locked.iter().flatten().copied().collect()
+    }
+
+    /// What the chip holds.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many erase and program calls there were.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// What was done to it.
+    #[must_use]
+    pub fn counts(&self) -> Operations {
+        self.counts
+    }
+
+    /// Cuts the power inside the erase or program call number `at` (from 0), `sixteenths` of the way through it.
+    pub fn cut_power(&mut self, at: u64, sixteenths: u64, half: HalfErase) {
+        self.cut = Some(Cut { at, sixteenths: sixteenths.min(16), half });
+    }
+
+    /// Power comes back. Weak bits show nothing yet.
+    pub fn power_cycle(&mut self) {
+        self.off = false;
+        self.cut = None;
+        self.calls = 0;
+    }
+
+    /// Time passes: every block that was taken for erased and was not loses bits.
+    pub fn age(&mut self) {
+        for start in std::mem::take(&mut self.weak) {
+            let block = self.geometry.block_at(start);
+            let bytes = slice(&mut self.bytes, &block.range());
+            for byte in bytes.iter_mut().step_by(5) {
+                *byte &= 0xdf;
+            }
+        }
+    }
+
+    fn check(&self, offset: u64, length: u64) -> io::Result<()> {
+        if self.off {
+            return Err(power_lost());
+        }
+        match offset.checked_add(length) {
+            Some(end) if end <= self.geometry.size => Ok(()),
+            _ => Err(refused("beyond the end of the chip")),
+        }
+    }
+
+    /// Counts a call; whether the power goes in it.
+    fn call(&mut self) -> Option<Cut> {
+        let number = self.calls;
+        self.calls += 1;
+        let cut = self.cut.filter(|cut| cut.at == number);
+        self.off |= cut.is_some();
+        cut
+    }
+
+    fn is_locked_at(&self, offset: u64) -> bool {
+        let start = self.geometry.block_at(offset).start;
+        self.locked.as_ref().is_some_and(|locked| locked.contains(&start))
+    }
+
+    fn half_erase(&mut self, block: EraseBlock, half: HalfErase, sixteenths: u64) {
+        let part = block.len * sixteenths / 16;
+        let range = match half {
+            HalfErase::ZerosFromEnd => block.end() - part..block.end(),
+            HalfErase::AllZero | HalfErase::Weak => block.range(),
+            HalfErase::PartErased => block.start..block.start + part,
+        };
+        let byte = match half {
+            HalfErase::ZerosFromEnd | HalfErase::AllZero => 0,
+            HalfErase::PartErased | HalfErase::Weak => 0xff,
+        };
+        slice(&mut self.bytes, &range).fill(byte);
+        if half == HalfErase::Weak {
+            self.weak.insert(block.start);
+        }
+    }
+
+    fn do_erase(&mut self, range: &Range<u64>) -> io::Result<()> {
+        self.check(range.start, range.end.saturating_sub(range.start))?;
+        let blocks: Vec<_> = self.geometry.blocks(range.clone()).collect();
+        if self.geometry.block_at(range.start).start != range.start
+            || self.geometry.round_up(range.end) != range.end
+        {
+            return Err(refused("not whole erase blocks"));
+        }
+        if blocks.iter().any(|block| self.is_locked_at(block.start)) {
+            return Err(io::Error::from_raw_os_error(nix::libc::EROFS));
+        }
+        let cut = self.call();
+        // A cut inside a call that erases several blocks: those before it are done, one is half done.
+        let whole = cut.map_or(blocks.len(), |cut| {
+            let done = blocks.len() as u64 * cut.sixteenths / 16;
+            usize::try_from(done).unwrap_or(0).min(blocks.len().saturating_sub(1))
+        });
+        for block in blocks.iter().take(whole) {
+            slice(&mut self.bytes, &block.range()).fill(0xff);
+            self.weak.remove(&block.start);
+            self.counts.erases += 1;
+        }
+        if let (Some(cut), Some(block)) = (cut, blocks.get(whole)) {
+            self.half_erase(*block, cut.half, cut.sixteenths);
+            return Err(power_lost());
+        }
+        Ok(())
+    }
+
+    fn do_program(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.check(offset, bytes.len() as u64)?;
+        let granule = self.geometry.granule();
+        if !offset.is_multiple_of(granule) || !(bytes.len() as u64).is_multiple_of(granule) {
+            return Err(refused("not whole granules"));
+        }
+        if self.is_locked_at(offset) {
+            return Err(io::Error::from_raw_os_error(nix::libc::EROFS));
+        }
+        let cut = self.call();
+        let taken = cut.map_or(bytes.len() as u64, |cut| bytes.len() as u64 * cut.sixteenths / 16);
+        let taken = usize::try_from(taken).unwrap_or(0);
+        let chip = slice(&mut self.bytes, &(offset..offset + bytes.len() as u64));
+        for (cell, byte) in chip.iter_mut().zip(&bytes[..taken]) {
+            *cell &= byte;
+        }
+        self.counts.programmed += taken as u64;
+        if cut.is_some() {
+            // Torn: of the next byte only some bits were cleared.
+            if let (Some(cell), Some(byte)) = (chip.get_mut(taken), bytes.get(taken)) {
+                *cell &= byte | 0x55;
+            }
+            return Err(power_lost());
+        }
+        Ok(())
+    }
+}
+
+fn slice<'a>(bytes: &'a mut [u8], range: &Range<u64>) -> &'a mut [u8] {
+    let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    bytes.get_mut(index(range.start)..index(range.end)).unwrap_or_default()
+}
+
+impl Mtd for Nor {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<ReadHealth, MtdError> {
+        let length = buf.len() as u64;
+        self.check(offset, length).map_err(|source| MtdError::Read { offset, length, source })?;
+        buf.copy_from_slice(slice(&mut self.bytes, &(offset..offset + length)));
+        self.counts.read += length;
+        Ok(ReadHealth::default())
+    }
+
+    fn erase(&mut self, range: Range<u64>) -> Result<(), MtdError> {
+        self.do_erase(&range).map_err(|source| MtdError::Erase { start: range.start, end: range.end, source })
+    }
+
+    fn program(&mut self, offset: u64, bytes: &[u8]) -> Result<(), MtdError> {
+        let length = bytes.len() as u64;
+        self.do_program(offset, bytes).map_err(|source| MtdError::Program { offset, length, source })
+    }
+
+    fn is_locked(&mut self, range: Range<u64>) -> Result<bool, MtdError> {
+        match &self.locked {
+            None => Err(MtdError::Unsupported),
+            Some(locked) => Ok(self.geometry.blocks(range).all(|block| locked.contains(&block.start))),
+        }
+    }
+
+    fn unlock(&mut self, range: Range<u64>) -> Result<(), MtdError> {
+        let starts: Vec<_> = self.geometry.blocks(range).map(|block| block.start).collect();
+        let locked = self.locked.as_mut().ok_or(MtdError::Unsupported)?;
+        locked.retain(|start| !starts.contains(start));
+        Ok(())
+    }
+
+    fn lock(&mut self, range: Range<u64>) -> Result<(), MtdError> {
+        let starts: Vec<_> = self.geometry.blocks(range).map(|block| block.start).collect();
+        self.locked.as_mut().ok_or(MtdError::Unsupported)?.extend(starts);
+        Ok(())
+    }
+
+    fn is_bad(&mut self, _: u64) -> Result<bool, MtdError> {
+        Ok(false)
+    }
+}

@@ -1,0 +1,159 @@
+//! The look at flash and image before the first change, block by block.
+
+use std::ops::Range;
+
+use crate::content::Content;
+use crate::decide::{Comparison, Finding, Want, is_blank};
+use crate::device::{EraseBlock, Mtd};
+use crate::digest::Sha;
+use crate::error::Error;
+use crate::event::{Event, Operations, Phase, Progress};
+use crate::source::Source;
+
+/// A block is read in pieces of this many bytes (or one page, if that is more), so that reading can stop early.
+const PIECE: usize = 4096;
+
+/// What was found. One small entry per block, whatever the image's size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// Every block of the range, ascending.
+    pub findings: Vec<Finding>,
+    /// The flash's first bytes.
+    pub head: [u8; Content::MAGIC],
+    /// The image's first bytes.
+    pub image_head: [u8; Content::MAGIC],
+    /// The head is blank or zeroed while other blocks hold data: a run was cut off here.
+    pub interrupted: bool,
+    /// The image's SHA-256, in hexadecimal.
+    pub image_sha256: String,
+    /// Bytes read from flash.
+    pub read: u64,
+    /// Corrected bit flips that the reads told of.
+    pub corrected: u64,
+}
+
+/// Two erase blocks' worth of bytes: what is there, and what shall be. The only memory that grows with the chip.
+#[derive(Debug)]
+pub struct Buffers {
+    pub(crate) have: Vec<u8>,
+    pub(crate) want: Vec<u8>,
+}
+
+impl Buffers {
+    /// Room for blocks of up to `erase_size` bytes.
+    #[must_use]
+    pub fn new(erase_size: u64) -> Self {
+        let size = usize::try_from(erase_size).unwrap_or(usize::MAX);
+        Self { have: vec![0; size], want: vec![0; size] }
+    }
+
+    /// The first `len` bytes of both.
+    pub(crate) fn pair(&mut self, len: u64) -> (&mut [u8], &mut [u8]) {
+        let len = usize::try_from(len).unwrap_or(usize::MAX).min(self.have.len());
+        let (have, _) = self.have.split_at_mut(len);
+        let (want, _) = self.want.split_at_mut(len);
+        (have, want)
+    }
+}
+
+/// Fills `want` with what `block` shall hold: the image's bytes, and 0xff behind its end. Returns how many bytes are
+/// the image's.
+pub(crate) fn wanted(source: &mut dyn Source, block: EraseBlock, want: &mut [u8]) -> Result<usize, Error> {
+    let left = source.size().saturating_sub(block.start);
+    let image = usize::try_from(left).unwrap_or(usize::MAX).min(want.len());
+    let (bytes, padding) = want.split_at_mut(image);
+    if !bytes.is_empty() {
+        source.read_at(block.start, bytes)?;
+    }
+    padding.fill(0xff);
+    Ok(image)
+}
+
+/// What the bytes between the image's end and its last block's end shall be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beyond {
+    /// 0xff, as an erase leaves them.
+    Erased,
+    /// Anything: only the image's own bytes are compared.
+    Ignored,
+}
+
+/// Reads the image to its end, and of the flash in `range` as much as decides each block's fate.
+///
+/// # Errors
+/// What reading either of them says; nothing was changed.
+pub fn survey(
+    chip: &mut dyn Mtd,
+    source: &mut dyn Source,
+    range: &Range<u64>,
+    beyond: Beyond,
+    buffers: &mut Buffers,
+    progress: &mut dyn Progress,
+) -> Result<Survey, Error> {
+    let geometry = chip.geometry().clone();
+    let piece = PIECE.max(usize::try_from(geometry.write_size).unwrap_or(PIECE));
+    let mut sha = Sha::default();
+    let mut found = Survey {
+        findings: Vec::new(),
+        head: [0xff; Content::MAGIC],
+        image_head: [0xff; Content::MAGIC],
+        interrupted: false,
+        image_sha256: String::new(),
+        read: 0,
+        corrected: 0,
+    };
+    let (mut head_is_void, mut others_hold_data) = (false, false);
+    let total = range.end - range.start;
+    for block in geometry.blocks(range.clone()) {
+        let (have, want) = buffers.pair(block.len);
+        let image = wanted(source, block, want)?;
+        sha.update(want.get(..image).unwrap_or_default());
+        let mut comparison = Comparison::default();
+        let mut seen = 0;
+        let mut blank = true;
+        for (have, want) in have.chunks_mut(piece).zip(want.chunks_mut(piece)) {
+            found.corrected += u64::from(chip.read(block.start + seen as u64, have)?.corrected);
+            seen += have.len();
+            blank &= is_blank(have);
+            if beyond == Beyond::Ignored {
+                let image = image.saturating_sub(seen - have.len()).min(want.len());
+                want[image..].copy_from_slice(&have[image..]);
+            }
+            comparison.take(have, want);
+            if comparison.is_decided() {
+                break;
+            }
+        }
+        found.read += seen as u64;
+        let first = block.start == range.start;
+        if first {
+            copy_head(&mut found.head, have);
+            copy_head(&mut found.image_head, want);
+            // Not where the image wants it so: such an image would never be found complete.
+            let granule = usize::try_from(geometry.granule()).unwrap_or(usize::MAX).min(have.len());
+            let (have, want) = (&have[..granule], &want[..granule]);
+            head_is_void = (is_blank(have) || have.iter().all(|byte| *byte == 0)) && have != want;
+        } else {
+            others_hold_data |= !blank;
+        }
+        let want = if is_blank(want) { Want::Blank } else { Want::Data };
+        found.findings.push(Finding { have: comparison.answer(), want });
+        let operations = Operations { read: found.read, ..Operations::default() };
+        progress.event(&Event::Progress {
+            phase: Phase::Survey,
+            done: block.end() - range.start,
+            total,
+            operations,
+        });
+    }
+    source.end_of_pass()?;
+    found.interrupted = head_is_void && others_hold_data;
+    found.image_sha256 = sha.hex();
+    Ok(found)
+}
+
+fn copy_head(head: &mut [u8; Content::MAGIC], bytes: &[u8]) {
+    for (to, from) in head.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+}

@@ -1,0 +1,5 @@
+//! The kernel's interfaces: the only rooms with `unsafe` code.
+
+pub(crate) mod ioctl;
+pub(crate) mod output;
+pub(crate) mod process;
