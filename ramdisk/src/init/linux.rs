@@ -1,10 +1,13 @@
 //! The [`Kernel`] that PID 1 has in truth: poll(2) over signals, pipes and the control socket.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
@@ -117,7 +120,7 @@ impl Linux {
     fn try_spawn(&mut self, launch: &Launch) -> Result<Pid, Errno> {
         let string = |bytes: &[u8]| process::c_string(bytes).map_err(|_| Errno::EINVAL);
         let argv = launch.argv.iter().map(|arg| string(arg.as_bytes())).collect::<Result<Vec<_>, _>>()?;
-        let program = argv.first().cloned().ok_or(Errno::ENOENT)?;
+        let program = string(&program_path(launch.argv.first().ok_or(Errno::ENOENT)?))?;
         let notification = launch.notification_fd.map(|_| pipe2(OFlag::O_CLOEXEC)).transpose()?;
         if let Some((read, _)) = &notification {
             nix::fcntl::fcntl(read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -181,19 +184,26 @@ impl Linux {
     }
 
     fn take_notifications(&mut self) {
-        let queue = &mut self.queue;
+        let mut ready = Vec::new();
         self.notifications.retain(|pid, fd| {
             let mut bytes = [0; 256];
             match read(&*fd, &mut bytes) {
                 Ok(0) => false,
                 Ok(count) if bytes.iter().take(count).any(|byte| *byte == b'\n') => {
-                    queue.push_back(Event::Ready { pid: *pid });
+                    ready.push(*pid);
                     false
                 }
                 Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => true,
                 Err(_) => false,
             }
         });
+        for pid in ready {
+            // What it said before it was ready stands in the log before it is called up.
+            if let Some(service) = self.services.get(&pid).cloned() {
+                self.take_output(&service, PIPE_TURN);
+            }
+            self.queue.push_back(Event::Ready { pid });
+        }
     }
 
     fn take_output(&mut self, service: &str, limit: usize) {
@@ -230,6 +240,23 @@ impl Linux {
         let Some(deadline) = deadline else { return PollTimeout::NONE };
         let left = deadline.saturating_sub(self.now());
         PollTimeout::try_from(i32::try_from(left).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX)
+    }
+}
+
+/// The path of a command: itself with a slash in it, otherwise the first executable file of that name in the services'
+/// PATH. Not found, it stays as it is, and exec says so.
+fn program_path(command: &OsStr) -> Vec<u8> {
+    let name = command.as_bytes();
+    let is_executable = |path: &PathBuf| {
+        path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    let found = || {
+        let dirs = process::PATH.split(':');
+        dirs.map(|dir| Path::new(dir).join(command)).find(is_executable)
+    };
+    match if name.contains(&b'/') { None } else { found() } {
+        Some(path) => path.into_os_string().into_encoded_bytes(),
+        None => name.to_vec(),
     }
 }
 
@@ -299,7 +326,7 @@ impl Kernel for Linux {
     }
 
     fn flash_gate(&mut self) -> Gate {
-        interlock::look(&self.options.run, std::path::Path::new("/proc"))
+        interlock::look(&self.options.run, Path::new("/proc"))
     }
 
     fn feed_watchdog(&mut self) -> Option<u64> {
@@ -320,17 +347,14 @@ impl Kernel for Linux {
     fn end(&mut self, verb: Verb) -> String {
         let now = self.now();
         let mode = match verb {
-            // Armed on purpose: a reset that hangs is then made one.
             Verb::Reboot => RebootMode::RB_AUTOBOOT,
             Verb::Poweroff => RebootMode::RB_POWER_OFF,
             Verb::Halt => RebootMode::RB_HALT_SYSTEM,
         };
+        // Closed armed on a reboot, and fed no more: one that hangs, or that the kernel refuses, becomes a reset.
         match (verb, self.watchdog.take()) {
-            (Verb::Reboot, Some(mut watchdog)) => {
-                watchdog.feed_now(now);
-                self.watchdog = Some(watchdog);
-            }
-            (_, Some(watchdog)) => watchdog.disarm(),
+            (Verb::Reboot, Some(mut watchdog)) => watchdog.feed_now(now),
+            (Verb::Poweroff | Verb::Halt, Some(watchdog)) => watchdog.disarm(),
             (_, None) => {}
         }
         let Err(errno) = reboot(mode);

@@ -68,7 +68,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ! {
     let mut init = prepare(options);
     loop {
         if init.turn() == Turn::NotEnded {
-            // Nothing is left but to try again; the watchdog, if there is one, is not fed any more.
+            // Nothing is left but to try again; the next turn does.
             std::thread::sleep(Duration::from_secs(10));
         }
     }

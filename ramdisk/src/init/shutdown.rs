@@ -126,13 +126,24 @@ pub struct Shutdown {
     whole_by: u64,
     /// The writer that was named last: each is named once.
     named: Option<String>,
+    /// Since when flash holds it up; that time counts towards no limit.
+    held_since: Option<u64>,
 }
 
 impl Shutdown {
     /// A new wish.
     #[must_use]
     pub fn new(verb: Verb, force: Force, limits: Limits) -> Self {
-        Self { verb, force, limits, stage: Stage::Gate, stage_by: 0, whole_by: u64::MAX, named: None }
+        Self {
+            verb,
+            force,
+            limits,
+            stage: Stage::Gate,
+            stage_by: 0,
+            whole_by: u64::MAX,
+            named: None,
+            held_since: None,
+        }
     }
 
     /// Another wish came while this one is on its way: the later verb counts, and force once given stays.
@@ -162,7 +173,7 @@ impl Shutdown {
     #[must_use]
     pub fn deadline(&self, now: u64) -> u64 {
         let soon = now.saturating_add(self.limits.look_again_ms);
-        if self.stage == Stage::Gate || self.named.is_some() {
+        if self.stage == Stage::Gate || self.held_since.is_some() {
             return soon;
         }
         let by = self.stage_by.min(self.whole_by);
@@ -172,8 +183,13 @@ impl Shutdown {
     /// Decides what to do at `now`; stages without anything to wait for pass in one call.
     pub fn step(&mut self, now: u64, facts: &Facts) -> Vec<Step> {
         let mut steps = Vec::new();
-        if self.stage == Stage::Over || !self.flash_allows(&facts.gate, &mut steps) {
+        if self.stage == Stage::Over || !self.flash_allows(now, &facts.gate, &mut steps) {
             return steps;
+        }
+        if let Some(since) = self.held_since.take() {
+            let held = now.saturating_sub(since);
+            self.stage_by = self.stage_by.saturating_add(held);
+            self.whole_by = self.whole_by.saturating_add(held);
         }
         if self.stage == Stage::Gate {
             steps.push(Step::StopServices);
@@ -195,7 +211,8 @@ impl Shutdown {
             self.enter(Stage::Kill, now, self.limits.kill_ms);
         }
         if self.stage == Stage::Kill && (facts.is_alone || self.is_late(now)) {
-            self.stage = Stage::Over;
+            // Asked again only if the kernel refuses to end.
+            self.enter(Stage::Kill, now, self.limits.kill_ms);
             steps.push(Step::Finish(self.verb));
         }
         steps
@@ -212,7 +229,7 @@ impl Shutdown {
     }
 
     /// Looked at before every stage, not only before the first: a flash may have begun in the meantime.
-    fn flash_allows(&mut self, gate: &Gate, steps: &mut Vec<Step>) -> bool {
+    fn flash_allows(&mut self, now: u64, gate: &Gate, steps: &mut Vec<Step>) -> bool {
         if self.force == Force::Yes {
             self.named = None;
             return true;
@@ -223,6 +240,7 @@ impl Shutdown {
                 true
             }
             Gate::Wait { writer } => {
+                self.held_since.get_or_insert(now);
                 if self.named.as_ref() != Some(writer) {
                     self.named = Some(writer.clone());
                     let verb = self.verb.word();

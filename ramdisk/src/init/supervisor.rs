@@ -15,6 +15,13 @@
 mod graph;
 mod rules;
 
+#[cfg(test)]
+mod double;
+#[cfg(test)]
+mod invariants;
+#[cfg(test)]
+mod stories;
+
 pub use graph::UnknownService;
 
 use crate::service::{ServiceSet, Timeout};

@@ -3,7 +3,7 @@
 //! The standard library's `Command` is not used for services: a notification descriptor may be any number, the one of
 //! `Command`'s own error pipe too, and then a failed start would look like a started one.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -124,10 +124,16 @@ unsafe fn become_program(
 /// left anything (sysvinit: nearly all of both).
 #[allow(unsafe_code)]
 pub(crate) fn default_signals() {
-    // SAFETY: setting the default action and the mask changes no memory; signals that cannot be set say so and stay.
+    // The kernel's `struct sigaction` differs from processor to processor, but all zero it means the default, no flags
+    // and an empty mask on each. The C library's own signal(2) refuses the two numbers that it keeps for itself.
+    const DEFAULT: [u64; 20] = [0; 20];
+    const MASK_BYTES: usize = if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 16 } else { 8 };
+    // SAFETY: the new action is read from a live buffer larger than any processor's structure, nothing is written;
+    // signals that cannot be set say so and stay.
     unsafe {
         for number in 1..=127 {
-            libc::signal(number, libc::SIG_DFL);
+            let none = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), none, MASK_BYTES);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut none);
@@ -214,10 +220,15 @@ pub(crate) fn c_string(bytes: &[u8]) -> io::Result<CString> {
     CString::new(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a zero byte in a string"))
 }
 
+/// Where services look for programs.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// The only environment that services have.
 pub(crate) fn clean_env() -> Vec<CString> {
-    const ENV: [&CStr; 2] = [c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", c"HOME=/"];
-    ENV.iter().map(|text| (*text).to_owned()).collect()
+    [format!("PATH={PATH}"), "HOME=/".to_owned()]
+        .into_iter()
+        .filter_map(|text| CString::new(text).ok())
+        .collect()
 }
 
 #[cfg(test)]

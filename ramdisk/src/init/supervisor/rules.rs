@@ -182,7 +182,7 @@ impl Supervisor {
         unit.up_by = None;
         unit.failure = Some(failure.clone());
         actions.push(unit.report(News::Failed(failure)));
-        for other in self.with_needing(&[name.clone()]) {
+        for other in self.with_needing(std::slice::from_ref(&name)) {
             if other == id {
                 continue;
             }
