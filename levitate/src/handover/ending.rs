@@ -10,7 +10,6 @@ use super::report::Survivor;
 use super::seam::{Ending, Everybody, HandoverSys, Weight};
 use super::stage::Stage;
 use super::watchdog::Plan;
-use crate::state::State;
 
 /// Between two looks at who is left, in milliseconds.
 const LOOK_MS: u64 = 10;
@@ -101,7 +100,7 @@ impl<S: HandoverSys> Run<'_, S> {
                     Weight::Failure,
                     &format!("hand-over failed at stage {stage}: {reason}; resetting into the old system"),
                 );
-                if let Err(e) = self.record(State::Failed, Some(&reason)) {
+                if let Err(e) = self.record_failure(&reason) {
                     self.sys.say(Weight::Note, &format!("write the state file: {e}"));
                 }
                 Ending::Reset

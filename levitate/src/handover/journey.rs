@@ -15,6 +15,9 @@ use crate::state::{State, StateRecord};
 /// Where the old root is to be found after the pivot.
 pub const OLD_ROOT: &str = "/oldroot";
 
+/// Where the state file's file system is mounted once more.
+const AGAIN: &str = "/run/levitate/state";
+
 /// What one process image hands to the next: it goes through an execve as an argument.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journey {
@@ -36,6 +39,8 @@ pub struct Journey {
     pub boot_id: String,
     /// The state file, as the old system names it, for as long as it can be written.
     pub state_file: Option<PathBuf>,
+    /// How to get at the state file again, once its file system is unmounted.
+    pub state_home: Option<StateHome>,
     /// The file system that was /.
     pub root_mount: Option<OldMount>,
     /// The file systems that lay on flash.
@@ -66,6 +71,7 @@ impl Journey {
             limits: HandoverLimits::default(),
             boot_id: String::new(),
             state_file: None,
+            state_home: None,
             root_mount: None,
             flash: Vec::new(),
             unmounted: Vec::new(),
@@ -91,6 +97,17 @@ impl Journey {
             watchdog: self.watchdog.clone(),
         }
     }
+}
+
+/// The file system that held the state file, and its path in there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHome {
+    /// What it lies on.
+    pub source: String,
+    /// Its type.
+    pub fstype: String,
+    /// The state file's path below its root.
+    pub file: PathBuf,
 }
 
 /// Why the hand-over stops.
@@ -159,6 +176,24 @@ impl<S: HandoverSys> Run<'_, S> {
         let record = StateRecord::now(state, &self.journey.boot_id, stage, reason);
         let limit = self.journey.limits.call_ms;
         self.sys.write_state(&path, &record, limit)
+    }
+
+    /// Writes the state file's last record, `failed`. Where its file system is unmounted already, that is mounted once
+    /// more for it: the board is reset next anyway, and a user far away has no other way to learn the reason.
+    pub(crate) fn record_failure(&mut self, reason: &str) -> io::Result<()> {
+        let Some(home) = self.journey.state_home.clone() else {
+            return self.record(State::Failed, Some(reason));
+        };
+        let at = Path::new(AGAIN);
+        let limit = self.journey.limits.call_ms;
+        self.sys.make_dir(at)?;
+        self.sys.mount(&home.source, &home.fstype, at, limit)?;
+        let stage = Some(self.journey.stage.name());
+        let record = StateRecord::now(State::Failed, &self.journey.boot_id, stage, Some(reason));
+        let written = self.sys.write_state(&at.join(&home.file), &record, limit);
+        // The record is durable without it.
+        let _ = self.sys.unmount(at, limit);
+        written
     }
 
     /// What goes wrong without stopping anything: said, and kept for the report.

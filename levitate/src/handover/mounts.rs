@@ -21,6 +21,8 @@ pub struct Mount {
     pub major: u32,
     /// The minor number of the superblock's device.
     pub minor: u32,
+    /// Which directory of the file system is mounted: `/` unless it is a bind mount or a subvolume.
+    pub root: PathBuf,
     /// Where it is mounted, seen from the reader's root.
     pub point: PathBuf,
     /// The file system's type.
@@ -90,7 +92,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let parent = number(fields.next()?)?;
     let mut device = fields.next()?.split(|b| *b == b':');
     let (major, minor) = (number(device.next()?)?, number(device.next()?)?);
-    let _root_within_the_file_system = fields.next()?;
+    let root = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
     let point = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
     let _options = fields.next()?;
     // Any number of optional fields, closed by a single dash.
@@ -98,7 +100,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let fstype = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
     let source = fields.next().map(unescape).unwrap_or_default();
     let source = String::from_utf8_lossy(&source).into_owned();
-    Some(Mount { id, parent, major, minor, point, fstype, source })
+    Some(Mount { id, parent, major, minor, root, point, fstype, source })
 }
 
 fn number(field: &[u8]) -> Option<u32> {
@@ -176,7 +178,10 @@ pub fn old_name(point: &Path, old_root: &Path) -> PathBuf {
 pub fn below(prefix: &Path, path: &Path) -> PathBuf {
     let relative = path.as_os_str().as_bytes();
     let start = relative.iter().take_while(|b| **b == b'/').count();
-    prefix.join(std::ffi::OsStr::from_bytes(relative.get(start..).unwrap_or_default()))
+    match relative.get(start..).unwrap_or_default() {
+        [] => prefix.to_owned(),
+        rest => prefix.join(std::ffi::OsStr::from_bytes(rest)),
+    }
 }
 
 #[cfg(test)]

@@ -158,16 +158,18 @@ impl<S: HandoverSys> Run<'_, S> {
             .filter(|p| p.kernel && !matches!(p.state, 'Z' | 'X'))
             .map(|p| p.name)
             .collect();
+        let mut devices: Vec<(u32, u32)> =
+            root.into_iter().chain(flash).map(|old| (old.major, old.minor)).filter(|d| d.0 != 0).collect();
+        devices.sort_unstable();
+        devices.dedup();
         let mut busy = Vec::new();
-        for old in root.into_iter().chain(flash).filter(|old| old.major != 0) {
-            let device = (old.major, old.minor);
+        for (major, minor) in devices {
             let limit = self.limit();
             // Any other error is no driver, or no node: nothing that could be in use.
-            if let Err(e) = self.sys.open_exclusively(old.major, old.minor, limit)
+            if let Err(e) = self.sys.open_exclusively(major, minor, limit)
                 && e.raw_os_error() == Some(libc::EBUSY)
-                && !busy.contains(&device)
             {
-                busy.push(device);
+                busy.push((major, minor));
             }
         }
         Ok(Facts { mounts, threads, busy })
@@ -237,6 +239,7 @@ mod tests {
             parent: 0,
             major: 31,
             minor,
+            root: PathBuf::from("/"),
             point: PathBuf::from(point),
             fstype: "squashfs".into(),
             source: format!("/dev/mtdblock{minor}"),
@@ -255,6 +258,7 @@ mod tests {
             parent: 0,
             major: 0,
             minor: 20,
+            root: PathBuf::from("/"),
             point: PathBuf::from("/run"),
             fstype: "tmpfs".into(),
             source: "tmpfs".into(),

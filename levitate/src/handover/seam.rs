@@ -140,6 +140,8 @@ pub trait HandoverSys {
     /// the mount points `skip`. Answers how many files and directories went.
     fn sweep(&mut self, dir: &Path, keep: Identity, skip: &[PathBuf]) -> io::Result<u64>;
 
+    /// Mounts a file system for writing.
+    fn mount(&mut self, source: &str, fstype: &str, at: &Path, limit: u64) -> io::Result<()>;
     /// umount(2), not lazily.
     fn unmount(&mut self, path: &Path, limit: u64) -> io::Result<()>;
     /// Makes the file system read-only.
@@ -191,7 +193,7 @@ pub enum Attached {
 impl std::fmt::Display for Attached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Loop { number, .. } => write!(f, "/dev/loop{number}"),
+            Self::Loop { number, backing } => write!(f, "/dev/loop{number} ({backing})"),
             Self::Ubi { number, .. } => write!(f, "/dev/ubi{number}"),
         }
     }

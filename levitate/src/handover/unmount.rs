@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::journey::{OLD_ROOT, Run, Step, Stop};
+use super::journey::{OLD_ROOT, Run, StateHome, Step, Stop};
 use super::mounts::{self, Mount};
 use super::report::StillMounted;
 use super::seam::{Attached, HandoverSys};
@@ -60,8 +60,7 @@ impl<S: HandoverSys> Run<'_, S> {
                 match self.sys.unmount(&mount.point, limit) {
                     Ok(()) => {
                         if Some(mount.id) == state_mount {
-                            // From here on the path would name a file of whatever lies below.
-                            self.journey.state_file = None;
+                            self.state_file_is_gone(&mount);
                         }
                         let name = mounts::old_name(&mount.point, &self.journey.old_root);
                         self.journey.unmounted.push(name.to_string_lossy().into_owned());
@@ -77,6 +76,19 @@ impl<S: HandoverSys> Run<'_, S> {
                 return Ok(stuck);
             }
             self.sys.pause(AGAIN_MS);
+        }
+    }
+
+    /// From here on the path would name a file of whatever lies below.
+    fn state_file_is_gone(&mut self, mount: &Mount) {
+        let Some(file) = self.journey.state_file.take() else { return };
+        let path = mounts::below(&self.journey.old_root, &file);
+        if let Ok(file) = path.strip_prefix(&mount.point)
+            && mount.keeps_data()
+            && mount.root == Path::new("/")
+        {
+            let (source, fstype, file) = (mount.source.clone(), mount.fstype.clone(), file.to_owned());
+            self.journey.state_home = Some(StateHome { source, fstype, file });
         }
     }
 
@@ -106,7 +118,7 @@ impl<S: HandoverSys> Run<'_, S> {
         for (mount, e) in stuck {
             let now_at = aside
                 .iter()
-                .find_map(|(from, to)| Some(to.join(mount.point.strip_prefix(from).ok()?)))
+                .find_map(|(from, to)| Some(mounts::below(to, mount.point.strip_prefix(from).ok()?)))
                 .unwrap_or_else(|| mount.point.clone());
             let limit = self.limit();
             let read_only = self.sys.remount_read_only(&now_at, limit).is_ok();

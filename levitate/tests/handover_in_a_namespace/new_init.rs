@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sys::reboot::{RebootMode, reboot};
@@ -22,6 +23,8 @@ pub(crate) struct Report {
     pub(crate) root: Vec<String>,
     pub(crate) handover: String,
     pub(crate) alarm_left: Option<u32>,
+    /// Bytes in use in the root's file system, and in the files that can be seen there.
+    pub(crate) bytes: (u64, u64),
 }
 
 pub(crate) fn run() -> ! {
@@ -44,6 +47,7 @@ pub(crate) fn run() -> ! {
         root: names("/"),
         handover: fs::read_to_string("/run/levitate/handover.json").unwrap_or_default(),
         alarm_left: nix::unistd::alarm::cancel(),
+        bytes: (used(), visible(Path::new("/"))),
     };
     if let Ok(text) = serde_json::to_vec(&report) {
         let _ = fs::write("/dev/report.json", text);
@@ -60,6 +64,28 @@ fn descriptors() -> BTreeMap<String, String> {
         }
     }
     found
+}
+
+#[allow(clippy::useless_conversion, reason = "the fields have 32 bits on a 32-bit processor")]
+fn used() -> u64 {
+    let facts = nix::sys::statvfs::statvfs("/").unwrap();
+    u64::from(facts.fragment_size()) * u64::from(facts.blocks() - facts.blocks_free())
+}
+
+fn visible(directory: &Path) -> u64 {
+    let device = fs::symlink_metadata("/").unwrap().dev();
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        let found = entry.metadata().unwrap();
+        if found.dev() != device {
+            continue;
+        }
+        bytes += found.blocks() * 512;
+        if found.is_dir() {
+            bytes += visible(&entry.path());
+        }
+    }
+    bytes
 }
 
 fn names(directory: &str) -> Vec<String> {

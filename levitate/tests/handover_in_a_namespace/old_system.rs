@@ -12,10 +12,15 @@ use levitate::manifest::{HandoverLimits, MANIFEST, Manifest};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::Mode;
 
 /// Everything that ignores being asked, or is born while others are killed.
 const STRAYS: [&str; 4] = ["polite", "stubborn", "feeder", "forker"];
 
+/// Bytes that the old /run holds, in the file system that the staged root keeps alive.
+pub(crate) const BALLAST: usize = 32 << 20;
+
+#[expect(clippy::zombie_processes, reason = "ending and reaping them is what is tested")]
 pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
     assert_eq!(std::process::id(), 1, "only as PID 1 of a namespace");
     let old = dir.join("old");
@@ -48,7 +53,13 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
         "unknown-verb" => fs::write("/run/levitate/verb", "kexec\n").unwrap(),
         _ => fs::write("/run/levitate/verb", "reboot\n").unwrap(),
     }
+    if scenario == "hang" {
+        // A driver whose attribute is never answered, as seen from PID 1.
+        fs::create_dir_all("/sys/block/loop0/loop").unwrap();
+        nix::unistd::mkfifo("/sys/block/loop0/loop/backing_file", Mode::S_IRUSR).unwrap();
+    }
     fs::create_dir("/run/ready").unwrap();
+    fs::write("/run/ready/ballast", vec![1; BALLAST]).unwrap();
     for kind in STRAYS {
         Command::new("/bin/stray").args(["stray", kind]).spawn().unwrap();
     }
@@ -111,7 +122,11 @@ fn stage(staged: &Path, scenario: &str) {
     let mode = if scenario == "init-not-executable" { 0o644 } else { 0o755 };
     fs::set_permissions(&init, Permissions::from_mode(mode)).unwrap();
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    let whole_ms = if scenario == "too-slow" { 1 } else { 60_000 };
+    let whole_ms = match scenario {
+        "too-slow" => 1,
+        "hang" => 1_000,
+        _ => 60_000,
+    };
     let manifest = Manifest {
         version: 1,
         staged_at: 0,

@@ -8,6 +8,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::machine::{INNER, Remains};
 use crate::new_init::Report;
+use crate::old_system::BALLAST;
 
 pub(crate) fn run() -> ! {
     let arguments = Arguments::from_args();
@@ -46,6 +47,14 @@ pub(crate) fn run() -> ! {
         trial("a_hand_over_past_its_deadline_is_a_recorded_reset", "too-slow", |it| {
             assert_eq!((it.ended_by, it.report.as_str()), (Some(1), ""));
             assert!(it.console.contains("not done within 1 ms"), "{}", it.console);
+        }),
+        trial("a_pid_1_that_hangs_is_reset_by_its_guard", "hang", |it| {
+            assert_eq!((it.ended_by, it.report.as_str()), (Some(1), ""));
+            let why =
+                "<3>levitate: hand-over failed: its deadline has passed; resetting into the old system\n";
+            assert!(it.kernel_log.ends_with(why) && it.messages.ends_with(why), "{}", it.kernel_log);
+            let state: StateRecord = serde_json::from_str(&it.state).unwrap();
+            assert_eq!((state.state, state.stage.as_deref()), (State::Entering, Some("swap_and_loops")));
         }),
         trial("an_old_root_that_cannot_be_let_go_is_a_reset", "root-held", |it| {
             assert_eq!((it.ended_by, it.report.as_str()), (Some(1), ""));
@@ -112,6 +121,9 @@ fn all_of_it(it: &Remains) {
     assert_eq!(report.processes, ["1"]);
     assert_eq!(report.old_root, Vec::<String>::new());
     assert_eq!(report.alarm_left, None);
+    let (used, visible) = report.bytes;
+    let ballast = u64::try_from(BALLAST).unwrap();
+    assert!(used < visible + ballast / 2, "the old /run still takes {} bytes", used - visible);
     assert_eq!(u64::from_str_radix(&report.blocked, 16), Ok(0));
     // The runtime of this test program ignores SIGPIPE by itself.
     assert_eq!(u64::from_str_radix(&report.ignored, 16).map(|set| set & !(1 << 12)), Ok(0));

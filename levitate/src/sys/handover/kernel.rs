@@ -204,6 +204,10 @@ impl HandoverSys for Kernel {
         sweep::sweep(dir, keep, skip)
     }
 
+    fn mount(&mut self, source: &str, fstype: &str, at: &Path, limit: u64) -> io::Result<()> {
+        self.in_child(limit, || mount(Some(source), at, Some(fstype), MsFlags::empty(), None::<&str>))
+    }
+
     fn unmount(&mut self, path: &Path, limit: u64) -> io::Result<()> {
         self.in_child(limit, || nix::mount::umount(path))
     }

@@ -1,0 +1,244 @@
+//! The less common ways: other verbs, survivors, watchdogs, an initramfs, file systems that stay.
+
+use std::path::PathBuf;
+
+use levitate::handover::report::Watchdog;
+use levitate::handover::seam::{Attached, Ending};
+use levitate::handover::watchdog::WatchdogFacts;
+use levitate::state::State;
+
+use crate::double::{Double, mount, process};
+
+fn place(done: &Double, call: &str) -> usize {
+    let place = done.calls.iter().position(|c| c == call);
+    place.unwrap_or_else(|| panic!("no call {call} in {:#?}", done.calls))
+}
+
+#[test]
+fn poweroff_and_halt_end_everybody_and_leave_clean_disks() {
+    for (word, ending) in [("poweroff", Ending::Poweroff), ("halt", Ending::Halt)] {
+        let mut double = Double::new();
+        double.verb = Some(word.into());
+        let done = double.hand_over();
+        assert_eq!(done.endings, [ending]);
+        let calls = ["kill(-1) Term", "kill(-1) Kill", "sync", "umount /persist", "read-only /"];
+        let places: Vec<usize> = calls.iter().map(|call| place(&done, call)).collect();
+        assert!(places.is_sorted(), "{:?}", done.calls);
+        assert_eq!(done.state.len(), 0, "nothing failed");
+    }
+}
+
+#[test]
+fn a_poweroff_is_one_even_if_the_staged_root_is_broken() {
+    let mut double = Double::new();
+    double.verb = Some("poweroff".into());
+    double.manifest = "{".into();
+    assert_eq!(double.hand_over().endings, [Ending::Poweroff]);
+}
+
+#[test]
+fn an_init_that_cannot_be_executed_is_recorded_before_the_disks_are_left_clean() {
+    let mut double = Double::new();
+    double.init_mode = 0o644;
+    let done = double.hand_over();
+    assert_eq!(done.endings, [Ending::Reset]);
+    let record = done.last_state();
+    assert_eq!((record.state, record.stage.as_deref()), (State::Failed, Some("check")));
+    assert_eq!(
+        record.reason.as_deref(),
+        Some("staged init /run/maintenance/sbin/init is not executable (mode 0644)")
+    );
+    assert!(place(&done, "state failed check") < place(&done, "kill(-1) Term"));
+    assert!(place(&done, "kill(-1) Term") < place(&done, "umount /persist"));
+}
+
+#[test]
+fn a_process_that_does_not_die_is_named_and_does_not_hold_up_the_rest() {
+    let mut double = Double::new();
+    double.processes.push(process(77, "dd", 'D', false));
+    double.undying.push(77);
+    let done = double.hand_over();
+    assert!(done.init_runs);
+    let survivors = done.report.expect("a report").survivors;
+    assert_eq!(survivors.len(), 1);
+    assert_eq!((survivors[0].pid, survivors[0].name.as_str(), survivors[0].state), (77, "dd", 'D'));
+}
+
+#[test]
+fn the_grace_ends_as_soon_as_everybody_is_gone() {
+    let waits = |done: &Double| {
+        done.calls[place(done, "kill(-1) Term")..place(done, "kill(-1) Kill")]
+            .iter()
+            .filter(|call| *call == "pause")
+            .count()
+    };
+    let mut double = Double::new();
+    double.polite = vec![100, 101];
+    assert_eq!(waits(&double.hand_over()), 0);
+    assert!(waits(&Double::new().hand_over()) > 50);
+}
+
+#[test]
+fn an_old_root_that_a_survivor_holds_is_a_reset_that_names_it() {
+    let mut double = Double::new();
+    double.processes.push(process(77, "dd", 'D', false));
+    double.undying.push(77);
+    double.stuck.push("/oldroot".into());
+    let done = double.hand_over();
+    assert_eq!(done.endings, [Ending::Reset]);
+    assert!(
+        done.failure().contains("unmount the old root (squashfs on /dev/root): Device or resource busy"),
+        "{}",
+        done.failure()
+    );
+    assert!(done.failure().contains("; still alive: 77 (dd, state D);"), "{}", done.failure());
+}
+
+#[test]
+fn a_failure_after_the_state_files_file_system_is_gone_is_still_recorded_there() {
+    let mut double = Double::new();
+    double.busy.push((31, 3));
+    let done = double.hand_over();
+    let mounted = place(&done, "mount /dev/mtdblock4 jffs2 /run/levitate/state");
+    assert!(place(&done, "umount /oldroot/persist") < mounted);
+    let (path, record) = done.state.last().expect("a record");
+    assert_eq!(path, &PathBuf::from("/run/levitate/state/state.json"));
+    assert_eq!((record.state, record.stage.as_deref()), (State::Failed, Some("prove")));
+    assert!(mounted < place(&done, "umount /run/levitate/state"));
+}
+
+#[test]
+fn an_old_root_whose_device_stays_busy_is_a_reset_although_its_unmount_succeeded() {
+    let mut double = Double::new();
+    double.busy.push((31, 3));
+    let done = double.hand_over();
+    assert_eq!(done.endings, [Ending::Reset]);
+    assert!(
+        done.failure().starts_with("hand-over failed at stage prove: the old root"),
+        "{}",
+        done.failure()
+    );
+}
+
+#[test]
+fn a_data_file_system_that_stays_is_set_aside_read_only_and_reported() {
+    let mut double = Double::new();
+    double.stuck.push("/oldroot/persist".into());
+    let done = double.hand_over();
+    assert!(done.init_runs);
+    let moved = place(&done, "move /oldroot/persist /run/levitate/held/0");
+    assert!(moved < place(&done, "read-only /run/levitate/held/0"));
+    assert!(moved < place(&done, "umount /oldroot"));
+    let report = done.report.expect("a report");
+    assert_eq!(report.still_mounted.len(), 1, "{report:?}");
+    let still = &report.still_mounted[0];
+    assert_eq!((still.path.as_str(), still.source.as_str()), ("/persist", "/dev/mtdblock4"));
+    assert!(still.read_only);
+    assert_eq!(report.unmounted, ["/run", "/"]);
+}
+
+#[test]
+fn a_watchdog_is_opened_when_its_feeder_is_gone_and_passed_on() {
+    let mut double = Double::new();
+    double.watchdog =
+        WatchdogFacts { holders: vec![(100, "/dev/watchdog".into())], ..WatchdogFacts::default() };
+    let done = double.hand_over();
+    let opened = place(&done, "open /dev/watchdog");
+    assert!(place(&done, "kill(-1) Term") < opened && opened < place(&done, "kill(-1) Kill"));
+    let resumed = done.resumed.expect("a second half").watchdog;
+    assert_eq!(resumed, Some(Watchdog { device: "/dev/watchdog".into(), timeout_s: Some(60) }));
+    assert_eq!(done.report.expect("a report").watchdog, resumed);
+}
+
+#[test]
+fn a_watchdog_that_nobody_had_running_is_never_opened() {
+    let done = Double::new().hand_over();
+    assert!(!done.calls.iter().any(|call| call.contains("/dev/watchdog")), "{:?}", done.calls);
+}
+
+#[test]
+fn a_watchdog_that_runs_unfed_is_taken_before_anybody_is_killed() {
+    let mut double = Double::new();
+    double.watchdog = WatchdogFacts { active: vec!["/dev/watchdog0".into()], ..WatchdogFacts::default() };
+    let done = double.hand_over();
+    assert!(place(&done, "open /dev/watchdog0") < place(&done, "kill(-1) Term"));
+}
+
+#[test]
+fn out_of_an_initramfs_the_staged_root_is_moved_onto_the_first_root() {
+    let mut double = Double::new();
+    double.pivot_error = Some(libc::EINVAL);
+    double.table[0] = mount(20, 20, (0, 2), "/", "rootfs", "rootfs");
+    let done = double.hand_over();
+    assert!(done.init_runs, "{:?}", done.said);
+    let calls = [
+        "pivot_root . oldroot",
+        "state left pivot",
+        "close descriptors",
+        "umount /persist",
+        "sweep /run",
+        "move . /",
+        "chroot .",
+        "exec /sbin/init",
+    ];
+    let places: Vec<usize> = calls.iter().map(|call| place(&done, call)).collect();
+    assert!(places.is_sorted(), "{:#?}", done.calls);
+    assert!(place(&done, "sweep /") < place(&done, "move . /"));
+    assert_eq!(done.report.expect("a report").unmounted, ["/persist"]);
+}
+
+#[test]
+fn a_root_that_cannot_be_pivoted_from_is_never_just_covered() {
+    let mut double = Double::new();
+    double.pivot_error = Some(libc::EINVAL);
+    let done = double.hand_over();
+    assert_eq!(done.endings, [Ending::Reset]);
+    assert!(!done.calls.iter().any(|call| call.starts_with("move . ")), "{:?}", done.calls);
+}
+
+#[test]
+fn flash_that_stays_mounted_in_an_initramfs_is_a_reset() {
+    let mut double = Double::new();
+    double.pivot_error = Some(libc::EINVAL);
+    double.table[0] = mount(20, 20, (0, 2), "/", "rootfs", "rootfs");
+    double.stuck.push("/persist".into());
+    let done = double.hand_over();
+    assert_eq!(done.endings, [Ending::Reset]);
+    assert!(done.failure().contains("unmount /persist (jffs2 on /dev/mtdblock4)"), "{}", done.failure());
+}
+
+#[test]
+fn what_is_already_so_is_success() {
+    let mut double = Double::new();
+    // A second half that runs again after its mounts were moved, and a /dev that is no mount at all.
+    double.table.push(mount(80, 24, (0, 8), "/run/maintenance", "tmpfs", "tmpfs"));
+    double.table.push(mount(81, 80, (0, 7), "/run/maintenance/proc", "proc", "proc"));
+    double.table.retain(|m| !m.point.starts_with("/dev"));
+    let done = double.hand_over();
+    assert!(done.init_runs, "{:?}", done.said);
+    assert!(!done.calls.iter().any(|call| call.starts_with("bind ") || call.starts_with("move ")));
+}
+
+#[test]
+fn ubi_is_detached_once_its_file_systems_are_gone() {
+    let mut double = Double::new();
+    double.table.push(mount(30, 20, (0, 30), "/ubi", "ubifs", "ubi0:data"));
+    double.attached = vec![Attached::Ubi { number: 0, mtd: Some(6) }];
+    let done = double.hand_over();
+    assert!(done.init_runs);
+    let tries: Vec<usize> = (0..done.calls.len()).filter(|i| done.calls[*i] == "detach /dev/ubi0").collect();
+    assert_eq!(tries.len(), 2);
+    assert!(
+        tries[0] < place(&done, "bind /run/maintenance") && tries[1] > place(&done, "umount /oldroot/ubi")
+    );
+    assert_eq!(done.report.expect("a report").still_mounted, []);
+}
+
+#[test]
+fn the_descriptors_path_is_the_staged_one_until_the_pivot() {
+    let done = Double::new().hand_over();
+    let journey = done.resumed.expect("a second half");
+    assert_eq!(journey.staged, PathBuf::from("/run/maintenance"));
+    assert_eq!(journey.root_mount.expect("the old root").source, "/dev/root");
+    assert_eq!(journey.flash.len(), 2);
+}
