@@ -147,9 +147,7 @@ pub fn levitate(
         users: selected.can_log_in.clone(),
         host_keys: selected.host_keys.len(),
     });
-    let replaced = plan.replaced.iter();
-    let replaced = replaced.map(|p| format!("{} gives way to levitate's own command", p.display()));
-    selected.warnings.iter().cloned().chain(replaced).for_each(|w| tell(Event::Warning(w)));
+    selected.warnings.iter().chain(&plan.warnings).for_each(|w| tell(Event::Warning(w.clone())));
     arm::verb_warnings(root).into_iter().for_each(|w| tell(Event::Warning(w)));
     let size = plan.tree.size(facts.page)?;
     let demand = Demand { staged: size, reserve: selected.reserve.clone() };
