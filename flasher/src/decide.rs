@@ -50,6 +50,9 @@ pub struct Rules {
     pub blank: Blank,
     /// Whether bits may be cleared in a block that holds data.
     pub clear_in_place: bool,
+    /// Whether an old head may be zeroed before its block is erased. That needs no leave on parallel NOR: the erase
+    /// that follows puts the page's ECC right again.
+    pub zero_in_place: bool,
     /// Which blocks are rewritten.
     pub extent: Extent,
 }
@@ -68,7 +71,8 @@ impl Rules {
         // On NAND an erased page can hold flipped bits that ECC hides.
         let blank =
             if interrupted || geometry.kind == Kind::Nand { Blank::Untrusted } else { Blank::Trusted };
-        Self { blank, clear_in_place, extent: options.extent }
+        let zero_in_place = bits && matches!(geometry.kind, Kind::SpiNor | Kind::ParallelNor);
+        Self { blank, clear_in_place, zero_in_place, extent: options.extent }
     }
 }
 
@@ -170,7 +174,12 @@ pub fn is_blank(bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const PLAIN: Rules = Rules { blank: Blank::Trusted, clear_in_place: false, extent: Extent::Differing };
+    const PLAIN: Rules = Rules {
+        blank: Blank::Trusted,
+        clear_in_place: false,
+        zero_in_place: true,
+        extent: Extent::Differing,
+    };
 
     fn step(have: Have, want: Want, rules: Rules) -> Step {
         decide(Finding { have, want }, rules)

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use crate::decide::Want;
-use crate::decide::{Rules, Step, decide};
+use crate::decide::{Finding, Rules, Step, Want, decide};
 use crate::device::{EraseBlock, Geometry};
 use crate::options::Head;
 use crate::survey::Survey;
@@ -13,13 +12,15 @@ use crate::survey::Survey;
 pub enum Invalidation {
     /// Not at all: nothing changes, the user wants it so, or only the head changes by clearing bits.
     None,
-    /// It is invalid already: it reads 0xff.
-    Blank,
-    /// The first block is erased.
+    /// It is invalid already: blank, or zeroed by a run that was cut off.
+    Void,
+    /// Its first granule is programmed to zero and read back; the block is erased when the body is proven. The zeros
+    /// do two things. Some NOR fills a block with zeros from its *end* before it erases: a cut there would leave a
+    /// valid-looking head over a ruined tail. And they last: while they stand, a later run knows that this one
+    /// was cut off, and does not take a half-erased block that reads 0xff for an erased one.
+    Zero,
+    /// The first block is erased at once: the chip cannot clear bits in place.
     Erase,
-    /// Its first granule is programmed to zero and read back, then the block is erased: some NOR fills a block with
-    /// zeros from its *end* before it erases, so that a cut would leave a valid-looking head over a ruined tail.
-    ZeroThenErase,
 }
 
 /// What will be done.
@@ -68,6 +69,15 @@ impl Plan {
         self.steps.iter().all(|step| *step == Step::Keep)
     }
 
+    /// The first byte behind the blocks that hold the head: these blocks are erased and programmed last.
+    #[must_use]
+    pub fn late_end(&self, geometry: &Geometry) -> u64 {
+        match self.head_size {
+            0 => self.range.start,
+            size => geometry.round_up(self.range.start + size),
+        }
+    }
+
     /// The totals.
     #[must_use]
     pub fn summary(&self, geometry: &Geometry) -> Summary {
@@ -109,28 +119,39 @@ pub fn plan(
             wanted.next_multiple_of(geometry.granule()).min(range.end - range.start)
         }
     };
-    let wants_blank = survey.findings.first().is_some_and(|found| found.want == Want::Blank);
     let mut invalidation = Invalidation::None;
-    if let (Head::Auto, Some((head, others))) = (head, steps.split_first_mut()) {
+    if let (Head::Auto, Some((step, others)), Some(found)) =
+        (head, steps.split_first_mut(), survey.findings.first())
+    {
         let others_change = others.iter().any(|step| *step != Step::Keep);
-        if others_change {
-            // An old head that is valid would stand over a body that is not its own.
-            *head = match *head {
-                // It is blank, and shall be.
-                Step::Keep if wants_blank => Step::Keep,
-                Step::Keep | Step::Clear => Step::EraseProgram,
-                step => step,
-            };
-        }
-        invalidation = match *head {
-            Step::Keep if others_change => Invalidation::Blank,
-            Step::Program => Invalidation::Blank,
-            Step::Keep | Step::Clear => Invalidation::None,
-            Step::Erase | Step::EraseProgram if rules.clear_in_place => Invalidation::ZeroThenErase,
-            Step::Erase | Step::EraseProgram => Invalidation::Erase,
-        };
+        (*step, invalidation) = plan_head(*step, *found, survey.zeroed, rules, others_change);
     }
     Plan { range, image_size, head_size, invalidation, steps }
+}
+
+/// What is done to the head's first block, and first of all.
+fn plan_head(
+    step: Step,
+    found: Finding,
+    zeroed: bool,
+    rules: Rules,
+    others_change: bool,
+) -> (Step, Invalidation) {
+    match (step, found.want) {
+        // Clearing a few bits of the head alone is over in a moment and leaves no valid head half-way.
+        (Step::Keep | Step::Clear, _) if !others_change => return (step, Invalidation::None),
+        (Step::Keep, Want::Blank) => return (step, Invalidation::Void),
+        _ => {}
+    }
+    // An old head that is valid would stand over a body that is not its own. A blank one is erased again: if its
+    // erase was cut off, and no other block holds data, nothing else tells.
+    let rewrite = if found.want == Want::Blank { Step::Erase } else { Step::EraseProgram };
+    match (zeroed, rules.zero_in_place, step) {
+        (true, ..) => (rewrite, Invalidation::Void),
+        (false, true, _) => (rewrite, Invalidation::Zero),
+        (false, false, Step::Program) => (step, Invalidation::Void),
+        (false, false, _) => (rewrite, Invalidation::Erase),
+    }
 }
 
 /// How many bytes may be erased by one call so that it takes about a second at most, in bytes; always at least one
@@ -164,19 +185,32 @@ mod tests {
         }
     }
 
-    fn planned(have: &[Have], clear_in_place: bool, head: Head, head_size: Option<u64>) -> Plan {
+    /// What may be done in place.
+    #[derive(PartialEq)]
+    enum Chip {
+        /// Everything.
+        Serial,
+        /// Zeroing the head.
+        Parallel,
+        /// Nothing.
+        Erases,
+    }
+
+    fn planned(have: &[Have], chip: Chip, head: Head, head_size: Option<u64>) -> Plan {
+        let (clear_in_place, zero_in_place) = (chip == Chip::Serial, chip != Chip::Erases);
         let findings: Vec<_> = have.iter().map(|have| Finding { have: *have, want: Want::Data }).collect();
         let end = findings.len() as u64 * BLOCK;
         let survey = Survey {
             findings,
             head: [0; Content::MAGIC],
             image_head: [0; Content::MAGIC],
+            zeroed: false,
             interrupted: false,
             image_sha256: String::new(),
             read: 0,
             corrected: 0,
         };
-        let rules = Rules { blank: Blank::Trusted, clear_in_place, extent: Extent::Differing };
+        let rules = Rules { blank: Blank::Trusted, clear_in_place, zero_in_place, extent: Extent::Differing };
         plan(&geometry(), &survey, rules, 0..end, end - 5, head, head_size)
     }
 
@@ -185,33 +219,39 @@ mod tests {
 
     #[test]
     fn a_head_that_stays_is_rewritten_when_the_body_changes() {
-        let plan = planned(&[S, S, E], false, Head::Auto, None);
+        let plan = planned(&[S, S, E], Chip::Erases, Head::Auto, None);
         assert_eq!(plan.steps, [EraseProgram, Keep, EraseProgram]);
         assert_eq!((plan.invalidation, plan.head_size), (Invalidation::Erase, BLOCK));
-        let plan = planned(&[C, B, S], true, Head::Auto, Some(20));
+        let plan = planned(&[C, B, S], Chip::Serial, Head::Auto, Some(20));
         assert_eq!(plan.steps, [EraseProgram, Program, Keep]);
-        assert_eq!((plan.invalidation, plan.head_size), (Invalidation::ZeroThenErase, 32));
+        assert_eq!((plan.invalidation, plan.head_size), (Invalidation::Zero, 32));
+        assert_eq!(plan.late_end(&geometry()), BLOCK);
     }
 
     #[test]
-    fn a_blank_head_is_invalid_already() {
-        let plan = planned(&[B, B], false, Head::Auto, None);
+    fn a_blank_head_is_erased_again_and_no_other_blank_block() {
+        let plan = planned(&[B, B], Chip::Parallel, Head::Auto, None);
         assert_eq!(
             (plan.steps.as_slice(), plan.invalidation),
-            ([Program, Program].as_slice(), Invalidation::Blank)
+            ([EraseProgram, Program].as_slice(), Invalidation::Zero)
+        );
+        let plan = planned(&[B, B], Chip::Erases, Head::Auto, None);
+        assert_eq!(
+            (plan.steps.as_slice(), plan.invalidation),
+            ([Program, Program].as_slice(), Invalidation::Void)
         );
     }
 
     #[test]
     fn where_nothing_differs_nothing_is_planned() {
-        let plan = planned(&[S, S], true, Head::Auto, None);
+        let plan = planned(&[S, S], Chip::Serial, Head::Auto, None);
         assert!(plan.is_done());
         assert_eq!(plan.invalidation, Invalidation::None);
     }
 
     #[test]
     fn a_head_that_changes_alone_is_not_erased_for_a_few_cleared_bits() {
-        let plan = planned(&[C, S], true, Head::Auto, None);
+        let plan = planned(&[C, S], Chip::Serial, Head::Auto, None);
         assert_eq!(
             (plan.steps.as_slice(), plan.invalidation),
             ([Clear, Keep].as_slice(), Invalidation::None)
@@ -220,17 +260,18 @@ mod tests {
 
     #[test]
     fn head_keep_is_the_bare_bound() {
-        let plan = planned(&[S, E], true, Head::Keep, None);
-        assert_eq!(plan.steps, [Keep, EraseProgram]);
+        let plan = planned(&[S, E, B], Chip::Serial, Head::Keep, None);
+        assert_eq!(plan.steps, [Keep, EraseProgram, Program]);
         assert_eq!((plan.invalidation, plan.head_size), (Invalidation::None, 0));
+        assert_eq!(plan.late_end(&geometry()), 0);
         let sum = plan.summary(&geometry());
-        assert_eq!((sum.blocks, sum.kept, sum.erases, sum.programs, sum.kept_bytes), (2, 1, 1, 1, BLOCK));
+        assert_eq!((sum.blocks, sum.kept, sum.erases, sum.programs, sum.kept_bytes), (3, 1, 1, 2, BLOCK));
     }
 
     #[test]
     fn a_head_size_is_widened_to_granules_and_ends_with_the_range() {
-        assert_eq!(planned(&[E, E], false, Head::Auto, Some(0)).head_size, 16);
-        assert_eq!(planned(&[E, E], false, Head::Auto, Some(1 << 40)).head_size, 2 * BLOCK);
+        assert_eq!(planned(&[E, E], Chip::Parallel, Head::Auto, Some(0)).head_size, 16);
+        assert_eq!(planned(&[E, E], Chip::Parallel, Head::Auto, Some(1 << 40)).head_size, 2 * BLOCK);
     }
 
     #[test]

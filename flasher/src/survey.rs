@@ -22,7 +22,9 @@ pub struct Survey {
     pub head: [u8; Content::MAGIC],
     /// The image's first bytes.
     pub image_head: [u8; Content::MAGIC],
-    /// The head is blank or zeroed while other blocks hold data: a run was cut off here.
+    /// The first granule is zeroed, and not because the image wants it so.
+    pub zeroed: bool,
+    /// The head is zeroed, or blank while other blocks hold data: a run was cut off here.
     pub interrupted: bool,
     /// The image's SHA-256, in hexadecimal.
     pub image_sha256: String,
@@ -97,12 +99,13 @@ pub fn survey(
         findings: Vec::new(),
         head: [0xff; Content::MAGIC],
         image_head: [0xff; Content::MAGIC],
+        zeroed: false,
         interrupted: false,
         image_sha256: String::new(),
         read: 0,
         corrected: 0,
     };
-    let (mut head_is_void, mut others_hold_data) = (false, false);
+    let (mut head_is_blank, mut others_hold_data) = (false, false);
     let total = range.end - range.start;
     for block in geometry.blocks(range.clone()) {
         let (have, want) = buffers.pair(block.len);
@@ -132,7 +135,8 @@ pub fn survey(
             // Not where the image wants it so: such an image would never be found complete.
             let granule = usize::try_from(geometry.granule()).unwrap_or(usize::MAX).min(have.len());
             let (have, want) = (&have[..granule], &want[..granule]);
-            head_is_void = (is_blank(have) || have.iter().all(|byte| *byte == 0)) && have != want;
+            head_is_blank = is_blank(have) && have != want;
+            found.zeroed = have.iter().all(|byte| *byte == 0) && have != want;
         } else {
             others_hold_data |= !blank;
         }
@@ -147,7 +151,7 @@ pub fn survey(
         });
     }
     source.end_of_pass()?;
-    found.interrupted = head_is_void && others_hold_data;
+    found.interrupted = found.zeroed || head_is_blank && others_hold_data;
     found.image_sha256 = sha.hex();
     Ok(found)
 }

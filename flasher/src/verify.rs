@@ -1,6 +1,6 @@
 //! Reads back and proves: the whole body first, then the head is completed, and proven too.
 //!
-//! Every rewrite starts the proof of the whole range again: on a chip that wraps its addresses the rewrite of one
+//! Every rewrite starts the proof of the whole body again: on a chip that wraps its addresses the rewrite of one
 //! block destroys another that was right before.
 
 use std::ops::Range;
@@ -24,12 +24,6 @@ enum Pass {
     Rewritten,
 }
 
-/// The image's head as the proof of the body saw it: the head is read from the image once more when it is written.
-struct HeadBytes {
-    first: Vec<u8>,
-    rest: String,
-}
-
 impl Work<'_> {
     /// Proves the body, completes the head, proves the head. Returns the SHA-256 of the image's bytes on flash.
     ///
@@ -39,14 +33,7 @@ impl Work<'_> {
         loop {
             let (mut pass, sha256, head) = self.prove_body(rewrites)?;
             if pass == Pass::Clean {
-                if sha256 != survey_sha256 {
-                    return Err(ImageError::Changed {
-                        name: self.source.name().to_owned(),
-                        first: survey_sha256.to_owned(),
-                        second: sha256,
-                    }
-                    .into());
-                }
+                self.expect_unchanged(survey_sha256, &sha256)?;
                 pass = self.complete_head(rewrites, &head)?;
             }
             if pass == Pass::Clean {
@@ -59,54 +46,61 @@ impl Work<'_> {
         }
     }
 
-    fn prove_body(&mut self, rewrites: u32) -> Result<(Pass, String, HeadBytes), Error> {
+    /// The image is read several times: each time it must be the same.
+    fn expect_unchanged(&self, first: &str, second: &str) -> Result<(), Error> {
+        if first == second {
+            return Ok(());
+        }
+        let name = self.source.name().to_owned();
+        Err(ImageError::Changed { name, first: first.to_owned(), second: second.to_owned() }.into())
+    }
+
+    /// Returns the image's digest, and that of what the head's blocks shall hold.
+    fn prove_body(&mut self, rewrites: u32) -> Result<(Pass, String, String), Error> {
         let (plan, geometry) = (self.plan, self.geometry);
-        let granule = usize::try_from(geometry.granule()).unwrap_or(usize::MAX);
+        let late = plan.late_end(geometry);
         let (mut image_sha, mut head_sha) = (Sha::default(), Sha::default());
-        let mut head = HeadBytes { first: Vec::new(), rest: String::new() };
         let mut pass = Pass::Clean;
         let total = plan.range.end - plan.range.start;
         let mut done = 0;
         self.tell(Phase::Verify, 0, total);
         for (block, _) in plan.blocks(geometry) {
-            let body = self.body_of(block);
-            let head_end = within(block, &(block.start..body.start)).end;
             let (_, want) = self.buffers.pair(block.len);
             let image = wanted(self.source, block, want)?;
             image_sha.update(&want[..image]);
-            let mut head_part = &want[..head_end];
-            if block.start == plan.range.start {
-                let (first, rest) = head_part.split_at(granule.min(head_part.len()));
-                head.first = first.to_vec();
-                head_part = rest;
+            if block.start < late {
+                head_sha.update(want);
+                continue;
             }
-            head_sha.update(head_part);
-            done += body.end - body.start;
-            if self.prove(block, body, rewrites)? == Pass::Rewritten {
+            if self.prove(block, block.range(), rewrites)? == Pass::Rewritten {
+                self.rewrite(block)?;
                 pass = Pass::Rewritten;
             }
-            // The head's share is told when it is proven.
+            // The last byte is told when the head is proven.
+            done += block.len;
             self.tell(Phase::Verify, done.min(total.saturating_sub(1)), total);
         }
-        head.rest = head_sha.hex();
-        Ok((pass, image_sha.hex(), head))
+        Ok((pass, image_sha.hex(), head_sha.hex()))
     }
 
-    /// Programs the head, its first granule last of all, and proves both.
-    fn complete_head(&mut self, rewrites: u32, expected: &HeadBytes) -> Result<Pass, Error> {
+    /// Erases the head's blocks, the first one last, so that its zeros stand as long as any other erase can be cut
+    /// off; programs them, the first granule last of all; proves them.
+    fn complete_head(&mut self, rewrites: u32, expected: &str) -> Result<Pass, Error> {
         let (plan, geometry) = (self.plan, self.geometry);
-        let (start, end) = (plan.range.start, self.head_end());
-        if start == end {
-            return Ok(Pass::Clean);
+        let (start, late) = (plan.range.start, plan.late_end(geometry));
+        let blocks: Vec<(EraseBlock, Step)> =
+            plan.blocks(geometry).take_while(|(block, _)| block.start < late).collect();
+        for (block, step) in blocks.iter().rev() {
+            if step.erases() && !self.erased_late.contains(&block.start) {
+                self.erase(block.range(), 1)?;
+            }
         }
-        let first_end = (start + geometry.granule()).min(end);
-        let rest = first_end..end;
-        for part in [rest.clone(), start..first_end] {
-            for (block, step) in plan.blocks(geometry) {
-                let part = part.start.max(block.start)..part.end.min(block.end());
-                if part.start >= part.end {
-                    continue;
-                }
+        self.erased_late.clear();
+        let head_end = start + plan.head_size;
+        let first_end = (start + geometry.granule()).min(head_end);
+        for part in [head_end..late, first_end..head_end, start..first_end] {
+            let parts = || blocks.iter().map(|(block, step)| (*block, *step, overlap(*block, &part)));
+            for (block, step, part) in parts().filter(|(.., part)| !part.is_empty()) {
                 let again = self.rewritten.contains(&block.start);
                 if step.programs() || again {
                     let over = if step == Step::Clear && !again { Over::Data } else { Over::Blank };
@@ -114,82 +108,77 @@ impl Work<'_> {
                     self.count_written(&part);
                 }
             }
-            let mut sha = Sha::default();
-            for (block, _) in plan.blocks(geometry) {
-                let part = part.start.max(block.start)..part.end.min(block.end());
-                if part.start >= part.end {
-                    continue;
-                }
+            for (block, _, part) in parts().filter(|(.., part)| !part.is_empty()) {
                 let (_, want) = self.buffers.pair(block.len);
                 wanted(self.source, block, want)?;
-                if self.prove(block, part.clone(), rewrites)? == Pass::Rewritten {
-                    self.rewrite_heads(block)?;
+                if self.prove(block, part, rewrites)? == Pass::Rewritten {
+                    self.restart_head(&blocks)?;
                     return Ok(Pass::Rewritten);
                 }
-                let (_, want) = self.buffers.pair(block.len);
-                sha.update(&want[within(block, &part)]);
-            }
-            let mut first = Sha::default();
-            first.update(&expected.first);
-            let (should, is) = (if part == rest { expected.rest.clone() } else { first.hex() }, sha.hex());
-            if should != is {
-                let name = self.source.name().to_owned();
-                return Err(ImageError::Changed { name, first: should, second: is }.into());
             }
         }
+        // What was proven is what the image held just now: it must be what the body's pass saw.
+        let mut sha = Sha::default();
+        for (block, _) in &blocks {
+            let (_, want) = self.buffers.pair(block.len);
+            wanted(self.source, *block, want)?;
+            sha.update(want);
+        }
+        self.expect_unchanged(expected, &sha.hex())?;
         Ok(Pass::Clean)
     }
 
-    /// Compares `part` of a block with what the buffers say it shall hold. Wrong bytes are read again, because a
-    /// flaky bus is no bad block; if they stay wrong the block is erased and its body part written again.
-    fn prove(&mut self, block: EraseBlock, part: Range<u64>, rewrites: u32) -> Result<Pass, Error> {
-        let Some(_) = self.compare(block, &part)? else { return Ok(Pass::Clean) };
-        self.retries += 1;
-        let Some(wrong) = self.compare(block, &part)? else {
-            self.progress.event(&Event::Retry { offset: part.start, what: Retry::Reread });
-            return Ok(Pass::Clean);
-        };
-        if rewrites >= REWRITES {
-            return Err(self.mismatch(block, wrong, rewrites));
-        }
-        self.rewrite(block)?;
-        Ok(Pass::Rewritten)
-    }
-
-    /// Erases a block and writes its body part again; a head part stays erased until the body is proven.
-    fn rewrite(&mut self, block: EraseBlock) -> Result<(), Error> {
-        self.progress.event(&Event::Retry { offset: block.start, what: Retry::Rewrite });
-        self.rewritten.insert(block.start);
-        self.erase(block.range(), 1)?;
-        let body = self.body_of(block);
-        self.write(block, body, Over::Blank)
-    }
-
-    /// The head's other blocks start over too: none of them is programmed twice between two erases.
-    fn rewrite_heads(&mut self, but: EraseBlock) -> Result<(), Error> {
-        let (plan, geometry, end) = (self.plan, self.geometry, self.head_end());
-        for (block, step) in plan.blocks(geometry).take_while(|(block, _)| block.start < end) {
-            if block != but && (step.programs() || self.rewritten.contains(&block.start)) {
-                self.rewrite(block)?;
-            }
+    /// Erases all of the head's blocks at once: none stands valid while the body is proven again, and none is
+    /// programmed twice between two erases.
+    fn restart_head(&mut self, blocks: &[(EraseBlock, Step)]) -> Result<(), Error> {
+        for (block, _) in blocks {
+            self.progress.event(&Event::Retry { offset: block.start, what: Retry::Rewrite });
+            self.rewritten.insert(block.start);
+            self.erase(block.range(), 1)?;
+            self.erased_late.insert(block.start);
         }
         Ok(())
     }
 
+    /// Compares `part` of a block with what the buffers say it shall hold. Wrong bytes are read again, because a
+    /// flaky bus is no bad block; if they stay wrong, the caller is to write the block again.
+    fn prove(&mut self, block: EraseBlock, part: Range<u64>, rewrites: u32) -> Result<Pass, Error> {
+        match self.wrong(block, &part)? {
+            None => Ok(Pass::Clean),
+            Some(wrong) if rewrites >= REWRITES => Err(self.mismatch(block, wrong, rewrites)),
+            Some(_) => Ok(Pass::Rewritten),
+        }
+    }
+
+    /// The first byte of `part` that is wrong in two readings, as its place in the block.
+    fn wrong(&mut self, block: EraseBlock, part: &Range<u64>) -> Result<Option<usize>, Error> {
+        if self.compare(block, part)?.is_none() {
+            return Ok(None);
+        }
+        self.retries += 1;
+        let again = self.compare(block, part)?;
+        if again.is_none() {
+            self.progress.event(&Event::Retry { offset: part.start, what: Retry::Reread });
+        }
+        Ok(again)
+    }
+
+    fn rewrite(&mut self, block: EraseBlock) -> Result<(), Error> {
+        self.progress.event(&Event::Retry { offset: block.start, what: Retry::Rewrite });
+        self.erase(block.range(), 1)?;
+        self.write(block, block.range(), Over::Blank)
+    }
+
     /// The first programmed block is read back at once, so that a chip that swallows everything is found after one
     /// block and not after the last.
-    pub(crate) fn prove_first(&mut self, block: EraseBlock, part: Range<u64>) -> Result<(), Error> {
-        if self.compare(block, &part)?.is_none() {
+    pub(crate) fn prove_first(&mut self, block: EraseBlock) -> Result<(), Error> {
+        if self.wrong(block, &block.range())?.is_none() {
             return Ok(());
         }
-        let mut before = Sha::default();
-        before.update(&self.buffers.have[within(block, &part)]);
-        self.retries += 1;
+        let before = self.have_sha(block);
         self.rewrite(block)?;
-        let Some(wrong) = self.compare(block, &part)? else { return Ok(()) };
-        let mut after = Sha::default();
-        after.update(&self.buffers.have[within(block, &part)]);
-        if before.hex() != after.hex() {
+        let Some(wrong) = self.wrong(block, &block.range())? else { return Ok(()) };
+        if before != self.have_sha(block) {
             return Err(self.mismatch(block, wrong, 1));
         }
         let offset = block.start + wrong as u64;
@@ -200,21 +189,22 @@ impl Work<'_> {
         Err(Error::Protected { what, offset })
     }
 
+    fn have_sha(&mut self, block: EraseBlock) -> String {
+        let mut sha = Sha::default();
+        sha.update(self.buffers.pair(block.len).0);
+        sha.hex()
+    }
+
     /// Reads `part` of a block; the place of the first byte that is not the wanted one.
     fn compare(&mut self, block: EraseBlock, part: &Range<u64>) -> Result<Option<usize>, Error> {
         let bytes = within(block, part);
         let (have, want) = self.buffers.pair(block.len);
-        if bytes.is_empty() {
-            return Ok(None);
-        }
         self.chip.read(part.start, &mut have[bytes.clone()])?;
         self.operations.read += bytes.len() as u64;
-        let differs = |at: &usize| have[*at] != want[*at];
         if have[bytes.clone()] == want[bytes.clone()] {
-            Ok(None)
-        } else {
-            Ok(bytes.into_iter().find(differs))
+            return Ok(None);
         }
+        Ok(bytes.into_iter().find(|at| have[*at] != want[*at]))
     }
 
     fn mismatch(&self, block: EraseBlock, at: usize, rewrites: u32) -> Error {
@@ -226,19 +216,31 @@ impl Work<'_> {
     /// A chip (or a driver) that ignores an address line writes the head to a second place as well, after that place
     /// was proven: the places that one missing line would give are looked at again.
     fn prove_aliases(&mut self) -> Result<(), Error> {
-        let start = self.plan.range.start;
-        let first = self.geometry.block_at(start);
-        let mut distance = first.len.next_power_of_two();
-        while start + distance < self.plan.range.end && self.plan.head_size > 0 {
-            let block = self.geometry.block_at(start + distance);
+        let (start, late) = (self.plan.range.start, self.plan.late_end(self.geometry));
+        if late == start {
+            return Ok(());
+        }
+        let mut distance = self.geometry.block_at(start).len.next_power_of_two();
+        while start + distance < self.plan.range.end {
+            let place = start + distance;
+            distance *= 2;
+            if place < late {
+                continue;
+            }
+            let block = self.geometry.block_at(place);
             let (_, want) = self.buffers.pair(block.len);
             wanted(self.source, block, want)?;
-            let end = (start + distance + self.geometry.granule()).min(block.end());
-            if let Some(wrong) = self.compare(block, &(start + distance..end))? {
+            let end = (place + self.geometry.granule()).min(block.end());
+            if let Some(wrong) = self.wrong(block, &(place..end))? {
                 return Err(self.mismatch(block, wrong, 0));
             }
-            distance *= 2;
         }
         Ok(())
     }
+}
+
+/// The bytes of `range` that lie in a block; empty if none do.
+fn overlap(block: EraseBlock, range: &Range<u64>) -> Range<u64> {
+    let start = range.start.clamp(block.start, block.end());
+    start..range.end.clamp(start, block.end())
 }

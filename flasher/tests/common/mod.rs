@@ -1,0 +1,115 @@
+//! A simulated chip with everything around it that a run needs.
+
+use flasher::device::{Geometry, Kind, Mtd, Region};
+use flasher::event::Progress;
+use flasher::guard::Facts;
+use flasher::guard::facts::MtdFacts;
+use flasher::hold::{Hold, NoHold};
+use flasher::options::Options;
+use flasher::pipeline::{self, Failure, Job, Report};
+use flasher::record::RecordDir;
+use flasher::source::{Bytes, Source};
+use flasher::target::Target;
+
+/// Erase blocks of the simulated chips, small so that sweeps are quick.
+pub(crate) const BLOCK: u64 = 256;
+
+/// A chip of `blocks` erase blocks.
+pub(crate) fn uniform(kind: Kind, blocks: u64) -> Geometry {
+    Geometry {
+        kind,
+        size: blocks * BLOCK,
+        erase_size: BLOCK,
+        write_size: 1,
+        bit_writeable: true,
+        writeable: true,
+        regions: Vec::new(),
+    }
+}
+
+/// A chip of the same size with small blocks at its start.
+#[allow(dead_code)]
+pub(crate) fn boot_sectors(kind: Kind, blocks: u64) -> Geometry {
+    let regions = vec![
+        Region { offset: 0, erase_size: BLOCK / 4, blocks: 8 },
+        Region { offset: 2 * BLOCK, erase_size: BLOCK, blocks: blocks - 2 },
+    ];
+    Geometry { regions, ..uniform(kind, blocks) }
+}
+
+/// Bytes that repeat nowhere, by a seed. None of them is 0xff.
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32).to_le_bytes()[0] & 0xfe
+    })
+    .take(length)
+    .collect()
+}
+
+pub(crate) fn target(size: u64) -> Target {
+    Target { number: 5, name: "firmware".to_owned(), size, erase_size: BLOCK }
+}
+
+/// A system whose only flash is the target, which nobody uses.
+pub(crate) fn facts(geometry: &Geometry) -> Facts {
+    let mtd = MtdFacts {
+        number: 5,
+        name: "firmware".to_owned(),
+        kind: "nor".to_owned(),
+        size: geometry.size,
+        erase_size: geometry.erase_size,
+        writeable: geometry.writeable,
+        spi_nor: geometry.kind == Kind::SpiNor,
+        chip: Some("platform/0.flash".to_owned()),
+        start: Some(0x10000),
+    };
+    Facts::new(vec![mtd], Vec::new())
+}
+
+/// One run over any chip, with everything that can be replaced.
+pub(crate) struct Run<'a> {
+    pub(crate) facts: Facts,
+    pub(crate) options: Options,
+    pub(crate) records: &'a RecordDir,
+    pub(crate) hold: &'a mut dyn Hold,
+    pub(crate) progress: &'a mut dyn Progress,
+}
+
+impl Run<'_> {
+    pub(crate) fn go(self, chip: &mut dyn Mtd, source: &mut dyn Source) -> Result<Report, Failure> {
+        let target = target(chip.geometry().size);
+        let command = ["flashcp", "-v", "fw.bin", "mtd:firmware"].map(str::to_owned);
+        let job = Job {
+            target: &target,
+            facts: &self.facts,
+            options: &self.options,
+            command: &command,
+            records: self.records,
+            hold: self.hold,
+            progress: self.progress,
+        };
+        pipeline::run(chip, source, job)
+    }
+}
+
+/// One run where nobody listens and nobody else uses flash.
+pub(crate) fn flash(
+    chip: &mut dyn Mtd,
+    image: &[u8],
+    options: &Options,
+    records: &RecordDir,
+) -> Result<Report, Failure> {
+    let run = Run {
+        facts: facts(chip.geometry()),
+        options: options.clone(),
+        records,
+        hold: &mut NoHold,
+        progress: &mut flasher::event::Silent,
+    };
+    let mut source = Bytes::new("fw.bin", image.to_vec()).expect("an image has bytes");
+    run.go(chip, &mut source)
+}
