@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkFlags, LinkMessage};
+use netlink_packet_route::link::{LinkFlags, LinkHeader};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType,
 };
@@ -73,7 +73,7 @@ pub fn apply(state: &NetworkState) -> Vec<NetworkError> {
 fn list(netlink: &mut Netlink) -> Result<Vec<Present>, NetworkError> {
     let what = "list the interfaces";
     let mut present = Vec::new();
-    for payload in netlink.dump(what, RTM_GETLINK, RTM_NEWLINK, &LinkMessage::default())? {
+    for payload in netlink.dump(what, RTM_GETLINK, RTM_NEWLINK, &LinkHeader::default())? {
         let found = link_from(&payload).map_err(|why| NetworkError::Answer { what: what.to_owned(), why })?;
         present.extend(found.map(|(index, link)| Present { index, link }));
     }
@@ -91,11 +91,13 @@ fn find<'a>(present: &'a [Present], link: &Link) -> Option<&'a Present> {
 }
 
 fn bring_up(netlink: &mut Netlink, present: &Present) -> Result<(), NetworkError> {
-    let mut message = LinkMessage::default();
-    message.header.index = present.index;
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
-    netlink.change(&format!("bring {} up", present.link.name), RTM_NEWLINK, Change::Set, &message)
+    let header = LinkHeader {
+        index: present.index,
+        flags: LinkFlags::Up,
+        change_mask: LinkFlags::Up,
+        ..LinkHeader::default()
+    };
+    netlink.change(&format!("bring {} up", present.link.name), RTM_NEWLINK, Change::Set, &header)
 }
 
 /// Those that reach a gateway before those that need it.

@@ -8,7 +8,7 @@ use std::path::Path;
 use netlink_packet_core::{NlasIterator, Parseable};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkFlags, LinkHeader, LinkMessage};
+use netlink_packet_route::link::{LinkFlags, LinkHeader};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType,
 };
@@ -34,7 +34,7 @@ pub fn snapshot(root: &Path) -> Result<NetworkState, NetworkError> {
     let mut netlink = Netlink::open()?;
     let mut links: BTreeMap<u32, Link> = BTreeMap::new();
     let what = "list the interfaces";
-    for payload in netlink.dump(what, RTM_GETLINK, RTM_NEWLINK, &LinkMessage::default())? {
+    for payload in netlink.dump(what, RTM_GETLINK, RTM_NEWLINK, &LinkHeader::default())? {
         links.extend(link_from(&payload).map_err(|why| answer(what, why))?);
     }
     let what = "list the addresses";

@@ -23,10 +23,8 @@ fn links() -> BTreeMap<u32, Link> {
 
 #[test]
 fn a_link_is_read_by_name_hardware_address_and_switch_whatever_else_it_carries() {
-    let mut message = LinkMessage::default();
-    message.header.index = 2;
-    message.header.flags = LinkFlags::Up | LinkFlags::Running;
-    let mut payload = bytes(&message);
+    let flags = LinkFlags::Up | LinkFlags::Running;
+    let mut payload = bytes(&LinkHeader { index: 2, flags, ..LinkHeader::default() });
     payload.extend(attribute(IFLA_IFNAME, b"eth0\0"));
     // An attribute of a kind that the library would refuse: too short for what it should be.
     payload.extend(attribute(22, &[1]));
