@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = env::args_os().collect();
     if applet(arguments.first()) == "levitate" {
         // `levitate init` and the like: for scripts' first lines, and where no symlink can be made
-        let named = arguments.get(1).is_some_and(|word| is_applet(word));
+        let named = arguments.get(1).is_some_and(is_applet);
         if named {
             arguments.remove(0);
         }
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         "flashcp" => flasher::cli::run(arguments.into_iter()),
         "init" => ramdisk::init::run(rest),
         "exec" | "handover" => levitate::handover::run(rest),
+        "flashcp" => flasher::cli::run(arguments.into_iter()),
         "reboot" => client::run(Verb::Reboot, rest),
         "poweroff" => client::run(Verb::Poweroff, rest),
         "halt" => client::run(Verb::Halt, rest),

@@ -2,7 +2,7 @@
 //! root has.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ramdisk::service::{ServiceError, source::write_source_dir};
 use ramdisk::sink::{Content, Meta};
@@ -14,7 +14,7 @@ use crate::facts::SystemFacts;
 use crate::keys::DROPBEAR_ROOT_KEYS;
 use crate::manifest::{MANIFEST, Manifest};
 use crate::network::{self, NetworkFilesError};
-use crate::select::Selection;
+use crate::select::{Selection, services};
 use crate::state::seconds_since_1970;
 
 /// The version of the staged root's layout.
@@ -54,8 +54,8 @@ pub struct Plan {
     pub tree: Tree,
     /// What the root says of itself; it is in the tree, too.
     pub manifest: Manifest,
-    /// Programs of the old system that ours stand in for.
-    pub replaced: Vec<PathBuf>,
+    /// What will probably not do what was meant.
+    pub warnings: Vec<String>,
 }
 
 /// Plans.
@@ -85,7 +85,7 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
     if config.keep.network {
         network::put(&mut tree, root, &facts.network)?;
     }
-    let replaced = skeleton(&mut tree, facts)?;
+    let mut warnings = skeleton(&mut tree, facts)?;
     text(&mut tree, "etc/banner", 0o644, &config.banner)?;
     for service in &selected.services {
         for file in write_source_dir(service)? {
@@ -93,6 +93,7 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
             tree.file(&at, Meta::root(file.mode), Content::Bytes(file.bytes))?;
         }
     }
+    warnings.extend(left_behind(&tree, facts, selected));
     let size = tree.size(facts.page)?;
     let manifest = Manifest {
         version: LAYOUT,
@@ -106,7 +107,7 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
         handover: config.handover,
     };
     text(&mut tree, MANIFEST, 0o644, &serde_json::to_string_pretty(&manifest)?)?;
-    Ok(Plan { tree, manifest, replaced })
+    Ok(Plan { tree, manifest, warnings })
 }
 
 fn text(tree: &mut Tree, path: &str, mode: u32, text: &str) -> Result<(), TreeError> {
@@ -144,20 +145,42 @@ fn home(user: &User) -> &Path {
     if user.home.is_absolute() { &user.home } else { Path::new("/") }
 }
 
-/// What every maintenance root has. Returns the programs that gave way to ours.
-fn skeleton(tree: &mut Tree, facts: &SystemFacts) -> Result<Vec<PathBuf>, PlanError> {
+/// Files that services name, that the old system has, and that are not staged.
+fn left_behind(tree: &Tree, facts: &SystemFacts, selected: &Selection) -> Vec<String> {
+    let root = &facts.root;
+    let mut warnings = BTreeSet::new();
+    for service in &selected.services {
+        for word in services::own_programs(service).flat_map(services::words) {
+            let path = Path::new(&word);
+            let made_anew = ["/dev", "/proc", "/sys", "/run"].iter().any(|d| path.starts_with(d));
+            if !path.is_absolute() || made_anew || tree.get(path).is_some() {
+                continue;
+            }
+            if root.resolve(path).is_ok_and(|found| root.host(&found.real).is_file()) {
+                let name = &service.name;
+                warnings.insert(format!(
+                    "service {name} names {word}, which is not staged: name it in packages or files"
+                ));
+            }
+        }
+    }
+    warnings.into_iter().collect()
+}
+
+/// What every maintenance root has. Returns a warning for each program that gave way to ours.
+fn skeleton(tree: &mut Tree, facts: &SystemFacts) -> Result<Vec<String>, PlanError> {
     for name in ["dev", "proc", "sys", "run", "oldroot", "etc", "sbin"] {
         tree.directory(Path::new(name), Meta::root(0o755))?;
     }
     tree.directory(Path::new("tmp"), Meta::root(0o1777))?;
     tree.directory(Path::new("root"), Meta::root(0o700))?;
-    let mut replaced = Vec::new();
+    let mut warnings = Vec::new();
     for name in OURS {
         for directory in OTHER_DIRECTORIES {
             let at = Path::new("/").join(directory).join(name);
             if let Some(node) = tree.get(&at) {
                 if matches!(node, Node::File(..)) {
-                    replaced.push(at.clone());
+                    warnings.push(format!("{} gives way to levitate's own command", at.display()));
                 }
                 tree.symlink(&at, Path::new("/sbin/levitate"))?;
             }
@@ -170,5 +193,5 @@ fn skeleton(tree: &mut Tree, facts: &SystemFacts) -> Result<Vec<PathBuf>, PlanEr
     if tree.get(Path::new("etc/profile")).is_none() {
         text(tree, "etc/profile", 0o644, PROFILE)?;
     }
-    Ok(replaced)
+    Ok(warnings)
 }

@@ -148,6 +148,7 @@ pub fn read(root: &Root) -> io::Result<RunMount> {
 /// # Errors
 ///
 /// What the kernel says.
+#[allow(clippy::useless_conversion)] // these are 32-bit numbers on 32-bit processors
 pub fn space(directory: &Path) -> io::Result<(Option<Space>, u64)> {
     let stat = statvfs(directory)?;
     let unit = u64::from(stat.fragment_size());

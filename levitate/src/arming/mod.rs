@@ -74,7 +74,7 @@ pub enum LevitateError {
     },
     /// Something is missing, or nobody could log in.
     #[error(transparent)]
-    Select(#[from] SelectError),
+    Select(Box<SelectError>),
     /// It cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -106,6 +106,12 @@ pub enum LevitateError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl From<SelectError> for LevitateError {
+    fn from(e: SelectError) -> Self {
+        Self::Select(Box::new(e))
+    }
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LevitateError {
@@ -141,9 +147,7 @@ pub fn levitate(
         users: selected.can_log_in.clone(),
         host_keys: selected.host_keys.len(),
     });
-    let replaced = plan.replaced.iter();
-    let replaced = replaced.map(|p| format!("{} gives way to levitate's own command", p.display()));
-    selected.warnings.iter().cloned().chain(replaced).for_each(|w| tell(Event::Warning(w)));
+    selected.warnings.iter().chain(&plan.warnings).for_each(|w| tell(Event::Warning(w.clone())));
     arm::verb_warnings(root).into_iter().for_each(|w| tell(Event::Warning(w)));
     let size = plan.tree.size(facts.page)?;
     let demand = Demand { staged: size, reserve: selected.reserve.clone() };

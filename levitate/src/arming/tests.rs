@@ -123,6 +123,38 @@ fn our_commands_win_over_applets_and_programs_of_the_same_name_wherever_they_are
 }
 
 #[test]
+fn a_file_that_a_service_names_and_that_stays_behind_is_warned_about() {
+    let mut system = OldSystem::new();
+    system.file("/etc/web.conf", "");
+    system.program("/bin/helper", &crate::fixture::static_program());
+    let services = r#"
+[services.web]
+run = ["/bin/busybox", "httpd", "-c", "/etc/web.conf", "-h", "/www", "-b", "/etc/banner"]
+[services.ready]
+type = "oneshot"
+up = "exec '/bin/helper' > /dev/null # not /bin/busybox"
+"#;
+    let (_, events) = system.levitate(&format!("{CONFIG}{services}")).unwrap();
+    let warnings: Vec<_> = events.iter().filter(|e| matches!(e, Event::Warning(_))).cloned().collect();
+    let warning = |service: &str, file: &str| {
+        let text =
+            format!("service {service} names {file}, which is not staged: name it in packages or files");
+        Event::Warning(text)
+    };
+    assert_eq!(warnings, [warning("ready", "/bin/helper"), warning("web", "/etc/web.conf")]);
+}
+
+#[test]
+fn what_our_own_program_needs_comes_along() {
+    let mut system = OldSystem::new();
+    let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+    system.program("/sbin/levitate", &own);
+    let text = refused(&mut system, CONFIG);
+    assert!(text.contains("/sbin/levitate: its dynamic linker /lib"), "{text}");
+    system.assert_nothing_staged();
+}
+
+#[test]
 fn where_usr_is_merged_everything_lies_behind_the_symlinks() {
     let mut system = OldSystem::new();
     fs::remove_dir_all(system.at("/bin")).unwrap();

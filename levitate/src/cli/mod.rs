@@ -13,6 +13,7 @@ use crate::abort::{self, Undone};
 use crate::arming;
 use crate::config::{CONFIG, Config};
 use crate::facts::SystemFacts;
+use crate::manifest::STAGED_ROOT;
 use crate::run_mount::KernelMounts;
 use crate::status::{self, with_sources};
 
@@ -85,7 +86,10 @@ fn root_only(what: &str) -> Result<(), String> {
 
 fn stage(config: &std::path::Path) -> Result<(), String> {
     root_only("levitate")?;
-    let failed = |e: &dyn std::error::Error| format!("{}\nnothing was staged", with_sources(e));
+    let still = std::path::Path::new(STAGED_ROOT).exists();
+    let effect =
+        if still { "nothing was changed: the root staged before still is" } else { "nothing was staged" };
+    let failed = |e: &dyn std::error::Error| format!("{}\n{effect}", with_sources(e));
     let config = Config::read(config).map_err(|e| failed(&e))?;
     let facts = SystemFacts::read(&Root::new("/"), &config).map_err(|e| failed(&e))?;
     let tell = &mut |event| render::event(&event);
@@ -151,6 +155,6 @@ mod tests {
         let status = parse(&["levitate", "status", "--json", "--config", "/tmp/x"]).unwrap();
         assert_eq!(status.config, PathBuf::from("/tmp/x"));
         assert!(matches!(status.command, Some(Command::Status { json: true })));
-        assert_eq!(run(["levitate", "fly"].iter().map(OsString::from)), USAGE);
+        assert!(parse(&["levitate", "fly"]).is_err());
     }
 }

@@ -132,5 +132,14 @@ pub(super) fn warnings(services: &[Service]) -> Vec<String> {
             service.name
         )
     };
-    services.iter().filter(forks).map(warning).collect()
+    let openssh = |service: &&Service| login_program(&words_of(service)).is_some_and(|(p, _)| p == "sshd");
+    let its_files = |service: &Service| {
+        format!(
+            "service {}: OpenSSH needs more than its program: the user sshd in [users], and /etc/ssh and its helpers \
+             (/usr/lib/openssh) in files; log in there once before you rely on it",
+            service.name
+        )
+    };
+    let openssh = services.iter().filter(openssh).map(its_files);
+    services.iter().filter(forks).map(warning).chain(openssh).collect()
 }

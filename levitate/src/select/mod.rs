@@ -2,7 +2,7 @@
 //! whatever would leave the device without a way in is refused here.
 
 mod login;
-mod services;
+pub(crate) mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -159,6 +159,8 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
     }
     let mut closure = Closure::resolve(root, &programs, &facts.path)?;
 
+    own_libraries(&mut closure, facts)?;
+
     let services = services::define(config, root)?;
     for service in &services {
         let failed = |source| SelectError::ServiceProgram { service: service.name.clone(), source };
@@ -221,6 +223,17 @@ fn add(
     let more = Closure::resolve(root, programs, path)?;
     closure.files.extend(more.files);
     closure.links.extend(more.links);
+    Ok(())
+}
+
+/// What our own program needs, if it is not linked statically. The file itself is staged under a name of its own.
+fn own_libraries(closure: &mut Closure, facts: &SystemFacts) -> Result<(), ClosureError> {
+    // a file that was replaced while it runs has no name any more
+    let Ok(own) = facts.root.resolve(Path::new("/proc/self/exe")) else { return Ok(()) };
+    let mut needs = Closure::resolve(&facts.root, std::slice::from_ref(&own.real), &facts.path)?;
+    needs.files.remove(&own.real);
+    closure.files.extend(needs.files);
+    closure.links.extend(needs.links);
     Ok(())
 }
 

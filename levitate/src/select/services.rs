@@ -86,7 +86,7 @@ fn from_config(name: &str, wanted: &config::Service) -> Service {
 }
 
 /// The service's programs in the order in which they are run.
-pub(super) fn own_programs(service: &Service) -> impl Iterator<Item = &Program> {
+pub(crate) fn own_programs(service: &Service) -> impl Iterator<Item = &Program> {
     let all = match &service.kind {
         Kind::Longrun { run, finish, .. } => [Some(run), finish.as_ref()],
         Kind::Oneshot { up, down } => [up.as_ref(), down.as_ref()],
@@ -160,7 +160,7 @@ fn inside(root: &Root, host: &Path) -> Option<PathBuf> {
 
 /// The words of a program, for telling what it is: the command itself, or every word of a script without its
 /// comments.
-pub(super) fn words(program: &Program) -> Vec<String> {
+pub(crate) fn words(program: &Program) -> Vec<String> {
     let of_text = |text: &str| {
         let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
         let quotes = |word: &str| word.trim_matches(['"', '\'', ';']).to_owned();

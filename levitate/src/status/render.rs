@@ -38,10 +38,10 @@ impl Display for Old {
                 "reboot: the hand-over will fail and reboot into this system; run `levitate` again, or `levitate abort`"
             )?,
             (Reboot::Normal, Some(reason)) => {
-                writeln!(f, "reboot: a normal reboot, and would be one: {reason}")?
+                writeln!(f, "reboot: a normal reboot; `levitate` would be refused: {reason}")?;
             }
             (Reboot::Normal, None) => {
-                writeln!(f, "reboot: a normal reboot; `levitate` prepares maintenance mode")?
+                writeln!(f, "reboot: a normal reboot; `levitate` prepares maintenance mode")?;
             }
         }
         for warning in &self.warnings {

@@ -67,7 +67,7 @@ fn a_hook_that_is_not_wired_is_told_without_anything_staged() {
     let text = status(&system);
     assert!(
         text.contains(
-            "reboot: a normal reboot, and would be one: /run/service/.s6-svscan/finish does not exist"
+            "reboot: a normal reboot; `levitate` would be refused: /run/service/.s6-svscan/finish does not exist"
         ),
         "{text}"
     );
