@@ -22,7 +22,6 @@ fn main() -> ExitCode {
         "flashcp" => flasher::cli::run(arguments.into_iter()),
         "init" => ramdisk::init::run(rest),
         "exec" | "handover" => levitate::handover::run(rest),
-        "flashcp" => flasher::cli::run(arguments.into_iter()),
         "reboot" => client::run(Verb::Reboot, rest),
         "poweroff" => client::run(Verb::Poweroff, rest),
         "halt" => client::run(Verb::Halt, rest),
