@@ -232,9 +232,10 @@ fn write(
         }
     }
     let locked = locks::locked(chip, plan, geometry).map_err(Error::from)?;
-    let recorder = Recorder::changing(job.records, record)?;
+    // Steeled first: no signal of a lost session comes between the record and what it tells of.
     job.hold.steel();
     job.hold.flush();
+    let recorder = Recorder::changing(job.records, record)?;
     let mut watch = Watch { progress: job.progress, recorder, plan: report.plan };
     watch.progress.event(&Event::FirstChange);
     locks::unlock(chip, &locked);
