@@ -210,6 +210,10 @@ fn write(
     if plan.is_done() {
         // The survey read every byte: it is the verification. It may settle an earlier run that was cut off.
         report.outcome = Outcome::Unchanged;
+        let (bytes, operations) = (plan.range.end - plan.range.start, report.operations);
+        for (phase, total) in [(Phase::Erase, 0), (Phase::Write, 0), (Phase::Verify, bytes)] {
+            job.progress.event(&Event::Progress { phase, done: total, total, operations });
+        }
         let mut recorder = Recorder::prepared(job.records, record);
         recorder.update(report.image_bytes, report.operations);
         report.unfinished = finish(recorder, Ok(&survey.image_sha256), report)?;

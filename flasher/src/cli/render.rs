@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::args::Args;
 use super::hints::hints;
 use crate::event::{Event, Phase, Progress, Retry};
+use crate::options::Mode;
 use crate::plan::Summary;
 use crate::report::{Failure, Locks, Outcome, Report};
 use crate::sys::output::{self, Output};
@@ -32,6 +33,7 @@ pub(super) struct Screen {
     out: Option<Output>,
     err: Option<Output>,
     style: Style,
+    dry_run: bool,
     lines: Lines,
     bar: Bar,
 }
@@ -48,6 +50,7 @@ impl Screen {
             out: Output::new(stdout.as_fd()).ok(),
             err: Output::new(std::io::stderr().as_fd()).ok(),
             style,
+            dry_run: args.options().mode == Mode::DryRun,
             lines: Lines::default(),
             bar: Bar::new(Instant::now()),
         }
@@ -96,6 +99,12 @@ impl Screen {
 impl Progress for Screen {
     fn event(&mut self, event: &Event) {
         match (self.style, event) {
+            (_, Event::Plan(plan)) if self.dry_run => {
+                let text = self.closed() + &planned(plan);
+                if let Some(out) = &mut self.out {
+                    out.say(&text, PATIENCE);
+                }
+            }
             (Style::Quiet, _) => {}
             (Style::Lines, Event::Progress { phase, done, total, .. }) => {
                 let text = self.lines.line(*phase, *done, *total);
@@ -253,7 +262,7 @@ fn summary(report: &Report) -> String {
             "verified: {image_bytes} bytes of {image} were on {target} already, nothing was changed ({seconds})\n\
              {digest}"
         ),
-        Outcome::Possible => planned(report, plan) + &digest,
+        Outcome::Possible => format!("possible: {image_bytes} bytes of {image} onto {target}\n{digest}"),
         Outcome::Equal => format!("equal: {image_bytes} bytes of {image} on {target}\n{digest}"),
         Outcome::Differs { blocks, first } => {
             format!(
@@ -274,17 +283,11 @@ fn summary(report: &Report) -> String {
     text
 }
 
-fn planned(report: &Report, plan: &Summary) -> String {
+/// What a dry run shows, whether or not something stands in its way.
+fn planned(plan: &Summary) -> String {
     format!(
-        "possible: {} bytes of {} onto {}\n{} blocks: {} kept, {} to erase, {} to program ({} bytes at most)\n",
-        report.image_bytes,
-        report.image,
-        report.target,
-        plan.blocks,
-        plan.kept,
-        plan.erases,
-        plan.programs,
-        plan.program_bytes
+        "{} blocks: {} kept, {} to erase, {} to program ({} bytes at most)\n",
+        plan.blocks, plan.kept, plan.erases, plan.programs, plan.program_bytes
     )
 }
 
@@ -384,8 +387,11 @@ mod tests {
         );
         assert_eq!(
             summary(&report(Outcome::Possible)),
-            "possible: 1000 bytes of fw.bin onto mtd5 \"firmware\"\n\
-             4 blocks: 1 kept, 3 to erase, 3 to program (768 bytes at most)\nsha256 ab\n"
+            "possible: 1000 bytes of fw.bin onto mtd5 \"firmware\"\nsha256 ab\n"
+        );
+        assert_eq!(
+            planned(&report(Outcome::Possible).plan),
+            "4 blocks: 1 kept, 3 to erase, 3 to program (768 bytes at most)\n"
         );
         assert_eq!(
             summary(&report(Outcome::Equal)),
