@@ -210,6 +210,10 @@ fn write(
     if plan.is_done() {
         // The survey read every byte: it is the verification. It may settle an earlier run that was cut off.
         report.outcome = Outcome::Unchanged;
+        let (bytes, operations) = (plan.range.end - plan.range.start, report.operations);
+        for (phase, total) in [(Phase::Erase, 0), (Phase::Write, 0), (Phase::Verify, bytes)] {
+            job.progress.event(&Event::Progress { phase, done: total, total, operations });
+        }
         let mut recorder = Recorder::prepared(job.records, record);
         recorder.update(report.image_bytes, report.operations);
         report.unfinished = finish(recorder, Ok(&survey.image_sha256), report)?;
@@ -232,9 +236,10 @@ fn write(
         }
     }
     let locked = locks::locked(chip, plan, geometry).map_err(Error::from)?;
-    let recorder = Recorder::changing(job.records, record)?;
+    // Steeled first: no signal of a lost session comes between the record and what it tells of.
     job.hold.steel();
     job.hold.flush();
+    let recorder = Recorder::changing(job.records, record)?;
     let mut watch = Watch { progress: job.progress, recorder, plan: report.plan };
     watch.progress.event(&Event::FirstChange);
     locks::unlock(chip, &locked);

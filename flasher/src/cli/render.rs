@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::args::Args;
 use super::hints::hints;
 use crate::event::{Event, Phase, Progress, Retry};
+use crate::options::Mode;
 use crate::plan::Summary;
 use crate::report::{Failure, Locks, Outcome, Report};
 use crate::sys::output::{self, Output};
@@ -32,6 +33,7 @@ pub(super) struct Screen {
     out: Option<Output>,
     err: Option<Output>,
     style: Style,
+    dry_run: bool,
     lines: Lines,
     bar: Bar,
 }
@@ -48,6 +50,7 @@ impl Screen {
             out: Output::new(stdout.as_fd()).ok(),
             err: Output::new(std::io::stderr().as_fd()).ok(),
             style,
+            dry_run: args.options().mode == Mode::DryRun,
             lines: Lines::default(),
             bar: Bar::new(Instant::now()),
         }
@@ -96,6 +99,12 @@ impl Screen {
 impl Progress for Screen {
     fn event(&mut self, event: &Event) {
         match (self.style, event) {
+            (_, Event::Plan(plan)) if self.dry_run => {
+                let text = self.closed() + &planned(plan);
+                if let Some(out) = &mut self.out {
+                    out.say(&text, PATIENCE);
+                }
+            }
             (Style::Quiet, _) => {}
             (Style::Lines, Event::Progress { phase, done, total, .. }) => {
                 let text = self.lines.line(*phase, *done, *total);
@@ -253,7 +262,7 @@ fn summary(report: &Report) -> String {
             "verified: {image_bytes} bytes of {image} were on {target} already, nothing was changed ({seconds})\n\
              {digest}"
         ),
-        Outcome::Possible => planned(report, plan) + &digest,
+        Outcome::Possible => format!("possible: {image_bytes} bytes of {image} onto {target}\n{digest}"),
         Outcome::Equal => format!("equal: {image_bytes} bytes of {image} on {target}\n{digest}"),
         Outcome::Differs { blocks, first } => {
             format!(
@@ -274,16 +283,130 @@ fn summary(report: &Report) -> String {
     text
 }
 
-fn planned(report: &Report, plan: &Summary) -> String {
+/// What a dry run shows, whether or not something stands in its way.
+fn planned(plan: &Summary) -> String {
     format!(
-        "possible: {} bytes of {} onto {}\n{} blocks: {} kept, {} to erase, {} to program ({} bytes at most)\n",
-        report.image_bytes,
-        report.image,
-        report.target,
-        plan.blocks,
-        plan.kept,
-        plan.erases,
-        plan.programs,
-        plan.program_bytes
+        "{} blocks: {} kept, {} to erase, {} to program ({} bytes at most)\n",
+        plan.blocks, plan.kept, plan.erases, plan.programs, plan.program_bytes
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Operations;
+
+    #[test]
+    fn lines_are_those_of_mtd_utils_and_each_phase_ends_at_a_hundred_percent() {
+        let mut lines = Lines::default();
+        let mut text = String::new();
+        let mut tell = |phase, done, total| text.push_str(&lines.line(phase, done, total));
+        tell(Phase::Survey, 5, 10);
+        for done in [0, 3, 3, 10] {
+            tell(Phase::Erase, done, 10);
+        }
+        tell(Phase::Write, 0, 640 * 1024);
+        tell(Phase::Write, 64 * 1024, 640 * 1024);
+        tell(Phase::Write, 64 * 1024 + 100, 640 * 1024);
+        tell(Phase::Verify, 64 * 1024, 640 * 1024);
+        tell(Phase::Write, 640 * 1024, 640 * 1024);
+        tell(Phase::Verify, 640 * 1024, 640 * 1024);
+        tell(Phase::Verify, 640 * 1024, 640 * 1024);
+        assert_eq!(
+            text,
+            "\rErasing blocks: 0/10 (0%)\rErasing blocks: 3/10 (30%)\rErasing blocks: 10/10 (100%)\n\
+             \rWriting data: 0k/640k (0%)\rWriting data: 64k/640k (10%)\n\
+             \rVerifying data: 64k/640k (10%)\n\
+             \rWriting data: 640k/640k (100%)\n\
+             \rVerifying data: 640k/640k (100%)\n"
+        );
+        assert_eq!(lines.close(), "");
+    }
+
+    #[test]
+    fn a_phase_with_nothing_to_do_is_complete() {
+        let mut lines = Lines::default();
+        assert_eq!(lines.line(Phase::Erase, 0, 0), "\rErasing blocks: 0/0 (100%)\n");
+        assert_eq!(lines.line(Phase::Write, 0, 2048), "\rWriting data: 0k/2k (0%)");
+        assert_eq!(lines.close(), "\n");
+    }
+
+    #[test]
+    fn the_line_on_a_terminal_never_wraps_and_tells_rate_and_time_left() {
+        let begun = Instant::now();
+        let mut bar = Bar::new(begun);
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        assert_eq!(bar.draw(begun, Phase::Survey, 1, 4, 80).unwrap(), "\rcomparing 25%\x1b[K");
+        bar.draw(at(1), Phase::Erase, 0, 10, 80);
+        bar.draw(at(2), Phase::Write, 0, 640 * 1024, 80);
+        bar.draw(at(3), Phase::Erase, 5, 10, 80);
+        assert_eq!(
+            bar.draw(at(11), Phase::Write, 320 * 1024, 640 * 1024, 80).unwrap(),
+            "\rerased 5/10  written 320k/640k  verified 0%  32 KiB/s  0:10 left\x1b[K"
+        );
+        assert_eq!(bar.draw(at(11), Phase::Write, 330 * 1024, 640 * 1024, 80), None);
+        let short = bar.draw(at(12), Phase::Write, 320 * 1024, 640 * 1024, 20).unwrap();
+        assert_eq!(short, "\rerased 5/10  writte\x1b[K");
+        assert_eq!((bar.close().as_str(), bar.close().as_str()), ("\r\x1b[K", ""));
+    }
+
+    fn report(outcome: Outcome) -> Report {
+        Report {
+            target: "mtd5 \"firmware\"".to_owned(),
+            image: "fw.bin".to_owned(),
+            image_bytes: 1000,
+            sha256: "ab".to_owned(),
+            outcome,
+            plan: Summary {
+                blocks: 4,
+                kept: 1,
+                erases: 3,
+                programs: 3,
+                program_bytes: 768,
+                kept_bytes: 256,
+                bytes: 1024,
+            },
+            operations: Operations { erases: 3, programmed: 700, read: 2048 },
+            retries: 0,
+            locks: Locks::AsBefore,
+            unfinished: None,
+            elapsed: Duration::from_millis(1290),
+        }
+    }
+
+    #[test]
+    fn the_last_words_say_what_is_proven() {
+        assert_eq!(
+            summary(&report(Outcome::Written)),
+            "verified: 1000 bytes of fw.bin on mtd5 \"firmware\" in 1.2 s\nsha256 ab\n\
+             1 of 4 blocks kept, 3 erased, 700 bytes programmed\n"
+        );
+        assert_eq!(
+            summary(&report(Outcome::Unchanged)),
+            "verified: 1000 bytes of fw.bin were on mtd5 \"firmware\" already, nothing was changed (1.2 s)\nsha256 ab\n"
+        );
+        assert_eq!(
+            summary(&report(Outcome::Possible)),
+            "possible: 1000 bytes of fw.bin onto mtd5 \"firmware\"\nsha256 ab\n"
+        );
+        assert_eq!(
+            planned(&report(Outcome::Possible).plan),
+            "4 blocks: 1 kept, 3 to erase, 3 to program (768 bytes at most)\n"
+        );
+        assert_eq!(
+            summary(&report(Outcome::Equal)),
+            "equal: 1000 bytes of fw.bin on mtd5 \"firmware\"\nsha256 ab\n"
+        );
+        assert_eq!(
+            summary(&report(Outcome::Differs { blocks: 2, first: 0x100 })),
+            "different: fw.bin and mtd5 \"firmware\", in 2 of 4 blocks, first in that at 0x100\n"
+        );
+        let mut odd = report(Outcome::Written);
+        odd.retries = 2;
+        odd.unfinished = Some("flashcp a.bin mtd1".to_owned());
+        assert!(summary(&odd).ends_with(
+            "2 times bytes read back wrong and were read or written again\n\
+             another partition is still not verified, run again: flashcp a.bin mtd1\n"
+        ));
+    }
 }
