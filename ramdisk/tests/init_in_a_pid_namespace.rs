@@ -124,9 +124,15 @@ impl Box1 {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// The log without stamps.
+    /// The log without stamps, with what was archived of it.
     fn log(&self) -> String {
-        let log = self.read("run/log/current");
+        let entries = fs::read_dir(self.path("run/log")).into_iter().flatten().flatten();
+        let mut names: Vec<String> =
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.retain(|name| name.ends_with(".s"));
+        names.sort();
+        names.push("current".to_owned());
+        let log: String = names.iter().map(|name| self.read(&format!("run/log/{name}"))).collect();
         log.lines().filter_map(|line| line.split_once(' ')).map(|(_, rest)| format!("{rest}\n")).collect()
     }
 
@@ -277,12 +283,17 @@ fn a_process_that_dies_is_started_again_and_orphans_are_reaped() {
         ("default/contents.d/x", ""),
         ("x/type", "longrun\n"),
         // Each life leaves an orphan that ends after its parent.
-        ("x/run", "#!/bin/sh\n(sleep 0.05; echo orphan) &\necho life $$\nexit 3\n"),
+        (
+            "x/run",
+            "#!/bin/sh\n(sleep 0.05; echo orphan) &\necho life $$\n[ -e DIR/second ] && exit 3\n: > DIR/second\nkill -40 $$\n",
+        ),
         ("x/finish", "#!/bin/sh\necho finish $1 $2 $3\n"),
     ]);
     init.wait_until("three lives", |s| s.log().matches("x life ").count() >= 3);
     let log = init.log();
+    assert!(log.contains("init x: process ended with signal 40, starting it again\n"), "{log}");
     assert!(log.contains("init x: process ended with exit code 3, starting it again\n"), "{log}");
+    assert!(log.contains("x finish 256 40 x\n"), "{log}");
     assert!(log.contains("x finish 3 0 x\n"), "{log}");
     init.wait_until("orphans end", |s| s.log().matches("x orphan").count() >= 2);
     let status = init.answer("status");
@@ -405,8 +416,9 @@ fn a_log_that_has_no_room_stops_no_service_and_tells_how_much_was_lost() {
                  echo room again\nexec sleep 1000\n",
             ),
         ],
-        "64k",
+        "512k",
     );
+    // Its pipe holds less than it wrote, so some of it was read when there was no room.
     init.wait_until("the loud service", |s| s.path("through").exists());
     write(&init.path("go"), 0o644, "");
     init.wait_for_log("loud room again");
@@ -415,4 +427,30 @@ fn a_log_that_has_no_room_stops_no_service_and_tells_how_much_was_lost() {
     assert!(init.answer("status").starts_with("loud up "));
     assert!(init.answer("reboot").ends_with("exit 0\n"));
     assert_eq!(init.ended_by(), RESTARTED);
+}
+
+#[test]
+fn a_log_with_less_room_than_one_file_keeps_the_newest_lines() {
+    if !is_permitted() {
+        return;
+    }
+    let mut init = Box1::start_with_small_run(
+        &[
+            ("default/type", "bundle\n"),
+            ("default/contents.d/loud", ""),
+            ("loud/type", "longrun\n"),
+            (
+                "loud/run",
+                "#!/bin/sh\ni=0; while [ $i -lt 3000 ]; do echo line $i of many that do not fit; i=$((i+1)); done\n\
+                 exec sleep 1000\n",
+            ),
+        ],
+        "64k",
+    );
+    init.wait_for_log("loud line 2999 of many that do not fit");
+    let log = init.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("loud ")).collect();
+    assert!(lines.len() > 300, "{log}");
+    let first = 3000 - lines.len();
+    assert_eq!(lines[0], format!("loud line {first} of many that do not fit"), "{log}");
 }
