@@ -21,13 +21,23 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Box1 {
     dir: tempfile::TempDir,
     unshare: Child,
+    /// True if its run directory is a file system of the namespace's own.
+    has_own_run: bool,
+}
+
+/// `unshare` with the namespaces that a test needs; for one who is not root, with one of users in which he is.
+fn unshare() -> Command {
+    let mut command = Command::new("unshare");
+    if !nix::unistd::Uid::effective().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--pid", "--mount", "--net", "--uts", "--fork", "--mount-proc"]);
+    command
 }
 
 /// Says loudly that a test did not run.
 fn is_permitted() -> bool {
-    let tried = Command::new("unshare")
-        .args(["--pid", "--mount", "--net", "--uts", "--fork", "--mount-proc", "true"])
-        .output();
+    let tried = unshare().arg("true").output();
     match tried {
         Ok(output) if output.status.success() => true,
         other => {
@@ -59,16 +69,34 @@ impl Box1 {
     }
 
     fn start_with(files: &[(&str, &str)], before: impl Fn(&Path)) -> Self {
+        let dir = Self::start_dir(files);
+        before(&dir.path().join("run"));
+        Self::spawn(dir, "")
+    }
+
+    fn start_dir(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("console"), "").unwrap();
         for (path, text) in files {
             let text = text.replace("DIR", dir.path().to_str().unwrap());
             let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
             write(&dir.path().join("services").join(path), mode, &text);
         }
         fs::create_dir(dir.path().join("run")).unwrap();
-        before(&dir.path().join("run"));
-        let unshare = Command::new("unshare")
-            .args(["--pid", "--mount", "--net", "--uts", "--fork", "--mount-proc"])
+        dir
+    }
+
+    /// Starts the init with a run directory that holds no more than `size` (of `mount -o size=`).
+    fn start_with_small_run(files: &[(&str, &str)], size: &str) -> Self {
+        let dir = Self::start_dir(files);
+        let run = dir.path().join("run");
+        let mount = format!("mount -t tmpfs -o size={size} tmpfs {};", run.display());
+        Self::spawn(dir, &mount)
+    }
+
+    fn spawn(dir: tempfile::TempDir, before: &str) -> Self {
+        let unshare = unshare()
+            .args(["sh", "-c", &format!("{before} exec \"$@\""), "sh"])
             .arg(init_binary())
             .arg("--services")
             .arg(dir.path().join("services"))
@@ -81,11 +109,14 @@ impl Box1 {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        fs::write(dir.path().join("console"), "").unwrap();
-        Self { dir, unshare }
+        Self { dir, unshare, has_own_run: !before.is_empty() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
+        if self.has_own_run && name.starts_with("run") {
+            let root = PathBuf::from(format!("/proc/{}/root", self.pid_of_init()));
+            return root.join(self.dir.path().strip_prefix("/").unwrap()).join(name);
+        }
         self.dir.path().join(name)
     }
 
@@ -93,9 +124,15 @@ impl Box1 {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// The log without stamps.
+    /// The log without stamps, with what was archived of it.
     fn log(&self) -> String {
-        let log = self.read("run/log/current");
+        let entries = fs::read_dir(self.path("run/log")).into_iter().flatten().flatten();
+        let mut names: Vec<String> =
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.retain(|name| name.ends_with(".s"));
+        names.sort();
+        names.push("current".to_owned());
+        let log: String = names.iter().map(|name| self.read(&format!("run/log/{name}"))).collect();
         log.lines().filter_map(|line| line.split_once(' ')).map(|(_, rest)| format!("{rest}\n")).collect()
     }
 
@@ -142,7 +179,14 @@ impl Box1 {
     /// The init's number outside of its namespace.
     fn pid_of_init(&self) -> i32 {
         let children = format!("/proc/{0}/task/{0}/children", self.unshare.id());
-        fs::read_to_string(children).unwrap().trim().parse().unwrap()
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Ok(pid) = fs::read_to_string(&children).unwrap_or_default().trim().parse() {
+                return pid;
+            }
+            assert!(Instant::now() < end, "the namespace did not begin");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -151,6 +195,7 @@ impl Drop for Box1 {
         // The namespace ends with its first process, and that with its parent's signal.
         if self.unshare.try_wait().is_ok_and(|status| status.is_none()) {
             let pid = nix::unistd::Pid::from_raw(self.pid_of_init());
+            // Its number is still its own: its parent has not ended.
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
             let _ = self.unshare.wait();
         }
@@ -345,4 +390,62 @@ fn without_services_it_says_so_and_goes_back_to_the_old_system() {
     assert!(log.contains("init x: marked down: its program cannot be executed\n"), "{log}");
     assert!(log.contains("init no service can be started: "), "{log}");
     assert!(init.read("console").contains("no service can be started"));
+}
+
+#[test]
+fn a_log_that_has_no_room_stops_no_service_and_tells_how_much_was_lost() {
+    if !is_permitted() {
+        return;
+    }
+    let mut init = Box1::start_with_small_run(
+        &[
+            ("default/type", "bundle\n"),
+            ("default/contents.d/loud", ""),
+            ("loud/type", "longrun\n"),
+            (
+                "loud/run",
+                "#!/bin/sh\n\
+                 dd if=/dev/zero of=DIR/run/filler bs=4k 2>/dev/null\n\
+                 i=0; while [ $i -lt 3000 ]; do echo line $i of many that do not fit; i=$((i+1)); done\n\
+                 touch DIR/through\nwhile [ ! -e DIR/go ]; do sleep 0.02; done\nrm DIR/run/filler\n\
+                 echo room again\nexec sleep 1000\n",
+            ),
+        ],
+        "512k",
+    );
+    // Its pipe holds less than it wrote, so some of it was read when there was no room.
+    init.wait_until("the loud service", |s| s.path("through").exists());
+    write(&init.path("go"), 0o644, "");
+    init.wait_for_log("loud room again");
+    let log = init.log();
+    assert!(log.lines().any(|line| line.starts_with("init ") && line.ends_with(" log lines lost")), "{log}");
+    assert!(init.answer("status").starts_with("loud up "));
+    assert!(init.answer("reboot").ends_with("exit 0\n"));
+    assert_eq!(init.ended_by(), RESTARTED);
+}
+
+#[test]
+fn a_log_with_less_room_than_one_file_keeps_the_newest_lines() {
+    if !is_permitted() {
+        return;
+    }
+    let mut init = Box1::start_with_small_run(
+        &[
+            ("default/type", "bundle\n"),
+            ("default/contents.d/loud", ""),
+            ("loud/type", "longrun\n"),
+            (
+                "loud/run",
+                "#!/bin/sh\ni=0; while [ $i -lt 3000 ]; do echo line $i of many that do not fit; i=$((i+1)); done\n\
+                 exec sleep 1000\n",
+            ),
+        ],
+        "64k",
+    );
+    init.wait_for_log("loud line 2999 of many that do not fit");
+    let log = init.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("loud ")).collect();
+    assert!(lines.len() > 300, "{log}");
+    let first = 3000 - lines.len();
+    assert_eq!(lines[0], format!("loud line {first} of many that do not fit"), "{log}");
 }

@@ -32,11 +32,20 @@ ip -4 route show default > default-route
 ip link show lo > lo
 "#;
 
+/// `unshare` with a network namespace; for one who is not root, with one of users in which he is.
+fn unshare() -> Command {
+    let mut command = Command::new("unshare");
+    if !nix::unistd::Uid::effective().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.arg("--net");
+    command
+}
+
 #[test]
 fn what_was_read_is_set_again_and_setting_it_twice_changes_nothing() {
-    let permitted = Command::new("unshare")
-        .args(["--net", "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1"])
-        .output();
+    let permitted =
+        unshare().args(["ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1"]).output();
     if !permitted.as_ref().is_ok_and(|output| output.status.success()) {
         let _ =
             writeln!(std::io::stderr(), "DID NOT RUN: no network namespace with a veth pair: {permitted:?}");
@@ -45,12 +54,8 @@ fn what_was_read_is_set_again_and_setting_it_twice_changes_nothing() {
     let tests = std::env::current_exe().unwrap();
     let example: PathBuf = tests.parent().unwrap().parent().unwrap().join("examples/network");
     let dir = tempfile::tempdir().unwrap();
-    let output = Command::new("unshare")
-        .args(["--net", "sh", "-c", STORY])
-        .env("NETWORK", example)
-        .current_dir(&dir)
-        .output()
-        .unwrap();
+    let output =
+        unshare().args(["sh", "-c", STORY]).env("NETWORK", example).current_dir(&dir).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
     let state = |name: &str| NetworkState::read(&dir.path().join(name)).unwrap().unwrap();

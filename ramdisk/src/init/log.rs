@@ -4,8 +4,9 @@
 //! which a bounded number is kept. The log lies in RAM, so nothing is written back to a disk, and it is gone with the
 //! power; where the kernel has a `/dev/pmsg0` the lines go there too and survive a reset.
 //!
-//! A log that cannot be written never stops anybody: the oldest archived file is given up for room, and if that does
-//! not help lines are dropped and counted; the count is told when writing works again.
+//! A log that cannot be written never stops anybody: the oldest archived file is given up for room (where there is none
+//! because the file system is smaller than one file, files become smaller from then on), and if that does not help
+//! lines are dropped and counted; the count is told when writing works again.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -20,6 +21,9 @@ use super::stamp::Stamper;
 pub const OWN_NAME: &str = "init";
 /// The longest piece of a line that is kept in one; longer ones are split here (s6-log's buffer is as large).
 pub const MAX_LINE: usize = 8_192;
+
+/// Files are never made smaller than this for lack of room.
+const SMALLEST_FILE: u64 = 8_192;
 
 /// The log's bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +135,7 @@ impl Log {
     fn line(&mut self, service: &str, text: &[u8], now: Duration) {
         if self.dropped > 0 {
             let lost = self.format(OWN_NAME, format!("{} log lines lost", self.dropped).as_bytes(), now);
-            if self.append(&lost).is_ok() {
+            if self.append(&lost, now).is_ok() {
                 self.dropped = 0;
             }
         }
@@ -140,7 +144,7 @@ impl Log {
             // A second copy; the first one is what is counted.
             let _ = pstore.write_all(&line);
         }
-        if self.append(&line).is_err() {
+        if self.append(&line, now).is_err() {
             self.dropped = self.dropped.saturating_add(1);
         }
         if self.size >= self.limits.file_bytes {
@@ -158,12 +162,25 @@ impl Log {
         line
     }
 
-    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+    fn append(&mut self, line: &[u8], now: Duration) -> io::Result<()> {
         let first = self.try_append(line);
-        if first.is_err() && self.give_up_oldest() {
+        if first.is_err() && self.make_room(now) {
             return self.try_append(line);
         }
         first
+    }
+
+    fn make_room(&mut self, now: Duration) -> bool {
+        if self.give_up_oldest() {
+            return true;
+        }
+        if self.size < SMALLEST_FILE {
+            return false;
+        }
+        // All the room there is went into this one file: smaller ones, of which the oldest can be given up.
+        self.limits.file_bytes = (self.size / 4).max(SMALLEST_FILE);
+        self.rotate(now);
+        self.give_up_oldest()
     }
 
     fn try_append(&mut self, line: &[u8]) -> io::Result<()> {
