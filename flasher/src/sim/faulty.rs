@@ -107,10 +107,14 @@ impl<M: Mtd> Mtd for Faulty<M> {
             Fault::EraseFails(at) if at == number => {
                 Err(MtdError::Erase { start: range.start, end: range.end, source: eio() })
             }
-            _ => {
-                let start = self.place(range.start);
-                self.inner.erase(start..start + (range.end - range.start))
+            Fault::AddressWraps(_) => {
+                let blocks: Vec<_> = self.inner.geometry().blocks(range).collect();
+                blocks.into_iter().try_for_each(|block| {
+                    let start = self.place(block.start);
+                    self.inner.erase(start..start + block.len)
+                })
             }
+            _ => self.inner.erase(range),
         }
     }
 

@@ -1,5 +1,7 @@
 //! A simulated chip with everything around it that a run needs.
 
+#![allow(dead_code, reason = "each test file uses its share of these")]
+
 use flasher::device::{Geometry, Kind, Mtd, Region};
 use flasher::event::Progress;
 use flasher::guard::Facts;
@@ -8,6 +10,7 @@ use flasher::hold::{Hold, NoHold};
 use flasher::options::Options;
 use flasher::pipeline::{self, Failure, Job, Report};
 use flasher::record::RecordDir;
+use flasher::sim::Nor;
 use flasher::source::{Bytes, Source};
 use flasher::target::Target;
 
@@ -28,7 +31,6 @@ pub(crate) fn uniform(kind: Kind, blocks: u64) -> Geometry {
 }
 
 /// A chip of the same size with small blocks at its start.
-#[allow(dead_code)]
 pub(crate) fn boot_sectors(kind: Kind, blocks: u64) -> Geometry {
     let regions = vec![
         Region { offset: 0, erase_size: BLOCK / 4, blocks: 8 },
@@ -112,4 +114,24 @@ pub(crate) fn flash(
     };
     let mut source = Bytes::new("fw.bin", image.to_vec()).expect("an image has bytes");
     run.go(chip, &mut source)
+}
+
+/// Erase blocks of the chip that most tests use, its size, and one block's, in bytes.
+pub(crate) const BLOCKS: u64 = 8;
+pub(crate) const SIZE: usize = 2048;
+pub(crate) const ONE: usize = 256;
+
+pub(crate) struct Bench {
+    _dir: tempfile::TempDir,
+    pub(crate) records: RecordDir,
+}
+
+pub(crate) fn bench() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let records = RecordDir::new(&dir.path().join("levitate"));
+    Bench { _dir: dir, records }
+}
+
+pub(crate) fn serial() -> Nor {
+    Nor::new(uniform(Kind::SpiNor, BLOCKS), noise(1, SIZE))
 }
