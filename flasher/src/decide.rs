@@ -39,7 +39,9 @@ pub struct Finding {
 pub enum Blank {
     /// It is: nothing speaks of an interrupted run.
     Trusted,
-    /// It may not be: it is erased again.
+    /// It is erased again before it is programmed: the chip hides flipped bits in erased pages (NAND).
+    NotForData,
+    /// It may not be: it is erased again whatever it shall hold.
     Untrusted,
 }
 
@@ -61,17 +63,14 @@ impl Rules {
     /// The rules for a chip. `interrupted` says that the survey found the traces of a run that was cut off.
     #[must_use]
     pub fn new(geometry: &Geometry, options: &Options, interrupted: bool) -> Self {
-        let bits = geometry.bit_writeable && geometry.write_size == 1;
-        let clear_in_place = bits
-            && match geometry.kind {
-                Kind::SpiNor => true,
-                Kind::ParallelNor => options.clear_bits == ClearBits::Allow,
-                Kind::Nand | Kind::Ram | Kind::Other => false,
-            };
-        // On NAND an erased page can hold flipped bits that ECC hides.
-        let blank =
-            if interrupted || geometry.kind == Kind::Nand { Blank::Untrusted } else { Blank::Trusted };
-        let zero_in_place = bits && matches!(geometry.kind, Kind::SpiNor | Kind::ParallelNor);
+        let zero_in_place = geometry.clears_bits();
+        let allowed = geometry.kind == Kind::SpiNor || options.clear_bits == ClearBits::Allow;
+        let clear_in_place = zero_in_place && allowed;
+        let blank = match (interrupted, zero_in_place) {
+            (true, _) => Blank::Untrusted,
+            (false, true) => Blank::Trusted,
+            (false, false) => Blank::NotForData,
+        };
         Self { blank, clear_in_place, zero_in_place, extent: options.extent }
     }
 }
@@ -116,7 +115,9 @@ pub fn decide(found: Finding, rules: Rules) -> Step {
         return rewrite;
     }
     match (found.have, found.want, rules.blank) {
-        (Have::Same, Want::Data, _) | (Have::Same, Want::Blank, Blank::Trusted) => Step::Keep,
+        (Have::Same, Want::Data, _) | (Have::Same, Want::Blank, Blank::Trusted | Blank::NotForData) => {
+            Step::Keep
+        }
         (Have::Blank, Want::Data, Blank::Trusted) => Step::Program,
         (Have::OnlyClears, Want::Data, _) if rules.clear_in_place => Step::Clear,
         _ => rewrite,
@@ -240,7 +241,9 @@ mod tests {
         assert!(allowed(&chip(Kind::ParallelNor, 1, true), ClearBits::Allow));
         assert!(!allowed(&chip(Kind::Nand, 2048, false), ClearBits::Allow));
         let nand = Rules::new(&chip(Kind::Nand, 2048, false), &Options::default(), false);
-        assert_eq!(nand.blank, Blank::Untrusted);
+        assert_eq!(nand.blank, Blank::NotForData);
+        assert_eq!(step(Have::Blank, Want::Data, nand), Step::EraseProgram);
+        assert_eq!(step(Have::Same, Want::Blank, nand), Step::Keep);
     }
 
     #[test]

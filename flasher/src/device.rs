@@ -85,6 +85,12 @@ impl Geometry {
         GRANULE.max(self.write_size)
     }
 
+    /// Whether bits can be cleared over data at all, were it only to zero a head that is about to be erased.
+    #[must_use]
+    pub fn clears_bits(&self) -> bool {
+        self.bit_writeable && self.write_size == 1 && matches!(self.kind, Kind::SpiNor | Kind::ParallelNor)
+    }
+
     /// The erase block that holds the byte at `offset`; the last one for offsets behind the end.
     #[must_use]
     pub fn block_at(&self, offset: u64) -> EraseBlock {

@@ -24,7 +24,8 @@ pub struct Survey {
     pub image_head: [u8; Content::MAGIC],
     /// The first granule is zeroed, and not because the image wants it so.
     pub zeroed: bool,
-    /// The head is zeroed, or blank while other blocks hold data: a run was cut off here.
+    /// The head is zeroed, or blank while other blocks hold data (or on a chip whose heads are never zeroed): a run
+    /// was cut off here, for all that can be told.
     pub interrupted: bool,
     /// The image's SHA-256, in hexadecimal.
     pub image_sha256: String,
@@ -151,7 +152,9 @@ pub fn survey(
         });
     }
     source.end_of_pass()?;
-    found.interrupted = found.zeroed || head_is_blank && others_hold_data;
+    // Where the head could be zeroed first, a blank head alone is that of a new chip.
+    let suspicious = others_hold_data || !geometry.clears_bits();
+    found.interrupted = found.zeroed || head_is_blank && suspicious;
     found.image_sha256 = sha.hex();
     Ok(found)
 }

@@ -237,4 +237,11 @@ mod tests {
         let error = resolve(dir.path(), "mtd0").unwrap_err().to_string();
         assert_eq!(error, "there is no flash partition mtd0; there are none at all");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_of_the_list_is_too_odd_to_be_read(text in "(mtd[0-9]{0,3}:)?[0-9a-f \"é]{0,40}") {
+            let _ = line(&text);
+        }
+    }
 }

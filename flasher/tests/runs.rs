@@ -15,6 +15,7 @@ use flasher::record::{RecordDir, State};
 use flasher::report::{Failure, Flash, Locks, Outcome};
 use flasher::sim::{Fault, Faulty, Nor};
 use flasher::source::Bytes;
+use proptest::prelude::*;
 
 fn with(change: impl FnOnce(&mut Options)) -> Options {
     let mut options = Options::default();
@@ -403,4 +404,65 @@ fn a_second_run_while_one_is_running_is_refused_with_its_name() {
     assert_eq!((failure.exit_code(), chip.calls()), (1, 0));
     drop(lock);
     flash(&mut chip, &noise(2, SIZE), &Options::default(), &bench.records).unwrap();
+}
+
+/// A flash or an image in which blocks are blank, noise, or alike, and some bytes differ.
+fn contents(blocks: usize) -> impl Strategy<Value = Vec<u8>> {
+    let block =
+        prop_oneof![Just(vec![0xff; ONE]), (0..3_u64).prop_map(|seed| noise(seed, ONE)), Just(vec![0; ONE])];
+    let blocks = proptest::collection::vec(block, blocks);
+    let spots = proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..6);
+    (blocks, spots).prop_map(|(blocks, spots)| {
+        let mut bytes = blocks.concat();
+        for (at, byte) in spots {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_image_over_any_flash_ends_as_erasing_and_writing_everything_would(
+        old in contents(8),
+        image in contents(6),
+        cut in 0..ONE,
+        kind in prop_oneof![Just(Kind::SpiNor), Just(Kind::ParallelNor), Just(Kind::Other)],
+        keep in any::<bool>(),
+        full in any::<bool>(),
+        head_size in proptest::option::of(1..1000_u64),
+    ) {
+        let bench = bench();
+        let image = &image[..image.len() - cut];
+        let options = Options {
+            head: if keep { Head::Keep } else { Head::Auto },
+            extent: if full { Extent::Full } else { Extent::Differing },
+            head_size: head_size.filter(|_| !keep),
+            content: Check::Allow,
+            ..Options::default()
+        };
+        let mut chip = Nor::new(uniform(kind, BLOCKS), old.clone());
+        let report = flash(&mut chip, image, &options, &bench.records).unwrap();
+        let mut expected = old.clone();
+        let end = image.len().next_multiple_of(ONE);
+        expected[..end].fill(0xff);
+        expected[..image.len()].copy_from_slice(image);
+        prop_assert!(chip.bytes() == expected);
+        prop_assert_eq!(report.operations, chip.counts());
+        // No bit must go from 0 to 1 in a block that is not erased, and only one block more is.
+        let bound = (0..end).step_by(ONE).filter(|at| {
+            let range = *at..*at + ONE;
+            old[range.clone()].iter().zip(&expected[range]).any(|(old, new)| !old & new != 0)
+        });
+        let bound = u64::try_from(bound.count()).unwrap();
+        if keep && !full && kind == Kind::SpiNor {
+            prop_assert!(report.operations.erases == bound || report.operations.erases > bound && old[..16] == [0; 16]
+                || old[..16] == [0xff; 16]);
+        }
+        let again = flash(&mut chip, image, &Options { extent: Extent::Differing, ..options }, &bench.records).unwrap();
+        prop_assert_eq!(again.outcome, Outcome::Unchanged);
+    }
 }

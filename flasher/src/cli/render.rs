@@ -128,8 +128,8 @@ impl Progress for Screen {
     }
 }
 
-/// Progress as mtd-utils' flashcp prints it: a phase's line starts with a carriage return, its last one ends with a
-/// newline.
+/// Progress as mtd-utils' flashcp prints it: a line that is told again starts with a carriage return, and ends with a
+/// newline when its phase is complete or another one is told of.
 #[derive(Debug, Default)]
 struct Lines {
     open: Option<Phase>,
@@ -153,8 +153,8 @@ impl Lines {
         self.last = Some((phase, if phase == Phase::Erase { done } else { percent }));
         let before = match self.open {
             Some(open) if open == phase => "\r",
-            Some(_) => "\n\r",
-            None => "\r",
+            Some(_) => "\n",
+            None => "",
         };
         self.complete[index] = done >= total;
         self.open = (done < total).then_some(phase);
@@ -314,11 +314,11 @@ mod tests {
         tell(Phase::Verify, 640 * 1024, 640 * 1024);
         assert_eq!(
             text,
-            "\rErasing blocks: 0/10 (0%)\rErasing blocks: 3/10 (30%)\rErasing blocks: 10/10 (100%)\n\
-             \rWriting data: 0k/640k (0%)\rWriting data: 64k/640k (10%)\n\
-             \rVerifying data: 64k/640k (10%)\n\
-             \rWriting data: 640k/640k (100%)\n\
-             \rVerifying data: 640k/640k (100%)\n"
+            "Erasing blocks: 0/10 (0%)\rErasing blocks: 3/10 (30%)\rErasing blocks: 10/10 (100%)\n\
+             Writing data: 0k/640k (0%)\rWriting data: 64k/640k (10%)\n\
+             Verifying data: 64k/640k (10%)\n\
+             Writing data: 640k/640k (100%)\n\
+             Verifying data: 640k/640k (100%)\n"
         );
         assert_eq!(lines.close(), "");
     }
@@ -326,8 +326,8 @@ mod tests {
     #[test]
     fn a_phase_with_nothing_to_do_is_complete() {
         let mut lines = Lines::default();
-        assert_eq!(lines.line(Phase::Erase, 0, 0), "\rErasing blocks: 0/0 (100%)\n");
-        assert_eq!(lines.line(Phase::Write, 0, 2048), "\rWriting data: 0k/2k (0%)");
+        assert_eq!(lines.line(Phase::Erase, 0, 0), "Erasing blocks: 0/0 (100%)\n");
+        assert_eq!(lines.line(Phase::Write, 0, 2048), "Writing data: 0k/2k (0%)");
         assert_eq!(lines.close(), "\n");
     }
 

@@ -212,4 +212,14 @@ mod tests {
         assert_eq!(ubi_source("/dev/ubi0_1"), Some(0));
         assert_eq!(ubi_source("tmpfs"), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_of_mountinfo_is_too_odd_to_be_read(text in "[0-9: a-z/\\\\-]{0,60}") {
+            if let Some(mount) = mount(&text) {
+                proptest::prop_assert!(unescape(mount.mount_point).len() <= mount.mount_point.len());
+            }
+            let _ = (numbers(&text), block_name(&text), ubi_source(&text));
+        }
+    }
 }

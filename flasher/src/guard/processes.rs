@@ -183,4 +183,14 @@ mod tests {
         assert_eq!(node_name("/dev/mtdblock7"), Some(7));
         assert_eq!(node_name("/dev/null"), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_of_maps_is_too_odd_to_be_read(text in "[0-9a-f: /é-]{0,60}") {
+            if let Some((_, path)) = mapping(&text) {
+                proptest::prop_assert!(!path.is_empty());
+            }
+            let _ = node_name(&text);
+        }
+    }
 }
