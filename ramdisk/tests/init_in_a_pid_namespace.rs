@@ -283,12 +283,17 @@ fn a_process_that_dies_is_started_again_and_orphans_are_reaped() {
         ("default/contents.d/x", ""),
         ("x/type", "longrun\n"),
         // Each life leaves an orphan that ends after its parent.
-        ("x/run", "#!/bin/sh\n(sleep 0.05; echo orphan) &\necho life $$\nexit 3\n"),
+        (
+            "x/run",
+            "#!/bin/sh\n(sleep 0.05; echo orphan) &\necho life $$\n[ -e DIR/second ] && exit 3\n: > DIR/second\nkill -40 $$\n",
+        ),
         ("x/finish", "#!/bin/sh\necho finish $1 $2 $3\n"),
     ]);
     init.wait_until("three lives", |s| s.log().matches("x life ").count() >= 3);
     let log = init.log();
+    assert!(log.contains("init x: process ended with signal 40, starting it again\n"), "{log}");
     assert!(log.contains("init x: process ended with exit code 3, starting it again\n"), "{log}");
+    assert!(log.contains("x finish 256 40 x\n"), "{log}");
     assert!(log.contains("x finish 3 0 x\n"), "{log}");
     init.wait_until("orphans end", |s| s.log().matches("x orphan").count() >= 2);
     let status = init.answer("status");

@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{pipe2, read};
 use thiserror::Error;
 
@@ -28,7 +28,7 @@ use super::shutdown::Verb;
 use super::supervisor::{Outcome, Pid, StartProblem, Target};
 use super::watchdog::Watchdog;
 use super::{console, disks};
-use crate::sys::process::{self, Child};
+use crate::sys::process::{self, Child, Ended};
 
 /// At most this much is read from one pipe in a turn, so that one loud service does not keep the others waiting.
 const PIPE_TURN: usize = 4_096;
@@ -219,12 +219,10 @@ impl Linux {
 
     fn reap(&mut self) {
         for _ in 0..REAP_TURN {
-            // Looked at first and waited for afterwards: its pipes are to be read before its number is free.
-            let (pid, outcome) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), Outcome::Code(code)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid.as_raw(), Outcome::Signal(signal as i32)),
-                Ok(WaitStatus::StillAlive) | Err(_) => return,
-                Ok(_) => continue,
+            let Some((pid, ended)) = process::reap() else { return };
+            let outcome = match ended {
+                Ended::Code(code) => Outcome::Code(code),
+                Ended::Signal(number) => Outcome::Signal(number),
             };
             self.take_notifications();
             self.notifications.remove(&pid);

@@ -169,6 +169,43 @@ pub(crate) fn kill(pid: i32, signal: Signal) {
     unsafe { libc::kill(pid, signal as i32) };
 }
 
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It exited with this code.
+    Code(i32),
+    /// A signal of this number ended it, a realtime one perhaps (nix's waitpid reaps such a process and then answers
+    /// an error, so nobody would learn of its end).
+    Signal(i32),
+}
+
+/// Waits for one child that has ended, if there is one; its number and how it ended.
+#[allow(unsafe_code)]
+pub(crate) fn reap() -> Option<(i32, Ended)> {
+    loop {
+        let mut status = 0;
+        // SAFETY: waitpid writes one int, to a live one.
+        let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+        if pid <= 0 {
+            return None;
+        }
+        // Without WUNTRACED and WCONTINUED there is no other kind of news, but then it is none of an end.
+        if let Some(ended) = ended(status) {
+            return Some((pid, ended));
+        }
+    }
+}
+
+fn ended(status: i32) -> Option<Ended> {
+    if libc::WIFEXITED(status) {
+        Some(Ended::Code(libc::WEXITSTATUS(status)))
+    } else if libc::WIFSIGNALED(status) {
+        Some(Ended::Signal(libc::WTERMSIG(status)))
+    } else {
+        None
+    }
+}
+
 /// Keeps every descriptor from 3 on away from children.
 #[allow(unsafe_code)]
 pub(crate) fn close_on_exec_from_3() {
@@ -289,6 +326,18 @@ mod tests {
         for number in 3..40 {
             assert_eq!(run("/nonexistent", &[], Some(number)), Err(Errno::ENOENT), "descriptor {number}");
         }
+    }
+
+    #[test]
+    fn an_end_by_a_realtime_signal_is_an_end_too() {
+        let status = |script: &str| {
+            use std::os::unix::process::ExitStatusExt;
+            let status = std::process::Command::new("/bin/sh").args(["-c", script]).status().unwrap();
+            ended(status.into_raw())
+        };
+        assert_eq!(status("exit 3"), Some(Ended::Code(3)));
+        assert_eq!(status("kill -9 $$"), Some(Ended::Signal(9)));
+        assert_eq!(status("kill -40 $$"), Some(Ended::Signal(40)));
     }
 
     #[test]
