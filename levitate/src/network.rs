@@ -32,7 +32,7 @@ pub enum NetworkFilesError {
 pub fn put(tree: &mut Tree, root: &Root, network: &NetworkState) -> Result<(), NetworkFilesError> {
     let hostname = network.hostname.as_ref().map(|h| format!("{h}\n").into_bytes());
     let files = [
-        (STATE, Some(serde_json::to_vec_pretty(network)?)),
+        (STATE, Some(serde_json::to_vec(network)?)),
         ("etc/hostname", hostname),
         // often a symlink into /run, which stays behind: carried over by its content
         ("etc/resolv.conf", network.resolv_conf.clone().map(String::into_bytes)),

@@ -106,7 +106,7 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
         state_file: config.state_file.clone(),
         handover: config.handover,
     };
-    text(&mut tree, MANIFEST, 0o644, &serde_json::to_string_pretty(&manifest)?)?;
+    text(&mut tree, MANIFEST, 0o644, &serde_json::to_string(&manifest)?)?;
     Ok(Plan { tree, manifest, warnings })
 }
 

@@ -104,7 +104,7 @@ fn show(config: &std::path::Path, json: bool) -> Result<(), String> {
     let config = Config::read(config);
     let status = status::read(&root, config.as_ref().ok()).map_err(|e| with_sources(&e))?;
     if json {
-        let text = serde_json::to_string_pretty(&status).map_err(|e| e.to_string())?;
+        let text = serde_json::to_string(&status).map_err(|e| e.to_string())?;
         render::out(&format!("{text}\n"));
         return Ok(());
     }
