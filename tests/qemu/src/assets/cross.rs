@@ -16,6 +16,8 @@ use crate::progress::Step;
 
 /// The device's flash is small: the stripped multi-call binary has this many bytes at most.
 pub(crate) const LIMIT: u64 = 2 << 20;
+/// What stands between two flags in `CARGO_ENCODED_RUSTFLAGS`.
+const SEPARATOR: char = '\u{1f}';
 const MUSL: &str = "aarch64-unknown-linux-musl";
 const GNU: &str = "aarch64-unknown-linux-gnu";
 
@@ -82,13 +84,18 @@ pub(crate) fn build(
     step: &mut Step<'_>,
 ) -> Result<[PathBuf; 2]> {
     let target_dir = checkout().join("target/device");
-    let (mut command, target) = match way {
-        Cross::Rustup => (cargo(), MUSL),
-        Cross::Debian => (debian_cargo(tools, cross_prefix)?, GNU),
+    let static_program = "-Ctarget-feature=+crt-static";
+    let (mut command, target, flags) = match way {
+        Cross::Rustup => (cargo(), MUSL, static_program.to_owned()),
+        // a panic aborts, so nobody looks for the way up the stack: the index of it alone has 64 KiB
+        Cross::Debian => {
+            let flags = format!("{static_program}{SEPARATOR}-Clink-arg=-Wl,--no-eh-frame-hdr");
+            (debian_cargo(tools, cross_prefix)?, GNU, flags)
+        }
     };
-    // std::env's own flags would reach the device binary and only it: with --target they are not for build scripts
+    // with --target they reach the device binary and only it: no build script, no macro
     command
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .env("CARGO_TARGET_DIR", &target_dir)
         .env("CARGO_TERM_COLOR", "never")
         .args(["build", "--locked", "--profile", "device", "--target", target])
