@@ -70,6 +70,8 @@ pub fn abort(root: &Root, state_file: Option<&Path>, mounts: &mut dyn Mounts) ->
         fs::remove_file(root.dir().join(ARMED)).map_err(failed)?;
         undone.remounted = true;
     }
+    // Ours alone if it is empty now; otherwise it holds what others have to say (the verb, a flash record).
+    let _ = fs::remove_dir(run.join("levitate"));
     let staged_for = manifest.and_then(|m| m.state_file);
     if let Some(path) = staged_for.as_deref().or(state_file) {
         let path = root.host(path);

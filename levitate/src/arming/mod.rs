@@ -203,13 +203,11 @@ pub(crate) fn run_directory(root: &Root) -> Result<PathBuf, PathError> {
     Ok(root.host(&root.resolve(Path::new("/run"))?.real))
 }
 
-/// Held by whoever stages or aborts; let go when the process ends, however it ends.
+/// Held by whoever stages or aborts; let go when the process ends, however it ends. The directory itself is locked, so
+/// that no lock file is left behind.
 pub(crate) fn lock(run: &Path) -> Result<Flock<File>, LevitateError> {
-    let directory = run.join("levitate");
-    fs::create_dir_all(&directory).map_err(failed("make", &directory))?;
-    let path = directory.join("lock");
-    let file = File::create(&path).map_err(failed("open", &path))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| LevitateError::Busy(path))
+    let directory = File::open(run).map_err(failed("open", run))?;
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|_| LevitateError::Busy(run.to_owned()))
 }
 
 /// A change of the mount of /run that was made and recorded.
@@ -247,12 +245,17 @@ impl Changed {
     }
 
     fn write(&self, armed: Option<&Armed>) -> Result<(), LevitateError> {
+        let directory = self.record.parent().unwrap_or(Path::new("/run"));
         let written = match armed {
-            Some(armed) => serde_json::to_vec(armed)
-                .map_err(io::Error::from)
-                .and_then(|bytes| fs::write(&self.record, bytes)),
+            Some(armed) => serde_json::to_vec(armed).map_err(io::Error::from).and_then(|bytes| {
+                fs::create_dir_all(directory).and_then(|()| fs::write(&self.record, bytes))
+            }),
             None => fs::remove_file(&self.record),
         };
+        if armed.is_none() {
+            // It goes if nobody else has anything in it.
+            let _ = fs::remove_dir(directory);
+        }
         written.map_err(failed("write", &self.record))
     }
 

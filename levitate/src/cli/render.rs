@@ -27,7 +27,7 @@ pub(super) fn line(event: &Event) -> String {
         Event::Remounting(change) => {
             let size = change.size.map(|s| format!(", {} KiB large", kib(s))).unwrap_or_default();
             format!(
-                "{}: remounted so that programs can be executed there{size} (levitate abort restores it)",
+                "{}: remounted so that programs and devices work there{size} (levitate abort restores it)",
                 change.point.display()
             )
         }

@@ -14,6 +14,17 @@ pub(super) fn report(console: &Path, text: &str) {
     write_line(console, format!("init: {text}\r\n").as_bytes());
 }
 
+/// Writes `text` to every login's terminal: a `reboot` that only sends a signal leaves nobody else to tell.
+pub(super) fn wall(text: &str) {
+    let line = format!("\r\ninit: {text}\r\n");
+    // Without devpts there are no logins on terminals.
+    for entry in std::fs::read_dir("/dev/pts").into_iter().flatten().flatten() {
+        if entry.file_name() != "ptmx" {
+            write_line(&entry.path(), line.as_bytes());
+        }
+    }
+}
+
 /// Writes `text` to the kernel's log, as critical, so that it shows whatever the log level is.
 pub(super) fn kernel_log(text: &str) {
     // <2> is the level "critical"; one write is one record.

@@ -320,6 +320,7 @@ impl Kernel for Linux {
 
     fn report(&mut self, text: &str) {
         console::report(&self.options.console, text);
+        console::wall(text);
         console::kernel_log(text);
     }
 

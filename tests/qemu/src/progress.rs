@@ -7,6 +7,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Plain lines of one step are at least this far apart.
 const QUIET: Duration = Duration::from_secs(4);
+/// A line that would say the same again waits this long: a sign of life, no more.
+const SAME: Duration = Duration::from_secs(30);
 
 /// A numbered row of steps.
 pub(crate) struct Progress {
@@ -49,7 +51,7 @@ pub(crate) struct Step<'a> {
     prefix: String,
     started: Instant,
     bar: Option<ProgressBar>,
-    last: Option<Instant>,
+    last: Option<(Instant, String)>,
 }
 
 impl Step<'_> {
@@ -63,9 +65,15 @@ impl Step<'_> {
             bar.set_position(done.min(total.max(1)));
             bar.set_message(detail.to_owned());
             bar.tick();
-        } else if self.last.is_none_or(|last| last.elapsed() >= QUIET) {
-            self.last = Some(Instant::now());
-            eprintln!("{}: {}", self.prefix, describe(done, total, detail));
+        } else {
+            let text = describe(done, total, detail);
+            let due = |(told, before): &(Instant, String)| {
+                told.elapsed() >= if *before == text { SAME } else { QUIET }
+            };
+            if self.last.as_ref().is_none_or(due) {
+                eprintln!("{}: {text}", self.prefix);
+                self.last = Some((Instant::now(), text));
+            }
         }
     }
 

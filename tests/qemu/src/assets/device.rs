@@ -18,6 +18,8 @@ const RECIPE: &str = "1";
 const PROGRAMS: [&str; 2] = ["levitate", "flashcp"];
 /// So many builds are kept, those used last.
 const KEPT: usize = 10;
+/// So many toolchains keep their half-made things: 350 MB each.
+const KEPT_FOLDERS: usize = 2;
 /// The crate that everything else is compiled for; with link-time optimization it takes as long as half of the rest.
 const LAST: &str = "levitate ";
 
@@ -37,14 +39,9 @@ impl Device<'_> {
     pub(crate) fn binaries(&self, step: &mut Step<'_>) -> Result<[PathBuf; 2]> {
         let compiler = self.compiler()?;
         let sources = Sources::read(&cross::checkout())?;
-        let kept = self.cache.join("device");
-        let place = kept.join(packages::digest(&[RECIPE, &compiler, &sources.key()]));
+        let place = self.cache.join("device").join(packages::digest(&[RECIPE, &compiler, &sources.key()]));
         unpack::whole(&place, |new| self.build(&compiler, &sources, new, step))?;
-        // the time of use decides which are kept; who cannot write it keeps the order of building
-        let _ = File::open(&place).and_then(|folder| folder.set_modified(SystemTime::now()));
-        for old in oldest(&kept, KEPT) {
-            unpack::remove(&old)?;
-        }
+        keep_used(&place, KEPT)?;
         Ok(PROGRAMS.map(|name| place.join(name)))
     }
 
@@ -66,14 +63,9 @@ impl Device<'_> {
     /// Builds in the toolchain's own folder, whose standard library and other people's crates stay for the next build.
     fn build(&self, compiler: &str, sources: &Sources, new: &Path, step: &mut Step<'_>) -> Result<()> {
         let root = self.tools.root.as_deref().unwrap_or(Path::new("")).to_string_lossy();
-        let all = self.cache.join("device-build");
-        let folder = all.join(packages::digest(&[RECIPE, compiler, &root]));
+        let folder = self.cache.join("device-build").join(packages::digest(&[RECIPE, compiler, &root]));
         fs::create_dir_all(&folder).map_err(SetupError::io("create", &folder))?;
-        for entry in fs::read_dir(&all).into_iter().flatten().flatten() {
-            if entry.path() != folder {
-                unpack::remove(&entry.path())?;
-            }
-        }
+        keep_used(&folder, KEPT_FOLDERS)?;
         let source = folder.join("source");
         let target = folder.join("target");
         sources.copy_to(&source)?;
@@ -146,6 +138,14 @@ fn last(others: u64, time: Duration) -> String {
 fn compiled(line: &str) -> Option<&str> {
     let named = line.trim_start().strip_prefix("Compiling ")?;
     Some(named.split_once(" (").map_or(named, |(name, _)| name))
+}
+
+/// Removes all beside this folder but those used last; this one is used now.
+fn keep_used(used: &Path, keep: usize) -> Result<()> {
+    // who cannot write the time of use keeps the order of making
+    let _ = File::open(used).and_then(|folder| folder.set_modified(SystemTime::now()));
+    let old = used.parent().map(|all| oldest(all, keep)).unwrap_or_default();
+    old.iter().try_for_each(|path| unpack::remove(path))
 }
 
 /// All but the newest folders. Under the lock: nobody makes another.

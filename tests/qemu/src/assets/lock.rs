@@ -49,7 +49,8 @@ impl Lock {
                             limit.as_secs()
                         )));
                     }
-                    if !told {
+                    // between taking it and signing it a moment passes
+                    if !told && !holder.is_empty() {
                         waiting(&format!(
                             "another set-up (process {holder}) is at work on this cache; waiting for it"
                         ));

@@ -18,11 +18,11 @@ const CASES: &[(&str, &str, &[&str])] = &[
     (": > /tmp/empty", "/tmp/empty mtd:firmware", &["/tmp/empty", "empty"]),
     ("true", "/etc mtd:firmware", &["/etc", "directory"]),
     // The kernel says 4096 bytes for it, and then gives nine: an image that ends while it is read.
-    ("true", "/sys/class/mtd/mtd2/size mtd:firmware", &["/sys/class/mtd/mtd2/size", "4096"]),
+    ("true", "--any-content /sys/class/mtd/mtd2/size mtd:firmware", &["/sys/class/mtd/mtd2/size", "4096"]),
     ("true", "/tmp/firmware.bin mtd:nosuch", &["nosuch", "firmware"]),
     ("true", "/tmp/nosuch.bin mtd:firmware", &["/tmp/nosuch.bin", "No such file"]),
     ("echo '<html>404</html>' > /tmp/page", "/tmp/page mtd:firmware", &["/tmp/page", "--any-content"]),
-    ("true", "/tmp/firmware.bin mtd:boot0", &["boot0", "read-only"]),
+    ("true", "/tmp/firmware.bin mtd:boot0", &["/dev/mtd0", "read-only"]),
 ];
 
 /// Exit code 1, the right words, and not one byte of the chip changed.

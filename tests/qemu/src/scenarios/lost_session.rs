@@ -42,7 +42,8 @@ pub(super) fn reboot_waits(assets: &Assets) -> Result<(), Failure> {
     let boot = line::boot_id(&machine)?;
     let mut client = flashing(&device, &machine)?;
     let output = device.file("reboot.out");
-    let mut rebooting = machine.ssh.start("reboot", &output)?;
+    // By its path: busybox's shell would run its own applet, which signals PID 1 and says nothing.
+    let mut rebooting = machine.ssh.start("/sbin/reboot", &output)?;
     let image = image(&firmware)?;
     wait_for_flash(&device, "the whole new image", |flash| flash.starts_with(&image))?;
     line::wait_for_other_boot(&machine, &boot)?;

@@ -65,7 +65,7 @@ fn the_address_was_kept(machine: &Machine) -> Result<(), Failure> {
 
 /// Processes with a program, apart from this login's own: PID 1 and sshd.
 fn only_configured_services(machine: &Machine) -> Result<(), Failure> {
-    let command = "for p in /proc/[0-9]*; do e=$(readlink $p/exe) && echo \"$(cut -d' ' -f4 $p/stat) ${p#/proc/} $e\"; done";
+    let command = "for p in /proc/[0-9]*; do e=$(readlink $p/exe) && echo \"$(cut -d' ' -f4 $p/stat) ${p#/proc/} $e\"; done; true";
     let listed = machine.ssh.succeed(command)?;
     let children: Vec<&str> = listed.lines().filter(|line| line.starts_with("1 ")).collect();
     check!(

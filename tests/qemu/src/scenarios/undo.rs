@@ -21,15 +21,15 @@ pub(super) fn abort(assets: &Assets) -> Result<(), Failure> {
     let before = machine.ssh.succeed(look)?;
     line::levitate(&machine, &mut Nobody)?;
     let staged = machine.ssh.succeed("levitate status")?;
-    check!(staged.contains("/run/maintenance"), "status does not say what is staged:\n{staged}");
+    check!(
+        staged.contains("reboot: enters maintenance mode"),
+        "status does not say what is staged:\n{staged}"
+    );
     let said = machine.ssh.succeed("levitate abort")?;
     let after = machine.ssh.succeed(look)?;
     check!(before == after, "abort left traces ({said}); before:\n{before}\nafter:\n{after}");
     let status = machine.ssh.succeed("levitate status")?;
-    check!(
-        status.contains("nothing is staged") || status.contains("Nothing is staged"),
-        "status after abort:\n{status}"
-    );
+    check!(status.contains("staged: nothing"), "status after abort:\n{status}");
 
     line::reboot(&machine)?;
     line::wait_for_other_boot(&machine, &boot)?;
