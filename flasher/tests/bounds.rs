@@ -55,15 +55,15 @@ fn a_head_that_stays_costs_its_block_and_its_first_page_twice_more() {
     assert_eq!((run.count.erases, run.count.pages), (run.bound.erases + 1, run.bound.pages + pages));
 }
 
-/// The survey is read before anything is known, what stays is read back, and the first written block at once: no peer
-/// does all of that.
+/// The survey is read before anything is known, what stays is read back, the first written block and a few bytes at
+/// once: no peer does all of that.
 #[test]
 fn by_the_data_sheets_no_case_takes_longer_than_the_best_peer_and_one_reading() {
     for case in cases(SIZE) {
         for sheet in [SERIAL, PARALLEL] {
             let run = measured(&sheet, &case, Tool::Ours);
             let peers = [Tool::Plain, Tool::Blockwise].map(|tool| measured(&sheet, &case, tool).seconds);
-            let reading = (run.range + run.erase_size) as f64 * sheet.read;
+            let reading = (run.range + run.erase_size + 256) as f64 * sheet.read;
             let best = peers[0].min(peers[1]) + reading;
             assert!(run.seconds <= best, "{}: {} s, {best} s", case.name, run.seconds);
         }
