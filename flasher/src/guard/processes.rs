@@ -87,6 +87,10 @@ fn runs_from(root: &Path, process: &Process, devices: &Devices, seen: &mut Seen,
             seen.users.push((mtd, Use::Process { holder: process.holder(), what: what.to_owned() }));
         }
     };
+    // A kernel thread's root is the one that PID 1 has, and says nothing about who reads flash.
+    if std::fs::read_to_string(dir.join("stat")).is_ok_and(|stat| is_kernel_thread(&stat)) {
+        return;
+    }
     for (link, what) in [
         ("exe", "runs a program from it"),
         ("root", "has its root on it"),
@@ -108,6 +112,15 @@ fn runs_from(root: &Path, process: &Process, devices: &Devices, seen: &mut Seen,
         }
         Err(error) => *hidden |= error.kind() == io::ErrorKind::PermissionDenied,
     }
+}
+
+/// PF_KTHREAD in the flags, the seventh field behind the name, which may itself hold blanks and brackets
+/// (proc(5), linux/sched.h).
+fn is_kernel_thread(stat: &str) -> bool {
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let flags =
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & PF_KTHREAD != 0)
 }
 
 /// `7f00-7f10 r-xp 00000000 1f:03 262   /lib/libc.so.6`: the device in hexadecimal, and the file.
@@ -174,6 +187,14 @@ mod tests {
         let line = "b6e00000-b6f00000 r-xp 00000000 1f:0a 262        /usr/lib/a file.so";
         assert_eq!(mapping(line), Some(((31, 10), "/usr/lib/a file.so")));
         assert_eq!(mapping("7ffc0000-7ffd0000 rw-p 00000000 00:00 0"), None);
+    }
+
+    #[test]
+    fn a_kernel_thread_is_told_from_a_process_by_its_flags_whatever_its_name_holds() {
+        assert!(is_kernel_thread("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0"));
+        assert!(is_kernel_thread("9 (odd) S name) S 2 0 0 0 -1 69238880 0 0"));
+        assert!(!is_kernel_thread("1 (s6-svscan) S 0 1 1 0 -1 4194560 0 0"));
+        assert!(!is_kernel_thread(""));
     }
 
     #[test]

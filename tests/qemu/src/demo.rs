@@ -146,22 +146,13 @@ pub(crate) fn shell(assets: &Assets, place: Place) -> Result<(), Failure> {
         );
     }
     let mut client = machine.ssh.client();
-    say(&format!("from another terminal: {}", shown(&client)));
+    say(&format!("from another terminal: {}", machine.ssh.by_hand()));
     say("the device is switched off when this session ends");
     if std::io::stdin().is_terminal() {
         client.arg("-t");
     }
     // The session lasts as long as its user wants.
     client.status().map(drop).map_err(|e| Failure::harness(format!("cannot start ssh: {e}")))
-}
-
-/// The client's command line as a person would type it.
-fn shown(client: &std::process::Command) -> String {
-    let words: Vec<String> = std::iter::once(client.get_program())
-        .chain(client.get_args())
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
-    words.join(" ")
 }
 
 /// Shows each command and, as it comes, what it prints.

@@ -44,6 +44,16 @@ impl Ssh {
         ssh
     }
 
+    /// What a person types to get in with the machine's own client.
+    pub(crate) fn by_hand(&self) -> String {
+        format!(
+            "ssh -i {} -p {} -o UserKnownHostsFile={} -o HostKeyAlias=roof-device root@127.0.0.1",
+            self.key.display(),
+            self.port,
+            self.known_hosts.display()
+        )
+    }
+
     /// Waits until the device's ssh server says its name.
     pub(crate) fn wait_for_server(&self, limit: Duration) -> Result<(), Failure> {
         let start = Instant::now();
