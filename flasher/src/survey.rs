@@ -10,8 +10,12 @@ use crate::error::Error;
 use crate::event::{Event, Operations, Phase, Progress};
 use crate::source::Source;
 
-/// A block is read in pieces of this many bytes (or one page, if that is more), so that reading can stop early.
+/// A block is read in pieces of at most this many bytes (or one page, if that is more), so that reading can stop early.
 const PIECE: usize = 4096;
+
+/// The first piece is smaller: a block of another image shows it in its first bytes, and where blocks are small
+/// nearly all of the survey is saved.
+const FIRST_PIECE: usize = 256;
 
 /// What was found. One small entry per block, whatever the image's size.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +98,7 @@ pub fn survey(
     progress: &mut dyn Progress,
 ) -> Result<Survey, Error> {
     let geometry = chip.geometry().clone();
-    let piece = PIECE.max(usize::try_from(geometry.write_size).unwrap_or(PIECE));
+    let page = usize::try_from(geometry.write_size).unwrap_or(PIECE);
     let mut sha = Sha::default();
     let mut found = Survey {
         findings: Vec::new(),
@@ -115,18 +119,18 @@ pub fn survey(
         let mut comparison = Comparison::default();
         let mut seen = 0;
         let mut blank = true;
-        for (have, want) in have.chunks_mut(piece).zip(want.chunks_mut(piece)) {
+        while seen < have.len() && !comparison.is_decided() {
+            let piece = if seen == 0 { FIRST_PIECE.max(page) } else { PIECE.max(page) };
+            let part = seen..seen.saturating_add(piece).min(have.len());
+            let (have, want) = (&mut have[part.clone()], &mut want[part]);
             found.corrected += u64::from(chip.read(block.start + seen as u64, have)?.corrected);
-            seen += have.len();
             blank &= is_blank(have);
             if beyond == Beyond::Ignored {
-                let image = image.saturating_sub(seen - have.len()).min(want.len());
+                let image = image.saturating_sub(seen).min(want.len());
                 want[image..].copy_from_slice(&have[image..]);
             }
             comparison.take(have, want);
-            if comparison.is_decided() {
-                break;
-            }
+            seen += have.len();
         }
         found.read += seen as u64;
         let first = block.start == range.start;
