@@ -218,7 +218,7 @@ pub(crate) fn within(block: EraseBlock, part: &Range<u64>) -> Range<usize> {
 }
 
 /// The next run of whole granules in `part` that differ, of at most [`AT_ONCE`] bytes (or one granule).
-fn next_run(have: &[u8], want: &[u8], part: Range<usize>, granule: usize) -> Option<Range<usize>> {
+pub(crate) fn next_run(have: &[u8], want: &[u8], part: Range<usize>, granule: usize) -> Option<Range<usize>> {
     let differs = |at: &usize| {
         let granule = *at..at.saturating_add(granule).min(part.end);
         have[granule.clone()] != want[granule]
