@@ -173,7 +173,8 @@ impl Run<'_, '_> {
             (record.image_bytes, record.bytes_total) = (report.image_bytes, report.image_bytes);
             record.image_sha256 = Some(sha256.clone());
         } else {
-            self.decide_head(self.late_others_change());
+            let body = self.steps.iter().any(|step| *step != Step::Keep);
+            self.decide_head(body || self.late_others_change());
         }
         let plan = self.plan();
         report.plan = plan.summary(&self.chip.geometry);
