@@ -11,9 +11,9 @@ use super::format::{Format, HEADER, Window, skippable};
 use super::{ImageError, Limits};
 
 /// A reader that can be looked into without taking anything.
-#[derive(Debug)]
-pub(super) struct Input<R> {
-    reader: R,
+pub(super) struct Input {
+    // One kind of reader: each decoder is compiled once.
+    reader: Box<dyn Read>,
     buffer: Vec<u8>,
     start: usize,
     /// More was wanted than there was.
@@ -25,9 +25,15 @@ pub(super) struct Input<R> {
 /// How much is read at once; not less than [`HEADER`].
 const BUFFER: usize = 4096;
 
-impl<R: Read> Input<R> {
-    fn new(reader: R) -> Self {
-        Self { reader, buffer: Vec::with_capacity(BUFFER), start: 0, ended: false, broken: false }
+impl Input {
+    fn new(reader: impl Read + 'static) -> Self {
+        Self {
+            reader: Box::new(reader),
+            buffer: Vec::with_capacity(BUFFER),
+            start: 0,
+            ended: false,
+            broken: false,
+        }
     }
 
     /// The next `count` bytes (at most [`BUFFER`]), or what there is of them.
@@ -53,7 +59,7 @@ impl<R: Read> Input<R> {
     }
 }
 
-impl<R: Read> BufRead for Input<R> {
+impl BufRead for Input {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.ended |= self.peek(1)?.is_empty();
         Ok(&self.buffer[self.start..])
@@ -64,7 +70,7 @@ impl<R: Read> BufRead for Input<R> {
     }
 }
 
-impl<R: Read> Read for Input<R> {
+impl Read for Input {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.fill_buf()?.read(buf)?;
         self.consume(read);
@@ -72,12 +78,12 @@ impl<R: Read> Read for Input<R> {
     }
 }
 
-enum State<R: Read> {
+enum State {
     /// Between two members.
-    Between(Input<R>),
-    Gzip(Box<GzDecoder<Input<R>>>),
-    Xz(Box<XzReader<Input<R>>>),
-    Zstd(Box<StreamingDecoder<Input<R>, FrameDecoder>>),
+    Between(Input),
+    Gzip(Box<GzDecoder<Input>>),
+    Xz(Box<XzReader<Input>>),
+    Zstd(Box<StreamingDecoder<Input, FrameDecoder>>),
     /// At the end.
     Over,
     /// After an error.
@@ -85,11 +91,11 @@ enum State<R: Read> {
 }
 
 /// A decoder over a reader.
-pub struct Decoded<R: Read> {
+pub struct Decoded {
     name: String,
     format: Format,
     limits: Limits,
-    state: State<R>,
+    state: State,
     /// Members begun.
     members: u64,
     /// Bytes given.
@@ -97,7 +103,7 @@ pub struct Decoded<R: Read> {
     window: Option<Window>,
 }
 
-impl<R: Read> Decoded<R> {
+impl Decoded {
     /// Looks at the first bytes of `reader`: what `format` says, or what they are. `Ok(Err(_))` gives the
     /// bytes back as they are if they are of no known format.
     ///
@@ -105,9 +111,9 @@ impl<R: Read> Decoded<R> {
     /// [`ImageError::Read`].
     pub(super) fn detect(
         name: &str,
-        reader: R,
+        reader: impl Read + 'static,
         limits: Limits,
-    ) -> Result<Result<Self, Input<R>>, ImageError> {
+    ) -> Result<Result<Self, Input>, ImageError> {
         let mut input = Input::new(reader);
         let head = input.peek(8);
         let head = head.map_err(|source| ImageError::Read { name: name.to_owned(), offset: 0, source })?;
@@ -118,11 +124,11 @@ impl<R: Read> Decoded<R> {
     }
 
     /// Decodes `reader`. Nothing is read yet.
-    pub fn new(name: &str, format: Format, reader: R, limits: Limits) -> Self {
+    pub fn new(name: &str, format: Format, reader: impl Read + 'static, limits: Limits) -> Self {
         Self::over(name, format, Input::new(reader), limits)
     }
 
-    fn over(name: &str, format: Format, input: Input<R>, limits: Limits) -> Self {
+    fn over(name: &str, format: Format, input: Input, limits: Limits) -> Self {
         let state = State::Between(input);
         Self { name: name.to_owned(), format, limits, state, members: 0, offset: 0, window: None }
     }
@@ -244,7 +250,7 @@ impl<R: Read> Decoded<R> {
     }
 }
 
-impl<R: Read> Feed for Decoded<R> {
+impl Feed for Decoded {
     fn name(&self) -> &str {
         &self.name
     }

@@ -36,7 +36,7 @@ pub struct DecodedFile {
     limits: Limits,
     window: Window,
     size: u64,
-    decoder: Decoded<FromStart>,
+    decoder: Decoded,
     position: u64,
 }
 
@@ -90,7 +90,7 @@ impl DecodedFile {
     }
 }
 
-fn begin(file: &Rc<File>, name: &str, format: Format, limits: Limits) -> Decoded<FromStart> {
+fn begin(file: &Rc<File>, name: &str, format: Format, limits: Limits) -> Decoded {
     Decoded::new(name, format, FromStart { file: Rc::clone(file), offset: 0 }, limits)
 }
 
