@@ -249,6 +249,8 @@ fn faults_are_never_called_verified() {
         "verification failed: 0x100 to 0x200 was right when it was written and is not any more; the chip or its driver \
          may ignore an address line"
     );
+    // Found before the head is completed.
+    assert_ne!(chip.inner().bytes()[..16], image[..16]);
 }
 
 #[test]
