@@ -224,7 +224,7 @@ pub(crate) fn within(block: EraseBlock, part: &Range<u64>) -> Range<usize> {
 /// The next run of whole granules in `part` to be programmed, of at most [`AT_ONCE`] bytes (or one granule). What
 /// lies between two granules of one page that differ is programmed with its own value, so that each page is
 /// programmed once, and none that has nothing to change.
-fn next_run(have: &[u8], want: &[u8], part: Range<usize>, granule: usize) -> Option<Range<usize>> {
+pub(crate) fn next_run(have: &[u8], want: &[u8], part: Range<usize>, granule: usize) -> Option<Range<usize>> {
     let differs = |at: &usize| {
         let granule = *at..at.saturating_add(granule).min(part.end);
         have[granule.clone()] != want[granule]

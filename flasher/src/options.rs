@@ -83,4 +83,6 @@ pub struct Options {
     pub clear_bits: ClearBits,
     /// The image's SHA-256 in lower-case hexadecimal, if the user knows it.
     pub sha256: Option<String>,
+    /// The image's size in bytes, if the user knows it.
+    pub size: Option<u64>,
 }

@@ -13,11 +13,12 @@ use crate::execute::Work;
 use crate::guard::{self, Facts, ranges};
 use crate::hold::Hold;
 use crate::locks;
+use crate::map::Map;
 use crate::options::{Check, Mode, Options, Rest};
 use crate::plan::{Plan, Summary, plan};
 use crate::record::{Record, RecordDir, Recorder, State, now};
 pub use crate::report::{Failure, Flash, Locks, Outcome, Report};
-use crate::source::Source;
+use crate::source::{ImageError, Source};
 use crate::survey::{Beyond, Buffers, Survey, survey};
 use crate::target::Target;
 
@@ -39,31 +40,56 @@ pub struct Job<'a> {
     pub progress: &'a mut dyn Progress,
 }
 
+/// Where a run writes, as the record tells it.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) facts: &'a Facts,
+    pub(crate) command: &'a [String],
+}
+
+impl<'a> Job<'a> {
+    pub(crate) fn place(&self) -> Place<'a> {
+        Place { target: self.target, facts: self.facts, command: self.command }
+    }
+}
+
 /// Does what the options say. On power loss the flash holds the whole old image, the whole new one, or a head that
 /// is neither's (with [`crate::options::Head::Auto`]); a second run completes it.
 ///
 /// # Errors
 /// [`Failure`], which says whether the flash is untouched or changed and unverified.
 pub fn run(chip: &mut dyn Mtd, source: &mut dyn Source, job: Job<'_>) -> Result<Report, Failure> {
-    let begun = Instant::now();
-    let options = job.options;
-    let geometry = chip.geometry().clone();
-    let range = check_sizes(&geometry, source, &job)?;
-    let verdict = guard::judge(job.facts, job.target.number, &range);
-    let in_use = match options.mode {
-        Mode::VerifyOnly => Ok(()),
-        Mode::Write | Mode::DryRun if verdict.is_clear() || options.in_use == Check::Allow => Ok(()),
-        Mode::Write | Mode::DryRun => {
-            Err(Error::InUse { target: job.target.to_string(), verdict: Box::new(verdict) })
-        }
-    };
-    // A dry run shows its plan all the same: what stands in its way is told after it.
-    let in_use = if options.mode == Mode::DryRun { in_use } else { in_use.map(|()| Ok(()))? };
-    check_content(chip, source, &job)?;
-    let _lock = match options.mode {
+    let _lock = match job.options.mode {
         Mode::Write => Some(job.records.lock(job.command)?),
         Mode::DryRun | Mode::VerifyOnly => None,
     };
+    run_locked(chip, source, job)
+}
+
+/// The same, for a caller that holds the record's lock.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) fn run_locked(
+    chip: &mut dyn Mtd,
+    source: &mut dyn Source,
+    mut job: Job<'_>,
+) -> Result<Report, Failure> {
+    let begun = Instant::now();
+    let options = job.options;
+    let geometry = chip.geometry().clone();
+    if let Some(expected) = options.size.filter(|expected| *expected != source.size()) {
+        let (name, found) = (source.name().to_owned(), source.size());
+        return Err(Error::from(ImageError::Size { name, expected, found }).into());
+    }
+    let range = check_sizes(&geometry, source.name(), source.size(), &job)?;
+    let in_use = check_use(&range, &job)?;
+    let mut image_head = [0xff; Content::MAGIC];
+    let length = usize::try_from(source.size()).unwrap_or(usize::MAX).min(Content::MAGIC);
+    source.read_at(0, &mut image_head[..length]).map_err(Error::from)?;
+    let name = source.name().to_owned();
+    check_content(chip, &name, image_head, source.size(), &job)?;
     let mut buffers = Buffers::new(geometry.erase_size);
     let beyond = if options.mode == Mode::VerifyOnly { Beyond::Ignored } else { Beyond::Erased };
     let found = survey(chip, source, &range, beyond, &mut buffers, job.progress)?;
@@ -89,6 +115,7 @@ pub fn run(chip: &mut dyn Mtd, source: &mut dyn Source, job: Job<'_>) -> Result<
     match options.mode {
         Mode::Write => {}
         Mode::DryRun => {
+            job.progress.event(&Event::Map(Map::new(&geometry, &plan)));
             job.progress.event(&Event::Plan(report.plan));
             in_use?;
             return Ok(report);
@@ -100,24 +127,39 @@ pub fn run(chip: &mut dyn Mtd, source: &mut dyn Source, job: Job<'_>) -> Result<
     }
     job.progress.event(&Event::Plan(report.plan));
     let found = Found { geometry: &geometry, plan: &plan, survey: &found };
-    write(chip, source, job, &found, buffers, &mut report)?;
+    write(chip, source, &mut job, &found, buffers, &mut report)?;
     report.elapsed = begun.elapsed();
     Ok(report)
 }
 
+/// Whether somebody uses the range. A dry run shows its plan all the same: what stands in its way is told after it.
+pub(crate) fn check_use(range: &Range<u64>, job: &Job<'_>) -> Result<Result<(), Error>, Error> {
+    let verdict = guard::judge(job.facts, job.target.number, range);
+    if job.options.mode == Mode::VerifyOnly || job.options.in_use == Check::Allow || verdict.is_clear() {
+        return Ok(Ok(()));
+    }
+    let in_use = Err(Error::InUse { target: job.target.to_string(), verdict: Box::new(verdict) });
+    if job.options.mode == Mode::DryRun { Ok(in_use) } else { in_use.map(Ok) }
+}
+
 /// The range to be written, if everything fits together.
-fn check_sizes(geometry: &Geometry, source: &dyn Source, job: &Job<'_>) -> Result<Range<u64>, Error> {
+pub(crate) fn check_sizes(
+    geometry: &Geometry,
+    image: &str,
+    size: u64,
+    job: &Job<'_>,
+) -> Result<Range<u64>, Error> {
     let target = || job.target.to_string();
     if geometry.erase_size == 0 || geometry.size == 0 {
         let what = format!("size {}, erase blocks of {} bytes", geometry.size, geometry.erase_size);
         return Err(Error::Geometry { target: target(), what });
     }
-    if source.size() > geometry.size {
-        let (image, size) = (source.name().to_owned(), source.size());
+    if size > geometry.size {
+        let image = image.to_owned();
         return Err(Error::TooLarge { image, size, target: target(), room: geometry.size });
     }
     let end = match job.options.rest {
-        Rest::Leave => geometry.round_up(source.size()),
+        Rest::Leave => geometry.round_up(size),
         Rest::Erase => geometry.round_up(geometry.size),
     };
     if end > geometry.size {
@@ -142,17 +184,20 @@ fn check_sizes(geometry: &Geometry, source: &dyn Source, job: &Job<'_>) -> Resul
 }
 
 /// What the target starts with beside what the image starts with; and on NAND, whether its blocks are good.
-fn check_content(chip: &mut dyn Mtd, source: &mut dyn Source, job: &Job<'_>) -> Result<(), Error> {
+pub(crate) fn check_content(
+    chip: &mut dyn Mtd,
+    image: &str,
+    image_head: [u8; Content::MAGIC],
+    size: u64,
+    job: &Job<'_>,
+) -> Result<(), Error> {
     if job.options.mode == Mode::VerifyOnly {
         return Ok(());
     }
     let geometry = chip.geometry().clone();
     let target = || job.target.to_string();
-    let mut image_head = [0xff; Content::MAGIC];
-    let size = usize::try_from(source.size()).unwrap_or(usize::MAX).min(Content::MAGIC);
-    source.read_at(0, &mut image_head[..size])?;
     if geometry.kind == Kind::Nand {
-        let end = geometry.round_up(source.size());
+        let end = geometry.round_up(size);
         for block in geometry.blocks(0..end) {
             if chip.is_bad(block.start)? {
                 return Err(Error::BadBlock { target: target(), offset: block.start });
@@ -164,14 +209,14 @@ fn check_content(chip: &mut dyn Mtd, source: &mut dyn Source, job: &Job<'_>) -> 
     }
     let found = Content::of(&image_head);
     if geometry.kind == Kind::Nand && found == Some(Content::Ubi) {
-        return Err(Error::UbiOnNand { target: target(), image: source.name().to_owned() });
+        return Err(Error::UbiOnNand { target: target(), image: image.to_owned() });
     }
     let mut head = [0xff; Content::MAGIC];
     chip.read(0, &mut head)?;
     content::check(&head, &image_head).map_err(|expected| Error::Content {
         target: target(),
         expected,
-        image: source.name().to_owned(),
+        image: image.to_owned(),
         found,
     })
 }
@@ -200,25 +245,57 @@ struct Found<'a> {
 fn write(
     chip: &mut dyn Mtd,
     source: &mut dyn Source,
-    job: Job<'_>,
+    job: &mut Job<'_>,
     found: &Found<'_>,
     buffers: Buffers,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let Found { geometry, plan, survey } = *found;
-    let record = first_record(source, &job, found);
+    let record =
+        first_record(source.name(), Some(source.size()), &survey.image_sha256, &plan.range, &job.place());
     if plan.is_done() {
-        // The survey read every byte: it is the verification. It may settle an earlier run that was cut off.
-        report.outcome = Outcome::Unchanged;
-        let (bytes, operations) = (plan.range.end - plan.range.start, report.operations);
-        for (phase, total) in [(Phase::Erase, 0), (Phase::Write, 0), (Phase::Verify, bytes)] {
-            job.progress.event(&Event::Progress { phase, done: total, total, operations });
-        }
-        let mut recorder = Recorder::prepared(job.records, record);
-        recorder.update(report.image_bytes, report.operations);
-        report.unfinished = finish(recorder, Ok(&survey.image_sha256), report)?;
-        return Ok(());
+        return settle(job, record, &survey.image_sha256, report).map_err(Failure::from);
     }
+    let (recorder, locked) = begin(chip, job, plan, record)?;
+    let mut watch = Watch { progress: &mut *job.progress, recorder, plan: report.plan };
+    let mut work = Work::new(chip, source, plan, geometry, buffers, &mut watch, report.operations);
+    let result = work
+        .invalidate()
+        .and_then(|()| work.body())
+        .and_then(|()| work.prove_and_complete(&survey.image_sha256));
+    report.operations = work.operations;
+    report.retries = work.retries;
+    let recorder = watch.recorder;
+    end(chip, job, recorder, &locked, result, report)
+}
+
+/// The end of a run that had nothing to change.
+pub(crate) fn settle(
+    job: &mut Job<'_>,
+    record: Record,
+    sha256: &String,
+    report: &mut Report,
+) -> Result<(), Error> {
+    // The survey read every byte: it is the verification. It may settle an earlier run that was cut off.
+    report.outcome = Outcome::Unchanged;
+    let (bytes, operations) = (report.plan.bytes, report.operations);
+    for (phase, total) in [(Phase::Erase, 0), (Phase::Write, 0), (Phase::Verify, bytes)] {
+        job.progress.event(&Event::Progress { phase, done: total, total, operations });
+    }
+    let mut recorder = Recorder::prepared(job.records, record);
+    recorder.update(report.image_bytes, report.operations);
+    report.unfinished = finish(recorder, Ok(sha256), report)?;
+    Ok(())
+}
+
+/// Everything that comes right before the first change, and the first entry of the record.
+pub(crate) fn begin(
+    chip: &mut dyn Mtd,
+    job: &mut Job<'_>,
+    plan: &Plan,
+    record: Record,
+) -> Result<(Recorder, Vec<Range<u64>>), Error> {
+    let geometry = chip.geometry().clone();
     let mut claims = Vec::new();
     for other in job.facts.mtds() {
         let related =
@@ -230,32 +307,35 @@ fn write(
     for number in claims {
         match job.hold.claim(number) {
             Err(source) if job.options.in_use == Check::Refuse => {
-                return Err(Error::Claim { number, source }.into());
+                return Err(Error::Claim { number, source });
             }
             Ok(()) | Err(_) => {}
         }
     }
-    let locked = locks::locked(chip, plan, geometry).map_err(Error::from)?;
+    let locked = locks::locked(chip, plan, &geometry)?;
     // Steeled first: no signal of a lost session comes between the record and what it tells of.
     job.hold.steel();
     job.hold.flush();
     let recorder = Recorder::changing(job.records, record)?;
-    let mut watch = Watch { progress: job.progress, recorder, plan: report.plan };
-    watch.progress.event(&Event::FirstChange);
+    job.progress.event(&Event::FirstChange);
     locks::unlock(chip, &locked);
-    let mut work = Work::new(chip, source, plan, geometry, buffers, &mut watch, report.operations);
-    let result = work
-        .invalidate()
-        .and_then(|()| work.body())
-        .and_then(|()| work.prove_and_complete(&survey.image_sha256));
-    report.operations = work.operations;
-    report.retries = work.retries;
-    if let Err(error) = locks::lock(chip, &locked) {
+    Ok((recorder, locked))
+}
+
+/// Everything that comes right after the last change, and the last entry of the record.
+pub(crate) fn end(
+    chip: &mut dyn Mtd,
+    job: &mut Job<'_>,
+    mut recorder: Recorder,
+    locked: &[Range<u64>],
+    result: Result<String, Error>,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    if let Err(error) = locks::lock(chip, locked) {
         report.locks = Locks::NotRestored { error: error.to_string() };
     }
     job.hold.flush();
     report.outcome = Outcome::Written;
-    let mut recorder = watch.recorder;
     recorder.record().operations = report.operations;
     recorder.record().retries = report.retries;
     match result {
@@ -276,28 +356,36 @@ fn unverified(error: Error) -> Failure {
     Failure { flash: Flash::Unverified, error }
 }
 
-fn first_record(source: &dyn Source, job: &Job<'_>, found: &Found<'_>) -> Record {
-    let facts = job.facts.mtd(job.target.number);
+/// `size` is `None` for a stream of unknown length: then the partition's size stands for it until the end is reached.
+pub(crate) fn first_record(
+    image: &str,
+    size: Option<u64>,
+    sha256: &str,
+    range: &Range<u64>,
+    place: &Place<'_>,
+) -> Record {
+    let Place { target, facts, command } = *place;
+    let facts = facts.mtd(target.number);
     let base = facts.and_then(|facts| facts.start).unwrap_or(0);
     Record {
         version: 1,
         state: State::Changing,
         pid: std::process::id(),
-        command: job.command.to_vec(),
-        device: job.target.node().display().to_string(),
-        name: job.target.name.clone(),
+        command: command.to_vec(),
+        device: target.node().display().to_string(),
+        name: target.name.clone(),
         chip: facts.and_then(|facts| facts.chip_name()).map(str::to_owned),
-        start: base + found.plan.range.start,
-        end: base + found.plan.range.end,
-        image: source.name().to_owned(),
-        image_bytes: source.size(),
+        start: base + range.start,
+        end: base + range.end,
+        image: image.to_owned(),
+        image_bytes: size.unwrap_or(target.size),
         bytes_done: 0,
-        bytes_total: source.size(),
+        bytes_total: size.unwrap_or(target.size),
         started: now(),
         finished: None,
         operations: Operations::default(),
         retries: 0,
-        image_sha256: Some(found.survey.image_sha256.clone()),
+        image_sha256: (!sha256.is_empty()).then(|| sha256.to_owned()),
         range_sha256: None,
         exit_code: None,
         error: None,
