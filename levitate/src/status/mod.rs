@@ -256,9 +256,9 @@ fn is_executable(root: &Root, program: &Path) -> Result<(), String> {
 
 fn maintenance(root: &Root) -> Result<Status, StatusError> {
     let at = |name: &str| root.dir().join(name.trim_start_matches('/'));
-    // The gate first: a flash that ends in between is then told as it stands, never as one whose writer is gone.
-    let reboot = Leaving::look(&at("run"), &at("proc"));
+    // The record first: a flash that ends in between, unverified, is rightly told as one whose writer is gone.
     let flash: Option<serde_json::Value> = json(&at("run").join(FLASH_RECORD)).ok();
+    let reboot = Leaving::look(&at("run"), &at("proc"));
     let (flash, writer_is_gone) = match flash.map(|flash| leaving::truth(flash, &reboot)) {
         Some((flash, writer_is_gone)) => (Some(flash), writer_is_gone),
         None => (None, false),
