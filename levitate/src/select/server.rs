@@ -41,7 +41,7 @@ impl Server {
         let mut found = words.iter().enumerate().filter_map(named);
         let first = found.next()?;
         // a script may make the directory /etc/dropbear before it executes dropbear
-        let (at, program, _) = found.filter(|f| f.2).next_back().unwrap_or(first);
+        let (at, program, _) = found.rfind(|f| f.2).unwrap_or(first);
         Some(Self { program, options: options(program, words.get(at + 1..).unwrap_or_default()) })
     }
 
