@@ -5,16 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ramdisk::path::Root;
-use ramdisk::service::{Kind, Service};
+use ramdisk::service::Service;
 use ramdisk::users::Accounts;
 
 use super::SelectError;
+use super::door::Door;
+use super::server::Server;
 use super::services::{own_programs, started, words};
+use super::sshd_config::Settings;
 use crate::config::Config;
 
-/// Programs through which people log in.
-const LOGIN_PROGRAMS: [&str; 7] = ["dropbear", "sshd", "tinysshd", "telnetd", "getty", "agetty", "mgetty"];
-/// Those of them that do not start without a host key.
+/// Servers that do not start without a host key.
 const WANT_HOST_KEY: [&str; 2] = ["dropbear", "sshd"];
 
 /// Shells that end at once.
@@ -22,43 +23,28 @@ pub(super) fn is_no_shell(shell: &Path) -> bool {
     shell.file_name().is_some_and(|n| n == "false" || n == "nologin" || n == "true")
 }
 
-/// The login program among a service's words, and the words after it.
-fn login_program(words: &[String]) -> Option<(&str, &[String])> {
-    words.iter().enumerate().find_map(|(at, word)| {
-        let name = Path::new(word).file_name()?.to_str()?;
-        let known = LOGIN_PROGRAMS.into_iter().find(|known| *known == name)?;
-        Some((known, words.get(at + 1..).unwrap_or_default()))
-    })
-}
-
-fn words_of(service: &Service) -> Vec<String> {
-    match service.kind {
-        Kind::Longrun { .. } => own_programs(service).next().map(words).unwrap_or_default(),
-        Kind::Oneshot { .. } | Kind::Bundle { .. } => Vec::new(),
-    }
-}
-
-/// The host keys that ssh servers are told to use (`-r` of dropbear, `-h` of sshd), as far as they exist.
-pub(super) fn named_host_keys(services: &[Service], root: &Root) -> BTreeSet<PathBuf> {
-    let mut named = BTreeSet::new();
-    for service in services {
-        let words = words_of(service);
-        let Some((program, arguments)) = login_program(&words) else { continue };
-        let flag = match program {
-            "dropbear" => "-r",
-            "sshd" => "-h",
-            _ => continue,
-        };
-        for (at, argument) in arguments.iter().enumerate() {
-            let file = match argument.strip_prefix(flag) {
-                Some("") => arguments.get(at + 1).map(String::as_str),
-                other => other,
-            };
-            named.extend(file.filter(|f| f.starts_with('/')).map(PathBuf::from));
+/// The host keys that an ssh server is told to use: `-r` of dropbear; `-h` and the setting `HostKey` of sshd. Names
+/// that are not told in full (a script's variables) are none.
+fn told_host_keys(server: &Server, root: &Root) -> Vec<PathBuf> {
+    let named: Vec<String> = match server.program {
+        "dropbear" => server.values('r').map(str::to_owned).collect(),
+        "sshd" => {
+            let settings = Settings::read(server, root);
+            server.values('h').chain(settings.all("HostKey")).map(str::to_owned).collect()
         }
+        _ => Vec::new(),
+    };
+    if named.iter().all(|f| f.starts_with('/')) {
+        named.into_iter().map(PathBuf::from).collect()
+    } else {
+        Vec::new()
     }
-    named.retain(|path| root.resolve(path).is_ok());
-    named
+}
+
+/// The host keys that ssh servers are told to use, as far as they exist.
+pub(super) fn named_host_keys(services: &[Service], root: &Root) -> BTreeSet<PathBuf> {
+    let servers = services.iter().filter_map(Server::of);
+    servers.flat_map(|s| told_host_keys(&s, root)).filter(|path| root.resolve(path).is_ok()).collect()
 }
 
 /// Who can log in; refused if nobody can.
@@ -68,39 +54,56 @@ pub(super) fn check(
     accounts: &Accounts,
     keys: &BTreeMap<String, Vec<String>>,
     host_keys: &BTreeSet<PathBuf>,
+    root: &Root,
 ) -> Result<Vec<String>, SelectError> {
     let started = started(services);
-    let mut ways_in = services.iter().filter(|s| started.contains(&s.name)).filter(|service| {
+    let services: Vec<&Service> = services.iter().filter(|s| started.contains(&s.name)).collect();
+    let mut ways_in = services.clone();
+    ways_in.retain(|service| {
         let told = config.services.get(&service.name).and_then(|s| s.login);
-        told.unwrap_or_else(|| login_program(&words_of(service)).is_some())
+        told.unwrap_or_else(|| Server::of(service).is_some())
     });
-    let Some(first) = ways_in.next() else {
+    let Some(first) = ways_in.first().map(|s| s.name.clone()) else {
         let services = config.services.keys().cloned().collect();
         return Err(SelectError::NoLoginService { services });
     };
-    let lacks_host_key = |service: &Service| {
-        let words = words_of(service);
-        let makes_its_own = |w: &String| {
-            let flags = w.starts_with('-') && !w.starts_with("--") && w.contains('R');
-            flags || w.ends_with("dropbearkey") || w.ends_with("ssh-keygen")
-        };
-        login_program(&words).is_some_and(|(program, _)| WANT_HOST_KEY.contains(&program))
-            && host_keys.is_empty()
-            && !words.iter().any(makes_its_own)
+    let makes_keys = |word: &String| word.ends_with("dropbearkey") || word.ends_with("ssh-keygen");
+    let keys_are_made = services.iter().any(|s| own_programs(s).flat_map(words).any(|w| makes_keys(&w)));
+    let waits_for_a_key = |service: &Service| {
+        Server::of(service).filter(|server| {
+            let makes_its_own = server.program == "dropbear" && server.has('R');
+            WANT_HOST_KEY.contains(&server.program) && !makes_its_own && !keys_are_made
+        })
     };
-    if lacks_host_key(first) && ways_in.all(lacks_host_key) {
-        return Err(SelectError::NoHostKey { service: first.name.clone() });
+    for service in &ways_in {
+        let files = waits_for_a_key(service).map(|s| told_host_keys(&s, root)).unwrap_or_default();
+        if !files.is_empty() && files.iter().all(|file| root.resolve(file).is_err()) {
+            return Err(SelectError::NoNamedHostKey { service: service.name.clone(), files });
+        }
     }
+    ways_in.retain(|service| !host_keys.is_empty() || waits_for_a_key(service).is_none());
+    if ways_in.is_empty() {
+        return Err(SelectError::NoHostKey { service: first });
+    }
+    let doors: Vec<Door> = ways_in.iter().map(|service| Door::of(service, root)).collect();
     let mut reasons = Vec::new();
     let mut can = Vec::new();
     for user in &accounts.users {
         let has_key = keys.get(&user.name).is_some_and(|k| !k.is_empty());
         if is_no_shell(user.login_shell()) {
             reasons.push(format!("user {} has the shell {}", user.name, user.login_shell().display()));
-        } else if has_key || accounts.has_password(&user.name) {
-            can.push(user.name.clone());
-        } else {
+        } else if !has_key && !accounts.has_password(&user.name) {
             reasons.push(format!("user {} has neither an authorized key nor a password", user.name));
+        } else {
+            let refusals: Option<Vec<String>> =
+                doors.iter().map(|door| door.refuses(user, has_key)).collect();
+            match refusals {
+                None => can.push(user.name.clone()),
+                Some(refusals) => {
+                    let has = if has_key { "an authorized key" } else { "a password and no authorized key" };
+                    reasons.push(format!("user {} has {has}, but {}", user.name, refusals.join(", and ")));
+                }
+            }
         }
     }
     if can.is_empty() {
@@ -115,14 +118,10 @@ pub(super) fn check(
 /// What will probably not do what was meant.
 pub(super) fn warnings(services: &[Service]) -> Vec<String> {
     let forks = |service: &&Service| {
-        let words = words_of(service);
-        let flag = match login_program(&words) {
-            Some(("dropbear", arguments)) => Some(('F', arguments.to_vec())),
-            Some(("sshd", arguments)) => Some(('D', arguments.to_vec())),
-            _ => None,
-        };
-        flag.is_some_and(|(flag, arguments)| {
-            !arguments.iter().any(|a| a.starts_with('-') && a.contains(flag))
+        Server::of(service).is_some_and(|server| match server.program {
+            "dropbear" => !server.has('F'),
+            "sshd" => !server.has('D'),
+            _ => false,
         })
     };
     let warning = |service: &Service| {
@@ -132,7 +131,7 @@ pub(super) fn warnings(services: &[Service]) -> Vec<String> {
             service.name
         )
     };
-    let openssh = |service: &&Service| login_program(&words_of(service)).is_some_and(|(p, _)| p == "sshd");
+    let openssh = |service: &&Service| Server::of(service).is_some_and(|s| s.program == "sshd");
     let its_files = |service: &Service| {
         format!(
             "service {}: OpenSSH needs more than its program: the user sshd in [users], and /etc/ssh and its helpers \

@@ -1,8 +1,15 @@
 //! What the maintenance root will hold, decided from the configuration and the running system. Nothing is written, and
 //! whatever would leave the device without a way in is refused here.
 
-mod login;
 pub(crate) mod services;
+
+mod server;
+
+mod sshd_config;
+
+mod door;
+
+mod login;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -114,6 +121,17 @@ pub enum SelectError {
         /// Why not, user by user.
         reasons: Vec<String>,
     },
+    /// The ssh server would not find the host keys that it is told to use.
+    #[error(
+        "cannot stage service {service}: of the host keys that its ssh server is told to use none exists: {}",
+        .files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    NoNamedHostKey {
+        /// The service.
+        service: String,
+        /// The files.
+        files: Vec<PathBuf>,
+    },
     /// The ssh server would refuse to start.
     #[error(
         "nobody could log in: service {service} has no host key: none is in /etc/dropbear or /etc/ssh, \
@@ -191,7 +209,7 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
 
     let mut host_keys = keys::host_keys(root, config.keep.host_keys.as_deref())?;
     host_keys.extend(login::named_host_keys(&services, root));
-    let can_log_in = login::check(config, &services, &accounts, &authorized_keys, &host_keys)?;
+    let can_log_in = login::check(config, &services, &accounts, &authorized_keys, &host_keys, root)?;
 
     for path in config.files.iter().chain(&host_keys) {
         let real = root.resolve(path)?.real;
@@ -268,7 +286,8 @@ fn reserve(config: &Config, facts: &SystemFacts) -> Reserve {
     if let Some(bytes) = config.reserve {
         return Reserve { bytes, from: "reserve in the configuration".to_owned() };
     }
-    match facts.mtd.iter().filter(|p| p.writeable).max_by_key(|p| p.size) {
+    // of equal ones the first; max_by_key takes the last
+    match facts.mtd.iter().filter(|p| p.writeable).rev().max_by_key(|p| p.size) {
         None => Reserve { bytes: 0, from: "no writable MTD partition".to_owned() },
         Some(largest) => Reserve {
             bytes: largest.size,

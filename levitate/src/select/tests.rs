@@ -169,8 +169,113 @@ fn the_reserve_is_the_largest_partition_that_can_be_written() {
 }
 
 #[test]
+fn of_equally_large_partitions_the_first_names_the_reserve() {
+    let system = OldSystem::new();
+    system.file("/proc/mtd", "dev:    size   erasesize  name\nmtd2: 00800000 00010000 \"firmware\"\nmtd5: 00800000 00010000 \"data\"\n");
+    for device in ["mtd2", "mtd5"] {
+        system.file(&format!("/sys/class/mtd/{device}/flags"), "0xc00\n");
+    }
+    let without = CONFIG.replace("reserve = \"1M\"\n", "");
+    assert_eq!(selected(&system, &without).reserve.from, "the size of mtd2 \"firmware\"");
+}
+
+#[test]
 fn an_ssh_server_that_would_go_into_the_background_is_warned_about() {
     let warnings = selected(&OldSystem::new(), &CONFIG.replace("\"-F\"", "\"-E\"")).warnings;
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].starts_with("service sshd: its ssh server goes into the background"), "{warnings:?}");
+}
+
+/// Root with a password and no key.
+fn with_a_password() -> OldSystem {
+    let system = OldSystem::new();
+    std::fs::remove_file(system.at("/root/.ssh/authorized_keys")).unwrap();
+    system.file("/etc/shadow", "root:$6$salt$hash:19000::::::\nann:$6$salt$hash:19000::::::\n");
+    system
+}
+
+fn dropbear(options: &str) -> String {
+    let words: Vec<String> = options.split(' ').map(|o| format!("\"{o}\"")).collect();
+    CONFIG.replace("\"-F\"", &words.join(", "))
+}
+
+#[test]
+fn a_password_is_no_way_in_where_the_ssh_server_takes_none() {
+    let system = with_a_password();
+    assert_eq!(selected(&system, &dropbear("-F")).can_log_in, ["root"]);
+    let reason =
+        "nobody could log in: user root has a password and no authorized key, but service sshd takes no";
+    for options in ["-F -s", "-FEs", "-Fp 22 -s"] {
+        let text = refused(&system, &dropbear(options));
+        assert_eq!(text, format!("{reason} passwords (-s)"), "{options}");
+    }
+    assert_eq!(refused(&system, &dropbear("-FEg")), format!("{reason} password from root (-g)"));
+    // the value of another option is none
+    assert_eq!(selected(&system, &dropbear("-F -P/run/sgw")).can_log_in, ["root"]);
+    let script = CONFIG.replace(
+        "[\"/usr/sbin/dropbear\", \"-F\"]",
+        "\"#!/bin/sh\\n[ -s /etc/dropbear ] || exit\\nexec dropbear -F\\n\"",
+    );
+    assert_eq!(selected(&system, &script).can_log_in, ["root"]);
+    let ann = "[users.root]\n[users.ann]\nshell = \"/bin/sh\"\n";
+    assert_eq!(selected(&system, &format!("{}{ann}", dropbear("-Fg"))).can_log_in, ["ann"]);
+    let console = "[services.console]\nrun = [\"/sbin/getty\", \"115200\"]\n";
+    system.program("/sbin/getty", &static_program());
+    assert_eq!(selected(&system, &format!("{}{console}", dropbear("-Fs"))).can_log_in, ["root"]);
+}
+
+#[test]
+fn root_is_not_let_in_by_a_dropbear_without_root_logins_whatever_keys_it_has() {
+    let text = refused(&OldSystem::new(), &dropbear("-Fw"));
+    assert_eq!(
+        text,
+        "nobody could log in: user root has an authorized key, but service sshd does not let root in (-w)"
+    );
+    assert_eq!(selected(&OldSystem::new(), &dropbear("-Fsg")).can_log_in, ["root"]);
+}
+
+#[test]
+fn a_password_is_no_way_in_where_sshd_is_set_to_take_none() {
+    let system = with_a_password();
+    system.program("/usr/sbin/sshd", &static_program());
+    let sshd = |more: &str| {
+        CONFIG.replace("\"/usr/sbin/dropbear\", \"-F\"", &format!("\"/usr/sbin/sshd\", \"-D\"{more}"))
+    };
+    let reason =
+        "nobody could log in: user root has a password and no authorized key, but service sshd takes no";
+    // OpenSSH's default
+    let text = refused(&system, &sshd(""));
+    assert_eq!(text, format!("{reason} password from root (PermitRootLogin prohibit-password)"));
+    system.file("/etc/ssh/sshd_config", "Include sshd_config.d/*.conf\nPermitRootLogin=yes\n");
+    assert_eq!(selected(&system, &sshd("")).can_log_in, ["root"]);
+    let none = format!("{reason} passwords (PasswordAuthentication no)");
+    assert_eq!(refused(&system, &sshd(", \"-o\", \"PasswordAuthentication=no\"")), none);
+    assert_eq!(refused(&system, &sshd(", \"-oPasswordAuthentication no\"")), none);
+    system.file("/etc/ssh/sshd_config.d/10-keys.conf", "# keys only\npasswordauthentication \"no\"\n");
+    assert_eq!(refused(&system, &sshd("")), none);
+    // asked through PAM, or for some connections only
+    system.file("/etc/ssh/sshd_config.d/20.conf", "UsePAM yes\n");
+    assert_eq!(selected(&system, &sshd("")).can_log_in, ["root"]);
+    system.file("/etc/ssh/sshd_config.d/20.conf", "Match Address 10.0.0.0/8\nPasswordAuthentication yes\n");
+    assert_eq!(selected(&system, &sshd("")).can_log_in, ["root"]);
+}
+
+#[test]
+fn a_server_whose_named_host_keys_are_all_missing_is_refused_although_others_exist() {
+    let system = OldSystem::new();
+    let text = refused(&system, &dropbear("-F -r /data/a -r/data/b"));
+    assert_eq!(
+        text,
+        "cannot stage service sshd: of the host keys that its ssh server is told to use none exists: /data/a, /data/b"
+    );
+    selected(&system, &dropbear("-FRr /data/a"));
+    system.file("/data/b", "key");
+    assert!(names(&selected(&system, &dropbear("-F -r /data/a -r/data/b")).host_keys).contains(&"/data/b"));
+    system.program("/usr/sbin/sshd", &static_program());
+    let sshd = CONFIG.replace("\"/usr/sbin/dropbear\", \"-F\"", "\"/usr/sbin/sshd\", \"-Dh\", \"/data/c\"");
+    assert!(refused(&system, &sshd).ends_with("none exists: /data/c"));
+    system.file("/etc/ssh/sshd_config", "HostKey /data/d\n");
+    assert!(refused(&system, &sshd).ends_with("none exists: /data/c, /data/d"));
+    let made = "[services.keys]\ntype = \"oneshot\"\nup = \"dropbearkey -t ed25519 -f /data/a\"\n";
+    selected(&system, &format!("{}{made}", dropbear("-F -r /data/a")));
 }

@@ -1,16 +1,20 @@
 //! `levitate status`: what is staged, what `reboot` will do, what became of the last hand-over; and, in the maintenance
 //! root, how it was entered. Everything is read, nothing is changed.
 
+mod leaving;
+
 mod render;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ramdisk::init::interlock::FLASH_RECORD;
 use ramdisk::path::Root;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::leaving::Leaving;
 use crate::arm::{self, Hook};
 use crate::arming;
 use crate::config::Config;
@@ -126,8 +130,13 @@ pub struct Maintenance {
     pub manifest: Manifest,
     /// How it was entered.
     pub handover: Report,
-    /// The last report of `flashcp`, as it stands in the record; none if it never ran.
+    /// The last report of `flashcp`, as it stands in the record, but `unverified` if it was changing flash and is no
+    /// longer there; none if it never ran, or if the record cannot be read (then `reboot` refuses and says so).
     pub flash: Option<serde_json::Value>,
+    /// Whether the record says `changing`, and nobody does it.
+    pub writer_is_gone: bool,
+    /// What `reboot` does now.
+    pub reboot: Leaving,
 }
 
 /// The status could not be read.
@@ -247,11 +256,19 @@ fn is_executable(root: &Root, program: &Path) -> Result<(), String> {
 
 fn maintenance(root: &Root) -> Result<Status, StatusError> {
     let at = |name: &str| root.dir().join(name.trim_start_matches('/'));
-    let flash = at("run/levitate/flash.json");
+    // The record first: a flash that ends in between, unverified, is rightly told as one whose writer is gone.
+    let flash: Option<serde_json::Value> = json(&at("run").join(FLASH_RECORD)).ok();
+    let reboot = Leaving::look(&at("run"), &at("proc"));
+    let (flash, writer_is_gone) = match flash.map(|flash| leaving::truth(flash, &reboot)) {
+        Some((flash, writer_is_gone)) => (Some(flash), writer_is_gone),
+        None => (None, false),
+    };
     Ok(Status::Maintenance(Box::new(Maintenance {
         manifest: json(&at(MANIFEST))?,
         handover: json(&at(REPORT))?,
-        flash: flash.exists().then(|| json(&flash)).transpose()?,
+        flash,
+        writer_is_gone,
+        reboot,
     })))
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{Last, Maintenance, Old, Reboot, Staged, Status};
+use super::{Last, Leaving, Maintenance, Old, Reboot, Staged, Status};
 use crate::budget::kib;
 use crate::when::utc;
 
@@ -114,18 +114,38 @@ impl Display for Maintenance {
             writeln!(f, "watchdog: {}{timeout}", watchdog.device)?;
         }
         writeln!(f, "services: {}", list(&self.manifest.services))?;
-        match &self.flash {
-            None => writeln!(f, "flash: not touched by flashcp since then")?,
-            Some(flash) => writeln!(f, "flash: {}", flash_line(flash))?,
+        match (&self.flash, &self.reboot) {
+            (None, Leaving::Leaves) => writeln!(f, "flash: not touched by flashcp since then")?,
+            (None, _) => writeln!(f, "flash: not known")?,
+            (Some(flash), _) => writeln!(f, "flash: {}", flash_line(flash, self.writer_is_gone))?,
         }
-        writeln!(f, "reboot: leaves maintenance mode")
+        self.reboot.fmt(f)
+    }
+}
+
+impl Display for Leaving {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leaves => writeln!(f, "reboot: leaves maintenance mode"),
+            Self::Waits { writer } => {
+                writeln!(f, "reboot: waits, because flash is being changed by {writer} (-f overrides)")
+            }
+            Self::Refuses { reason } => {
+                let mut lines = reason.iter();
+                writeln!(f, "reboot: refuses: {}", lines.next().map_or("", String::as_str))?;
+                lines.try_for_each(|line| writeln!(f, "{line}"))
+            }
+        }
     }
 }
 
 /// One line of flashcp's record: its state, where, and what it said.
-fn flash_line(flash: &serde_json::Value) -> String {
+fn flash_line(flash: &serde_json::Value, writer_is_gone: bool) -> String {
     let text = |key: &str| flash.get(key).and_then(serde_json::Value::as_str);
     let mut line = text("state").unwrap_or("not known").to_owned();
+    if writer_is_gone {
+        line.push_str(" (its writer is gone)");
+    }
     if let Some(device) = text("device") {
         line.push_str(&format!(", {device}"));
     }

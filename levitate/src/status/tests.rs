@@ -140,13 +140,81 @@ fn in_the_maintenance_root_it_tells_how_it_was_entered_and_what_flashcp_did() {
     assert_eq!(status(&inside), format!("{head}flash: not touched by flashcp since then\n{foot}"));
     inside.file(
         "/run/levitate/flash.json",
-        r#"{"version":1,"state":"verified","device":"/dev/mtd5","name":"firmware","image":"firmware.bin","finished":1700000042,"error":null}"#,
+        r#"{"version":1,"state":"verified","pid":123,"command":["flashcp"],"device":"/dev/mtd5","name":"firmware","image":"firmware.bin","finished":1700000042,"error":null}"#,
     );
     let flash = "flash: verified, /dev/mtd5 \"firmware\", from firmware.bin, at 2023-11-14 22:14:02 UTC\n";
     assert_eq!(status(&inside), format!("{head}{flash}{foot}"));
     let root = inside.root();
     let e = crate::abort::abort(&root, None, &mut crate::run_mount::KernelMounts).unwrap_err();
     assert_eq!(e.to_string(), "this is the maintenance root: reboot leaves it");
+}
+
+/// A maintenance root in which flashcp has begun.
+fn flashing() -> OldSystem {
+    let mut system = OldSystem::new();
+    system.levitate(CONFIG).unwrap();
+    let manifest = fs::read_to_string(system.at("/run/maintenance/etc/levitate/manifest.json")).unwrap();
+    let inside = OldSystem::new();
+    inside.file("/etc/levitate/manifest.json", &manifest);
+    inside.file(
+        "/run/levitate/handover.json",
+        r#"{"version":1,"handed_over_at":1700000000,"total_ms":480,"stages":[],"unmounted":[],"survivors":[],
+            "still_mounted":[],"notes":[],"watchdog":null}"#,
+    );
+    inside.file(
+        "/run/levitate/flash.json",
+        r#"{"version":1,"state":"changing","pid":123,"command":["flashcp","-v","firmware.bin","mtd:firmware"],
+            "device":"/dev/mtd5","name":"firmware","image":"firmware.bin","bytes_done":0,"bytes_total":16777216}"#,
+    );
+    inside
+}
+
+fn last_lines(system: &OldSystem) -> String {
+    let text = status(system);
+    text.get(text.find("flash: ").unwrap()..).unwrap().to_owned()
+}
+
+#[test]
+fn a_dead_writer_is_told_as_unverified_with_the_command_that_reboot_asks_for() {
+    let system = flashing();
+    assert_eq!(
+        last_lines(&system),
+        "flash: unverified (its writer is gone), /dev/mtd5 \"firmware\", from firmware.bin\n\
+         reboot: refuses: /dev/mtd5 (firmware) was changed and not verified: the device may not boot from it; run again:\n    \
+         flashcp -v firmware.bin mtd:firmware\n\
+         (-f overrides)\n"
+    );
+    let json = serde_json::to_value(read(&system.root(), None).unwrap()).unwrap();
+    assert_eq!(json["flash"]["state"], "unverified");
+    assert_eq!(json["writer_is_gone"], true);
+    assert_eq!(json["reboot"]["does"], "refuses");
+    assert_eq!(json["reboot"]["reason"][1], "    flashcp -v firmware.bin mtd:firmware");
+}
+
+#[test]
+fn while_flash_is_being_changed_status_says_for_whom_reboot_waits() {
+    let system = flashing();
+    system.file("/proc/123/stat", "123 (flashcp) S 1 1");
+    assert_eq!(
+        last_lines(&system),
+        "flash: changing, /dev/mtd5 \"firmware\", from firmware.bin, 0 of 16384 KiB\n\
+         reboot: waits, because flash is being changed by flashcp (pid 123), on /dev/mtd5 (firmware) (-f overrides)\n"
+    );
+    let json = serde_json::to_value(read(&system.root(), None).unwrap()).unwrap();
+    assert_eq!(json["flash"]["state"], "changing");
+    assert_eq!(json["writer_is_gone"], false);
+    assert_eq!(json["reboot"]["does"], "waits");
+}
+
+#[test]
+fn a_flash_record_that_cannot_be_understood_hides_nothing_else() {
+    let system = flashing();
+    system.file("/run/levitate/flash.json", "{");
+    let text = last_lines(&system);
+    assert!(
+        text.starts_with("flash: not known\nreboot: refuses: cannot understand the flash record "),
+        "{text}"
+    );
 }
 
 #[test]
