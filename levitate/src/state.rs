@@ -45,6 +45,9 @@ pub struct StateRecord {
     pub reason: Option<String>,
     /// Seconds since 1970, by the clock of the system that wrote it.
     pub at: u64,
+    /// What the file said before; only while armed, for an abort to put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<StateRecord>>,
 }
 
 impl StateRecord {
@@ -57,7 +60,18 @@ impl StateRecord {
             stage: stage.map(str::to_owned),
             reason: reason.map(str::to_owned),
             at: seconds_since_1970(),
+            before: None,
         }
+    }
+
+    /// The record that a root is staged, in place of `before`. Of several armed in a row the last keeps what was there
+    /// before the first.
+    pub fn armed(boot_id: &str, before: Option<Self>) -> Self {
+        let before = match before {
+            Some(record) if record.state == State::Armed => record.before,
+            other => other.map(Box::new),
+        };
+        Self { before, ..Self::now(State::Armed, boot_id, None, None) }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::plan::{self, PlanError};
 use crate::run_mount::{ARMED, Armed, Mounts, Remount};
 use crate::select::{self, SelectError};
 use crate::stage::{self, StageError};
-use crate::state::{self, State, StateError, StateRecord};
+use crate::state::{self, StateError, StateRecord};
 
 /// What happens, as it happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,7 +181,7 @@ fn stage_and_arm(
     if let Some(path) = &state_file {
         // a record that is broken is no reason to stay on the ground
         before = state::read(path).unwrap_or_default();
-        state::write_durably(path, &StateRecord::now(State::Armed, &facts.boot_id, None, None))?;
+        state::write_durably(path, &StateRecord::armed(&facts.boot_id, before.clone()))?;
     }
     let armed = unarmed.arm();
     if let (Err(_), Some(path)) = (&armed, &state_file) {

@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::abort::{self, Undone};
 use crate::fixture::{BOOT_ID, CONFIG, OldSystem};
+use crate::state::State;
 use crate::status::with_sources;
 
 fn refused(system: &mut OldSystem, config: &str) -> String {
@@ -280,6 +281,22 @@ fn a_failed_attempt_keeps_the_record_of_an_earlier_hand_over() {
     let configured = Path::new("/persist/state.json");
     abort::abort(&root, Some(configured), &mut system.mounts).unwrap();
     assert_eq!(state::read(&state_file).unwrap(), Some(failed), "abort removes its own record only");
+}
+
+#[test]
+fn an_abort_puts_back_the_reason_of_the_last_failed_hand_over() {
+    let mut system = OldSystem::new();
+    let failed = StateRecord::now(State::Failed, "earlier", Some("check"), Some("no init"));
+    let state_file = system.at("/persist/state.json");
+    state::write_durably(&state_file, &failed).unwrap();
+    system.levitate(CONFIG).unwrap();
+    system.run_mounted_with("rw,nosuid");
+    system.levitate(CONFIG).unwrap();
+    assert_eq!(state::read(&state_file).unwrap().unwrap().state, State::Armed);
+    let root = system.root();
+    let undone = abort::abort(&root, None, &mut system.mounts).unwrap();
+    assert!(undone.recorded);
+    assert_eq!(state::read(&state_file).unwrap(), Some(failed));
 }
 
 #[test]
