@@ -19,7 +19,8 @@ use crate::plan::{self, PlanError};
 use crate::run_mount::{ARMED, Armed, Mounts, Remount};
 use crate::select::{self, SelectError};
 use crate::stage::{self, StageError};
-use crate::state::{self, StateError, StateRecord};
+use crate::state::{self, StateRecord};
+use crate::status::with_sources;
 
 /// What happens, as it happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,9 +88,6 @@ pub enum LevitateError {
     /// It could not be written.
     #[error(transparent)]
     Stage(#[from] StageError),
-    /// The state file could not be written.
-    #[error("record in the state file that a root is staged")]
-    State(#[from] StateError),
     /// /run leads nowhere.
     #[error(transparent)]
     Path(#[from] PathError),
@@ -161,7 +159,7 @@ pub fn levitate(
         tell(Event::Remounting(change.clone()));
         changed = Some(Changed::make(root, facts, mounts, &change)?);
     }
-    let done = stage_and_arm(config, facts, &plan.tree, &run, owners);
+    let done = stage_and_arm(config, facts, &plan.tree, &run, owners, tell);
     if let (Err(_), Some(changed)) = (&done, changed) {
         changed.undo(mounts);
     }
@@ -174,6 +172,7 @@ fn stage_and_arm(
     tree: &ramdisk::tree::Tree,
     run: &Path,
     owners: Owners,
+    tell: &mut dyn FnMut(Event),
 ) -> Result<(), LevitateError> {
     let unarmed = stage::write(tree, run, owners)?;
     let state_file = config.state_file.as_ref().map(|path| facts.root.host(path));
@@ -181,7 +180,11 @@ fn stage_and_arm(
     if let Some(path) = &state_file {
         // a record that is broken is no reason to stay on the ground
         before = state::read(path).unwrap_or_default();
-        state::write_durably(path, &StateRecord::armed(&facts.boot_id, before.clone()))?;
+        let record = StateRecord::armed(&facts.boot_id, before.clone());
+        // the record is a convenience, and a data file system that is full a reason to flash
+        if let Err(e) = state::write_durably(path, &record) {
+            tell(Event::Warning(format!("that a root is staged is not recorded: {}", with_sources(&e))));
+        }
     }
     let armed = unarmed.arm();
     if let (Err(_), Some(path)) = (&armed, &state_file) {

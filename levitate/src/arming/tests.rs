@@ -249,11 +249,14 @@ fn a_run_that_lies_on_flash_is_refused() {
 #[test]
 fn a_failure_after_the_remount_puts_everything_back() {
     let mut system = OldSystem::new();
-    // the state file's directory is missing: the last step before the rename fails
-    let config = CONFIG.replace("/persist/state.json", "/nowhere/state.json");
-    let text = refused(&mut system, &config);
-    assert!(text.starts_with("record in the state file that a root is staged: create "), "{text}");
+    // a file in the place of what was staged before: it cannot be removed as a tree
+    system.file("/run/maintenance.old", "");
+    let state_file = system.at("/persist/state.json");
+    let text = refused(&mut system, CONFIG);
+    assert!(text.starts_with("remove "), "{text}");
+    fs::remove_file(system.at("/run/maintenance.old")).unwrap();
     system.assert_nothing_staged();
+    assert!(!state_file.exists());
     let options: Vec<_> = system.mounts.asked.iter().map(|r| r.options.join(",")).collect();
     assert_eq!(options, ["rw,nosuid", "rw,nosuid,nodev,noexec"]);
     assert!(!system.at("/run/levitate/armed.json").exists());
@@ -297,6 +300,19 @@ fn an_abort_puts_back_the_reason_of_the_last_failed_hand_over() {
     let undone = abort::abort(&root, None, &mut system.mounts).unwrap();
     assert!(undone.recorded);
     assert_eq!(state::read(&state_file).unwrap(), Some(failed));
+}
+
+#[test]
+fn a_state_file_that_cannot_be_written_is_warned_about_and_stops_nothing() {
+    let mut system = OldSystem::new();
+    let config = CONFIG.replace("/persist/state.json", "/nowhere/state.json");
+    let (_, events) = system.levitate(&config).unwrap();
+    assert!(system.at("/run/maintenance/exec").is_file());
+    let expected = format!(
+        "that a root is staged is not recorded: create {}.new: No such file or directory (os error 2)",
+        system.at("/nowhere/state.json").display()
+    );
+    assert!(events.contains(&Event::Warning(expected)), "{events:?}");
 }
 
 #[test]
