@@ -82,6 +82,18 @@ fn a_state_file_that_cannot_be_written_is_not_tried_at_every_stage() {
     assert!(done.init_runs);
 }
 
+#[test]
+fn a_state_file_that_could_not_be_written_once_still_gets_the_reason_of_a_failure() {
+    let mut double = Double::new();
+    double.fault = Fault::Only(fallible_place("state entering check"));
+    double.init_mode = 0o644;
+    let done = double.hand_over();
+    assert_eq!(done.endings, [Ending::Reset]);
+    assert_eq!(done.state.len(), 1);
+    assert_eq!((done.last_state().state, done.last_state().stage.as_deref()), (State::Failed, Some("check")));
+    assert!(done.last_state().reason.as_deref().is_some_and(|reason| reason.contains("(mode 0644)")));
+}
+
 fn fallible_place(call: &str) -> usize {
     let all = Double::new().hand_over().fallible;
     (0..all)
