@@ -89,23 +89,23 @@ impl<S: HandoverSys> Run<'_, S> {
     /// bounded time. Never returns outside a test double.
     pub(crate) fn finish(&mut self, stop: Stop) {
         let limits = self.journey.limits;
-        // Whatever blocks from here on, the reset comes.
-        let courtesy = limits.term_grace_ms.saturating_add(limits.call_ms.saturating_mul(2));
-        self.sys.guard(courtesy.saturating_add(1_000));
-        let ending = match stop {
-            Stop::NotAsked(ending) => ending,
-            Stop::Failed(reason) => {
-                let stage = self.journey.stage;
-                self.sys.say(
-                    Weight::Failure,
-                    &format!("hand-over failed at stage {stage}: {reason}; resetting into the old system"),
-                );
-                if let Err(e) = self.record_failure(&reason) {
-                    self.sys.say(Weight::Note, &format!("write the state file: {e}"));
-                }
-                Ending::Reset
-            }
+        // Whatever blocks from here on, the end comes, and it is the one that was asked for.
+        let ending = match &stop {
+            Stop::NotAsked(ending) => *ending,
+            Stop::Failed(_) => Ending::Reset,
         };
+        let courtesy = limits.term_grace_ms.saturating_add(limits.call_ms.saturating_mul(2));
+        self.sys.guard(courtesy.saturating_add(1_000), ending);
+        if let Stop::Failed(reason) = stop {
+            let stage = self.journey.stage;
+            self.sys.say(
+                Weight::Failure,
+                &format!("hand-over failed at stage {stage}: {reason}; resetting into the old system"),
+            );
+            if let Err(e) = self.record_failure(&reason) {
+                self.sys.say(Weight::Note, &format!("write the state file: {e}"));
+            }
+        }
         self.leave_disks_clean();
         self.sys.end(ending);
     }

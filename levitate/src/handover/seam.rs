@@ -65,8 +65,8 @@ pub trait HandoverSys {
     fn unix_seconds(&mut self) -> u64;
     /// Waits, reaps whoever died, feeds the watchdog.
     fn pause(&mut self, ms: u64);
-    /// From now on, after so many milliseconds, reboot(2) whatever this process does; replaces what was set before.
-    fn guard(&mut self, ms: u64);
+    /// From now on, after so many milliseconds, this ending whatever this process does; replaces what was set before.
+    fn guard(&mut self, ms: u64, ending: Ending);
     /// One line to the console, the kernel log and `/dev/pmsg0`, whichever there are; never blocks, never fails.
     fn say(&mut self, weight: Weight, line: &str);
     /// Writes the state file durably.

@@ -73,7 +73,7 @@ impl<S: HandoverSys> Run<'_, S> {
     fn arm_guard(&mut self) {
         let now = self.sys.now_ms();
         let ms = self.remaining(now).saturating_add(GUARD_MARGIN_MS);
-        self.sys.guard(ms);
+        self.sys.guard(ms, Ending::Reset);
     }
 
     fn check(&mut self) -> Result<Plan, Stop> {

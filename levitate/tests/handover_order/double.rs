@@ -212,8 +212,9 @@ impl HandoverSys for Double {
         self.now += ms.max(1);
         self.log("pause".into());
     }
-    fn guard(&mut self, ms: u64) {
-        self.log(format!("guard {}", ms > 0));
+    fn guard(&mut self, ms: u64, ending: Ending) {
+        assert!(ms > 0);
+        self.log(format!("guard {ending:?}"));
     }
     fn say(&mut self, weight: Weight, line: &str) {
         self.said.push((weight, line.into()));

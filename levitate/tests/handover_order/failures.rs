@@ -118,8 +118,8 @@ fn past_its_deadline_the_hand_over_goes_no_further() {
 #[test]
 fn the_guard_is_set_before_anything_else_in_both_halves() {
     let done = Double::new().hand_over();
-    assert_eq!(done.calls.first().map(String::as_str), Some("guard true"));
+    assert_eq!(done.calls.first().map(String::as_str), Some("guard Reset"));
     let resumed = done.calls.iter().position(|call| call == "exec /run/maintenance/sbin/levitate");
     let after = resumed.and_then(|place| done.calls.get(place + 1)).map(String::as_str);
-    assert_eq!(after, Some("guard true"));
+    assert_eq!(after, Some("guard Reset"));
 }

@@ -42,8 +42,8 @@ impl HandoverSys for Kernel {
         }
     }
 
-    fn guard(&mut self, ms: u64) {
-        guard::arm(ms);
+    fn guard(&mut self, ms: u64, ending: Ending) {
+        guard::arm(ms, ending);
     }
 
     fn say(&mut self, weight: Weight, line: &str) {
