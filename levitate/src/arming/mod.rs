@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use ramdisk::dir_sink::Owners;
+use ramdisk::init::interlock::{self, Gate};
 use ramdisk::path::{PathError, Root};
 use ramdisk::tree::{Size, TreeError};
 
@@ -73,6 +74,12 @@ pub enum LevitateError {
         /// Its mount point.
         point: PathBuf,
     },
+    /// A `flashcp` is at work; the hand-over would wait for it.
+    #[error("stage a maintenance root: {writer} is changing flash; wait until it has ended")]
+    FlashIsChanging {
+        /// Its name, number and target.
+        writer: String,
+    },
     /// Something is missing, or nobody could log in.
     #[error(transparent)]
     Select(Box<SelectError>),
@@ -138,6 +145,16 @@ pub fn levitate(
         let (fstype, point) = (facts.run.fstype.clone(), facts.run.point.clone());
         return Err(LevitateError::NotInRam { fstype, point });
     }
+    let run = run_directory(root)?;
+    match interlock::look(&run, &root.dir().join("proc")) {
+        Gate::Open => {}
+        Gate::Wait { writer } => return Err(LevitateError::FlashIsChanging { writer }),
+        Gate::Refuse { reason } => {
+            // in parentheses it tells of an option of reboot's
+            let lines: Vec<&str> = reason.iter().map(|l| l.trim()).filter(|l| !l.starts_with('(')).collect();
+            tell(Event::Warning(lines.join(" ")));
+        }
+    }
     let selected = select::select(config, facts)?;
     let plan = plan::plan(config, facts, &selected)?;
     tell(Event::Selected {
@@ -152,7 +169,6 @@ pub fn levitate(
     let fits = budget::decide(&facts.supply, &demand)?;
     tell(Event::Fits { size, reserve: selected.reserve, available: facts.supply.mem_available });
 
-    let run = run_directory(root)?;
     let _lock = lock(&run)?;
     let mut changed = None;
     if let Some(change) = facts.run.change(fits.grow) {

@@ -315,6 +315,38 @@ fn a_state_file_that_cannot_be_written_is_warned_about_and_stops_nothing() {
     assert!(events.contains(&Event::Warning(expected)), "{events:?}");
 }
 
+fn flash_record(state: &str) -> String {
+    format!(
+        r#"{{"version":1,"state":"{state}","pid":123,"command":["flashcp","fw.bin","mtd5"],"device":"/dev/mtd5","name":"firmware"}}"#
+    )
+}
+
+#[test]
+fn while_a_flashcp_changes_flash_nothing_is_staged_and_it_is_named() {
+    let mut system = OldSystem::new();
+    system.file("/run/levitate/flash.json", &flash_record("changing"));
+    system.file("/proc/123/stat", "123 (flashcp) D 1 123 123 0 -1 4194560 0 0");
+    assert_eq!(
+        refused(&mut system, CONFIG),
+        "stage a maintenance root: flashcp (pid 123), on /dev/mtd5 (firmware) is changing flash; wait until it has ended"
+    );
+    system.assert_nothing_staged();
+    system.file("/run/levitate/flash.json", &flash_record("verified"));
+    system.levitate(CONFIG).unwrap();
+}
+
+#[test]
+fn flash_that_is_not_verified_is_warned_about_with_the_command_to_run_again() {
+    // of the second one the writer is gone
+    for state in ["unverified", "changing"] {
+        let mut system = OldSystem::new();
+        system.file("/run/levitate/flash.json", &flash_record(state));
+        let (_, events) = system.levitate(CONFIG).unwrap();
+        let text = "/dev/mtd5 (firmware) was changed and not verified: the device may not boot from it; run again: flashcp fw.bin mtd5";
+        assert!(events.contains(&Event::Warning(text.into())), "{events:?}");
+    }
+}
+
 #[test]
 fn two_at_once_do_not_get_in_each_others_way() {
     let mut system = OldSystem::new();

@@ -47,6 +47,8 @@ pub struct Journey {
     pub root_mount: Option<OldMount>,
     /// The file systems that lay on flash.
     pub flash: Vec<OldMount>,
+    /// The old system's flash record, if it tells of flash that is not known to be right.
+    pub flash_record: Option<String>,
     /// For the report.
     pub unmounted: Vec<String>,
     /// For the report.
@@ -77,6 +79,7 @@ impl Journey {
             state_home: None,
             root_mount: None,
             flash: Vec::new(),
+            flash_record: None,
             unmounted: Vec::new(),
             survivors: Vec::new(),
             still_mounted: Vec::new(),

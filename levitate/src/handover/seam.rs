@@ -151,6 +151,8 @@ pub trait HandoverSys {
     /// Opens the block device exclusively and closes it again: EBUSY says that a file system lives on it. It says
     /// nothing about jffs2, which does not hold its block device.
     fn open_exclusively(&mut self, major: u32, minor: u32, limit: u64) -> io::Result<()>;
+    /// Writes a file in RAM, whole or not at all, and makes its directory.
+    fn write_text(&mut self, path: &Path, text: &str) -> io::Result<()>;
     /// Writes handover.json.
     fn write_report(&mut self, path: &Path, report: &Report) -> io::Result<()>;
     /// Executes /sbin/init with a clean environment. Returns in a test double only.

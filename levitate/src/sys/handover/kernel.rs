@@ -225,6 +225,10 @@ impl HandoverSys for Kernel {
         self.in_child(limit, || devices::open_exclusively(major, minor))
     }
 
+    fn write_text(&mut self, path: &Path, text: &str) -> io::Result<()> {
+        files::write_text(path, text.as_bytes())
+    }
+
     fn write_report(&mut self, path: &Path, report: &Report) -> io::Result<()> {
         files::write_report(path, report)
     }
