@@ -20,7 +20,7 @@ pub struct Undone {
     pub staged: bool,
     /// /run is mounted as it was before.
     pub remounted: bool,
-    /// The state file's record was removed.
+    /// The state file says again what it said before, or is removed if there was none.
     pub recorded: bool,
 }
 
@@ -76,8 +76,11 @@ pub fn abort(root: &Root, state_file: Option<&Path>, mounts: &mut dyn Mounts) ->
     if let Some(path) = staged_for.as_deref().or(state_file) {
         let path = root.host(path);
         // the record of an earlier hand-over is still true, and stays
-        if state::read(&path)?.is_some_and(|record| record.state == State::Armed) {
-            state::remove(&path)?;
+        if let Some(armed) = state::read(&path)?.filter(|record| record.state == State::Armed) {
+            match armed.before {
+                Some(before) => state::write_durably(&path, &before)?,
+                None => state::remove(&path)?,
+            }
             undone.recorded = true;
         }
     }

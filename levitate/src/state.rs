@@ -45,6 +45,9 @@ pub struct StateRecord {
     pub reason: Option<String>,
     /// Seconds since 1970, by the clock of the system that wrote it.
     pub at: u64,
+    /// What the file said before; only while armed, for an abort to put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<StateRecord>>,
 }
 
 impl StateRecord {
@@ -57,7 +60,18 @@ impl StateRecord {
             stage: stage.map(str::to_owned),
             reason: reason.map(str::to_owned),
             at: seconds_since_1970(),
+            before: None,
         }
+    }
+
+    /// The record that a root is staged, in place of `before`. Of several armed in a row the last keeps what was there
+    /// before the first.
+    pub fn armed(boot_id: &str, before: Option<Self>) -> Self {
+        let before = match before {
+            Some(record) if record.state == State::Armed => record.before,
+            other => other.map(Box::new),
+        };
+        Self { before, ..Self::now(State::Armed, boot_id, None, None) }
     }
 }
 
@@ -97,24 +111,30 @@ pub enum StateError {
 ///
 /// # Errors
 ///
-/// Any call that fails; the previous record is then still there.
+/// Any call that fails; the previous record is then still there, and the new file is not.
 pub fn write_durably(path: &Path, record: &StateRecord) -> Result<(), StateError> {
     let io = |what, path: &Path| {
         let path = path.to_owned();
         move |source| StateError::Io { what, path, source }
     };
-    let new = beside(path);
     let mut text = serde_json::to_vec(record).map_err(|e| StateError::Io {
         what: "encode",
         path: path.to_owned(),
         source: e.into(),
     })?;
     text.push(b'\n');
-    let mut file = File::create(&new).map_err(io("create", &new))?;
-    file.write_all(&text).map_err(io("write", &new))?;
-    file.sync_all().map_err(io("fsync", &new))?;
-    drop(file);
-    fs::rename(&new, path).map_err(io("rename into place", path))?;
+    let new = beside(path);
+    let in_place = || {
+        let mut file = File::create(&new).map_err(io("create", &new))?;
+        file.write_all(&text).map_err(io("write", &new))?;
+        file.sync_all().map_err(io("fsync", &new))?;
+        drop(file);
+        fs::rename(&new, path).map_err(io("rename into place", path))
+    };
+    in_place().inspect_err(|_| {
+        // where there was no room for it, half of it takes room that others need
+        let _ = fs::remove_file(&new);
+    })?;
     sync_directory_of(path).map_err(io("fsync the directory of", path))
 }
 
@@ -210,6 +230,17 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert_eq!(read(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_put_in_place_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        // a file cannot replace a directory
+        fs::create_dir(&path).unwrap();
+        let error = write_durably(&path, &StateRecord::now(State::Armed, "abc", None, None)).unwrap_err();
+        assert!(matches!(error, StateError::Io { what: "rename into place", .. }), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

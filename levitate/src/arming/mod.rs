@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use ramdisk::dir_sink::Owners;
+use ramdisk::init::interlock::{self, Gate};
 use ramdisk::path::{PathError, Root};
 use ramdisk::tree::{Size, TreeError};
 
@@ -19,7 +20,8 @@ use crate::plan::{self, PlanError};
 use crate::run_mount::{ARMED, Armed, Mounts, Remount};
 use crate::select::{self, SelectError};
 use crate::stage::{self, StageError};
-use crate::state::{self, State, StateError, StateRecord};
+use crate::state::{self, StateRecord};
+use crate::status::with_sources;
 
 /// What happens, as it happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,12 @@ pub enum LevitateError {
         /// Its mount point.
         point: PathBuf,
     },
+    /// A `flashcp` is at work; the hand-over would wait for it.
+    #[error("stage a maintenance root: {writer} is changing flash; wait until it has ended")]
+    FlashIsChanging {
+        /// Its name, number and target.
+        writer: String,
+    },
     /// Something is missing, or nobody could log in.
     #[error(transparent)]
     Select(Box<SelectError>),
@@ -87,9 +95,6 @@ pub enum LevitateError {
     /// It could not be written.
     #[error(transparent)]
     Stage(#[from] StageError),
-    /// The state file could not be written.
-    #[error("record in the state file that a root is staged")]
-    State(#[from] StateError),
     /// /run leads nowhere.
     #[error(transparent)]
     Path(#[from] PathError),
@@ -140,6 +145,16 @@ pub fn levitate(
         let (fstype, point) = (facts.run.fstype.clone(), facts.run.point.clone());
         return Err(LevitateError::NotInRam { fstype, point });
     }
+    let run = run_directory(root)?;
+    match interlock::look(&run, &root.dir().join("proc")) {
+        Gate::Open => {}
+        Gate::Wait { writer } => return Err(LevitateError::FlashIsChanging { writer }),
+        Gate::Refuse { reason } => {
+            // in parentheses it tells of an option of reboot's
+            let lines: Vec<&str> = reason.iter().map(|l| l.trim()).filter(|l| !l.starts_with('(')).collect();
+            tell(Event::Warning(lines.join(" ")));
+        }
+    }
     let selected = select::select(config, facts)?;
     let plan = plan::plan(config, facts, &selected)?;
     tell(Event::Selected {
@@ -154,14 +169,13 @@ pub fn levitate(
     let fits = budget::decide(&facts.supply, &demand)?;
     tell(Event::Fits { size, reserve: selected.reserve, available: facts.supply.mem_available });
 
-    let run = run_directory(root)?;
     let _lock = lock(&run)?;
     let mut changed = None;
     if let Some(change) = facts.run.change(fits.grow) {
         tell(Event::Remounting(change.clone()));
         changed = Some(Changed::make(root, facts, mounts, &change)?);
     }
-    let done = stage_and_arm(config, facts, &plan.tree, &run, owners);
+    let done = stage_and_arm(config, facts, &plan.tree, &run, owners, tell);
     if let (Err(_), Some(changed)) = (&done, changed) {
         changed.undo(mounts);
     }
@@ -174,6 +188,7 @@ fn stage_and_arm(
     tree: &ramdisk::tree::Tree,
     run: &Path,
     owners: Owners,
+    tell: &mut dyn FnMut(Event),
 ) -> Result<(), LevitateError> {
     let unarmed = stage::write(tree, run, owners)?;
     let state_file = config.state_file.as_ref().map(|path| facts.root.host(path));
@@ -181,7 +196,11 @@ fn stage_and_arm(
     if let Some(path) = &state_file {
         // a record that is broken is no reason to stay on the ground
         before = state::read(path).unwrap_or_default();
-        state::write_durably(path, &StateRecord::now(State::Armed, &facts.boot_id, None, None))?;
+        let record = StateRecord::armed(&facts.boot_id, before.clone());
+        // the record is a convenience, and a data file system that is full a reason to flash
+        if let Err(e) = state::write_durably(path, &record) {
+            tell(Event::Warning(format!("that a root is staged is not recorded: {}", with_sources(&e))));
+        }
     }
     let armed = unarmed.arm();
     if let (Err(_), Some(path)) = (&armed, &state_file) {

@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::abort::{self, Undone};
 use crate::fixture::{BOOT_ID, CONFIG, OldSystem};
+use crate::state::State;
 use crate::status::with_sources;
 
 fn refused(system: &mut OldSystem, config: &str) -> String {
@@ -248,11 +249,14 @@ fn a_run_that_lies_on_flash_is_refused() {
 #[test]
 fn a_failure_after_the_remount_puts_everything_back() {
     let mut system = OldSystem::new();
-    // the state file's directory is missing: the last step before the rename fails
-    let config = CONFIG.replace("/persist/state.json", "/nowhere/state.json");
-    let text = refused(&mut system, &config);
-    assert!(text.starts_with("record in the state file that a root is staged: create "), "{text}");
+    // a file in the place of what was staged before: it cannot be removed as a tree
+    system.file("/run/maintenance.old", "");
+    let state_file = system.at("/persist/state.json");
+    let text = refused(&mut system, CONFIG);
+    assert!(text.starts_with("remove "), "{text}");
+    fs::remove_file(system.at("/run/maintenance.old")).unwrap();
     system.assert_nothing_staged();
+    assert!(!state_file.exists());
     let options: Vec<_> = system.mounts.asked.iter().map(|r| r.options.join(",")).collect();
     assert_eq!(options, ["rw,nosuid", "rw,nosuid,nodev,noexec"]);
     assert!(!system.at("/run/levitate/armed.json").exists());
@@ -280,6 +284,67 @@ fn a_failed_attempt_keeps_the_record_of_an_earlier_hand_over() {
     let configured = Path::new("/persist/state.json");
     abort::abort(&root, Some(configured), &mut system.mounts).unwrap();
     assert_eq!(state::read(&state_file).unwrap(), Some(failed), "abort removes its own record only");
+}
+
+#[test]
+fn an_abort_puts_back_the_reason_of_the_last_failed_hand_over() {
+    let mut system = OldSystem::new();
+    let failed = StateRecord::now(State::Failed, "earlier", Some("check"), Some("no init"));
+    let state_file = system.at("/persist/state.json");
+    state::write_durably(&state_file, &failed).unwrap();
+    system.levitate(CONFIG).unwrap();
+    system.run_mounted_with("rw,nosuid");
+    system.levitate(CONFIG).unwrap();
+    assert_eq!(state::read(&state_file).unwrap().unwrap().state, State::Armed);
+    let root = system.root();
+    let undone = abort::abort(&root, None, &mut system.mounts).unwrap();
+    assert!(undone.recorded);
+    assert_eq!(state::read(&state_file).unwrap(), Some(failed));
+}
+
+#[test]
+fn a_state_file_that_cannot_be_written_is_warned_about_and_stops_nothing() {
+    let mut system = OldSystem::new();
+    let config = CONFIG.replace("/persist/state.json", "/nowhere/state.json");
+    let (_, events) = system.levitate(&config).unwrap();
+    assert!(system.at("/run/maintenance/exec").is_file());
+    let expected = format!(
+        "that a root is staged is not recorded: create {}.new: No such file or directory (os error 2)",
+        system.at("/nowhere/state.json").display()
+    );
+    assert!(events.contains(&Event::Warning(expected)), "{events:?}");
+}
+
+fn flash_record(state: &str) -> String {
+    format!(
+        r#"{{"version":1,"state":"{state}","pid":123,"command":["flashcp","fw.bin","mtd5"],"device":"/dev/mtd5","name":"firmware"}}"#
+    )
+}
+
+#[test]
+fn while_a_flashcp_changes_flash_nothing_is_staged_and_it_is_named() {
+    let mut system = OldSystem::new();
+    system.file("/run/levitate/flash.json", &flash_record("changing"));
+    system.file("/proc/123/stat", "123 (flashcp) D 1 123 123 0 -1 4194560 0 0");
+    assert_eq!(
+        refused(&mut system, CONFIG),
+        "stage a maintenance root: flashcp (pid 123), on /dev/mtd5 (firmware) is changing flash; wait until it has ended"
+    );
+    system.assert_nothing_staged();
+    system.file("/run/levitate/flash.json", &flash_record("verified"));
+    system.levitate(CONFIG).unwrap();
+}
+
+#[test]
+fn flash_that_is_not_verified_is_warned_about_with_the_command_to_run_again() {
+    // of the second one the writer is gone
+    for state in ["unverified", "changing"] {
+        let mut system = OldSystem::new();
+        system.file("/run/levitate/flash.json", &flash_record(state));
+        let (_, events) = system.levitate(CONFIG).unwrap();
+        let text = "/dev/mtd5 (firmware) was changed and not verified: the device may not boot from it; run again: flashcp fw.bin mtd5";
+        assert!(events.contains(&Event::Warning(text.into())), "{events:?}");
+    }
 }
 
 #[test]

@@ -1,12 +1,18 @@
-//! Stage 1's decisions: what the verb asks for, and whether the staged root can be entered. Pure functions.
+//! Stage 1's decisions: who changes flash, what the verb asks for, and whether the staged root can be entered. Pure functions.
 
 use std::path::{Path, PathBuf};
 
+use ramdisk::init::interlock::{FlashRecord, FlashState};
+
+use super::processes::Process;
 use super::seam::FileFacts;
 use crate::manifest::Manifest;
 
 /// The manifest's version that this program enters.
 pub const MANIFEST_VERSION: u32 = 1;
+
+/// Where the flash record lies, in the old system as in the maintenance root.
+pub const FLASH: &str = "/run/levitate/flash.json";
 
 /// What the old system was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,10 +102,45 @@ pub fn interpreter(head: &[u8], init: &Path, staged: &Path) -> Result<Option<Pat
     Ok(Some(super::mounts::below(staged, Path::new(word))))
 }
 
+/// The process that is changing flash by this record: it is alive, and its name can be the writer's, because process
+/// numbers are used again.
+#[must_use]
+pub fn flash_writer<'a>(record: &FlashRecord, alive: &'a [Process]) -> Option<&'a Process> {
+    if record.state != FlashState::Changing {
+        return None;
+    }
+    let word = record.command.first().map_or("flashcp", |word| word.rsplit('/').next().unwrap_or(word));
+    // The kernel keeps 15 bytes of a name.
+    let own: String = word.chars().take(15).collect();
+    let mut alive = alive.iter().filter(|process| process.pid == record.pid && process.must_end());
+    alive.find(|process| [own.as_str(), "flashcp", "levitate"].contains(&process.name.as_str()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::manifest::HandoverLimits;
+
+    #[test]
+    fn a_writer_of_flash_is_alive_has_its_number_and_its_name_and_is_not_done() {
+        let process = |name: &str, state| Process { pid: 7, name: name.into(), state, kernel: false };
+        let mut record = FlashRecord {
+            state: FlashState::Changing,
+            pid: 7,
+            command: vec!["/opt/a-copy-of-flashcp".into()],
+            device: "/dev/mtd5".into(),
+            name: None,
+        };
+        for name in ["flashcp", "levitate", "a-copy-of-flash"] {
+            assert!(flash_writer(&record, &[process(name, 'D')]).is_some(), "{name}");
+        }
+        assert_eq!(flash_writer(&record, &[process("flashcp", 'Z')]), None);
+        assert_eq!(flash_writer(&record, &[process("sh", 'S')]), None);
+        record.pid = 8;
+        assert_eq!(flash_writer(&record, &[process("flashcp", 'R')]), None);
+        (record.pid, record.state) = (7, FlashState::Unverified);
+        assert_eq!(flash_writer(&record, &[process("flashcp", 'R')]), None);
+    }
 
     #[test]
     fn no_word_means_reboot_and_an_unknown_word_is_not_guessed_at() {

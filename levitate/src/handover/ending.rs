@@ -1,8 +1,12 @@
-//! Ending everybody: TERM, a grace that ends early, KILL until nobody is left. And the end of the journey itself where
+//! Ending everybody, but not who changes flash: that one is let finish. TERM, a grace that ends early, KILL until nobody is left. And the end of the journey itself where
 //! it does not reach the new init: failure, poweroff and halt.
 
+use std::io;
 use std::path::Path;
 
+use ramdisk::init::interlock::{FlashRecord, FlashState};
+
+use super::check::{self, FLASH};
 use super::journey::{Run, Stop};
 use super::mounts;
 use super::processes::Process;
@@ -13,10 +17,83 @@ use super::watchdog::Plan;
 
 /// Between two looks at who is left, in milliseconds.
 const LOOK_MS: u64 = 10;
+/// Between two looks at a writer of flash, in milliseconds: it has minutes to go, and needs the processor.
+const FLASH_LOOK_MS: u64 = 250;
+/// Between two lines that say who is waited for, in milliseconds.
+const TELL_MS: u64 = 10_000;
+/// A longer flash record is none of `flashcp`'s, and would not fit into the arguments of the second image, in bytes.
+const LONGEST_RECORD: usize = 32 * 1024;
 /// At most this long for one unmount or remount on the way to a reset, in milliseconds: it is a courtesy by then.
 const COURTESY_MS: u64 = 2_000;
 
 impl<S: HandoverSys> Run<'_, S> {
+    /// Waits for a `flashcp` of the old system, however long it lives: to kill it, and a reset kills it too, is to leave
+    /// flash half written. Its time is not counted as the hand-over's. `plan` is as for [`Run::end_everybody`].
+    pub(crate) fn let_flash_writer_finish(&mut self, plan: &mut Plan) {
+        let began = self.sys.now_ms();
+        let spent = began.saturating_sub(self.journey.started_ms);
+        let mut told = None;
+        while let Some(writer) = self.flash_writer(plan) {
+            let now = self.sys.now_ms();
+            self.journey.started_ms = now.saturating_sub(spent);
+            self.arm_guard();
+            if told.is_none_or(|told| now.saturating_sub(told) >= TELL_MS) {
+                self.sys.say(Weight::Progress, &format!("waiting for {writer}, which is changing flash"));
+                told = Some(now);
+            }
+            self.sys.pause(FLASH_LOOK_MS);
+        }
+        if told.is_some() {
+            let now = self.sys.now_ms();
+            self.journey.started_ms = now.saturating_sub(spent);
+            self.arm_guard();
+            let seconds = now.saturating_sub(began) / 1_000;
+            self.note(format!("waited {seconds} s for a flashcp of the old system to finish"));
+        }
+    }
+
+    /// Who is changing flash, for a sentence.
+    fn flash_writer(&mut self, plan: &mut Plan) -> Option<String> {
+        let text = self.read_flash_record()?;
+        let record: FlashRecord = serde_json::from_str(&text).ok()?;
+        if record.state != FlashState::Changing {
+            return None;
+        }
+        let name = |name: &str| format!("{name} (pid {})", record.pid);
+        match self.look(plan) {
+            Ok(alive) => check::flash_writer(&record, &alive).map(|process| name(&process.name)),
+            // Too little memory for a moment, perhaps. That it has ended is not known, so it has not.
+            Err(_) => Some(name("flashcp")),
+        }
+    }
+
+    fn read_flash_record(&mut self) -> Option<String> {
+        match self.sys.read_text(Path::new(FLASH)) {
+            Ok(text) => Some(text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => {
+                self.note(format!("read {FLASH}: {e}"));
+                None
+            }
+        }
+    }
+
+    /// Takes the flash record along unless all is well, so that `reboot` in the maintenance root knows that flash is
+    /// half written. Nobody is left to change it by now. One that cannot be understood comes along as well.
+    pub(crate) fn keep_flash_record(&mut self) {
+        let Some(text) = self.read_flash_record() else { return };
+        let record = serde_json::from_str::<FlashRecord>(&text);
+        if record.is_ok_and(|record| record.state == FlashState::Verified) {
+            return;
+        }
+        if text.len() > LONGEST_RECORD {
+            self.note(format!("{FLASH} is too long to be taken along"));
+            return;
+        }
+        self.note("flash was changed in the old system and not verified".to_owned());
+        self.journey.flash_record = Some(text);
+    }
+
     /// Ends every process but this one; `plan` is what to do with the watchdog while its holders go. Survivors go into
     /// the report: a process that is stuck in the kernel must not hold up PID 1, and if it holds the old root, the
     /// unmounting finds out.
@@ -89,23 +166,23 @@ impl<S: HandoverSys> Run<'_, S> {
     /// bounded time. Never returns outside a test double.
     pub(crate) fn finish(&mut self, stop: Stop) {
         let limits = self.journey.limits;
-        // Whatever blocks from here on, the reset comes.
-        let courtesy = limits.term_grace_ms.saturating_add(limits.call_ms.saturating_mul(2));
-        self.sys.guard(courtesy.saturating_add(1_000));
-        let ending = match stop {
-            Stop::NotAsked(ending) => ending,
-            Stop::Failed(reason) => {
-                let stage = self.journey.stage;
-                self.sys.say(
-                    Weight::Failure,
-                    &format!("hand-over failed at stage {stage}: {reason}; resetting into the old system"),
-                );
-                if let Err(e) = self.record_failure(&reason) {
-                    self.sys.say(Weight::Note, &format!("write the state file: {e}"));
-                }
-                Ending::Reset
-            }
+        // Whatever blocks from here on, the end comes, and it is the one that was asked for.
+        let ending = match &stop {
+            Stop::NotAsked(ending) => *ending,
+            Stop::Failed(_) => Ending::Reset,
         };
+        let courtesy = limits.term_grace_ms.saturating_add(limits.call_ms.saturating_mul(2));
+        self.sys.guard(courtesy.saturating_add(1_000), ending);
+        if let Stop::Failed(reason) = stop {
+            let stage = self.journey.stage;
+            self.sys.say(
+                Weight::Failure,
+                &format!("hand-over failed at stage {stage}: {reason}; resetting into the old system"),
+            );
+            if let Err(e) = self.record_failure(&reason) {
+                self.sys.say(Weight::Note, &format!("write the state file: {e}"));
+            }
+        }
         self.leave_disks_clean();
         self.sys.end(ending);
     }

@@ -39,12 +39,16 @@ pub struct Journey {
     pub boot_id: String,
     /// The state file, as the old system names it, for as long as it can be written.
     pub state_file: Option<PathBuf>,
+    /// Whether a record could not be written: only a failure's is tried after that.
+    pub state_fails: bool,
     /// How to get at the state file again, once its file system is unmounted.
     pub state_home: Option<StateHome>,
     /// The file system that was /.
     pub root_mount: Option<OldMount>,
     /// The file systems that lay on flash.
     pub flash: Vec<OldMount>,
+    /// The old system's flash record, if it tells of flash that is not known to be right.
+    pub flash_record: Option<String>,
     /// For the report.
     pub unmounted: Vec<String>,
     /// For the report.
@@ -71,9 +75,11 @@ impl Journey {
             limits: HandoverLimits::default(),
             boot_id: String::new(),
             state_file: None,
+            state_fails: false,
             state_home: None,
             root_mount: None,
             flash: Vec::new(),
+            flash_record: None,
             unmounted: Vec::new(),
             survivors: Vec::new(),
             still_mounted: Vec::new(),
@@ -154,11 +160,7 @@ impl<S: HandoverSys> Run<'_, S> {
         }
         // The record before the first unmount is the last one that is sure to be possible.
         let state = if stage == Stage::Unmount { State::Left } else { State::Entering };
-        if let Err(e) = self.record(state, None) {
-            self.note(format!("write the state file: {e}"));
-            // One that could not be written once is not tried before every stage: each try can take its full limit.
-            self.journey.state_file = None;
-        }
+        self.record_progress(state);
         Ok(())
     }
 
@@ -168,8 +170,20 @@ impl<S: HandoverSys> Run<'_, S> {
         self.journey.stages.push(StageTime { stage: self.journey.stage, ms });
     }
 
+    /// Writes the state file. One that could not be written once is not tried before every stage: each try can take
+    /// its full limit.
+    pub(crate) fn record_progress(&mut self, state: State) {
+        if self.journey.state_fails {
+            return;
+        }
+        if let Err(e) = self.record(state, None) {
+            self.note(format!("write the state file: {e}"));
+            self.journey.state_fails = true;
+        }
+    }
+
     /// Writes the state file, if one can be written still.
-    pub(crate) fn record(&mut self, state: State, reason: Option<&str>) -> io::Result<()> {
+    fn record(&mut self, state: State, reason: Option<&str>) -> io::Result<()> {
         let Some(file) = &self.journey.state_file else { return Ok(()) };
         let path = mounts::below(&self.journey.old_root, file);
         let stage = Some(self.journey.stage.name());

@@ -35,9 +35,7 @@ impl<S: HandoverSys> Run<'_, S> {
     /// it. What could not be unmounted would become invisible, so flash among it ends the hand-over.
     fn move_onto_first_root(&mut self) -> Step {
         let staged = self.journey.staged.clone();
-        if let Err(e) = self.record(State::Left, None) {
-            self.note(format!("write the state file: {e}"));
-        }
+        self.record_progress(State::Left);
         // What these descriptors keep busy could not be unmounted.
         self.sys.take_console(&staged.join("dev")).map_err(|e| Stop::because("open the console", &e))?;
         self.sys.close_others().map_err(|e| Stop::because("close the old system's descriptors", &e))?;

@@ -65,8 +65,8 @@ pub trait HandoverSys {
     fn unix_seconds(&mut self) -> u64;
     /// Waits, reaps whoever died, feeds the watchdog.
     fn pause(&mut self, ms: u64);
-    /// From now on, after so many milliseconds, reboot(2) whatever this process does; replaces what was set before.
-    fn guard(&mut self, ms: u64);
+    /// From now on, after so many milliseconds, this ending whatever this process does; replaces what was set before.
+    fn guard(&mut self, ms: u64, ending: Ending);
     /// One line to the console, the kernel log and `/dev/pmsg0`, whichever there are; never blocks, never fails.
     fn say(&mut self, weight: Weight, line: &str);
     /// Writes the state file durably.
@@ -151,6 +151,8 @@ pub trait HandoverSys {
     /// Opens the block device exclusively and closes it again: EBUSY says that a file system lives on it. It says
     /// nothing about jffs2, which does not hold its block device.
     fn open_exclusively(&mut self, major: u32, minor: u32, limit: u64) -> io::Result<()>;
+    /// Writes a file in RAM, whole or not at all, and makes its directory.
+    fn write_text(&mut self, path: &Path, text: &str) -> io::Result<()>;
     /// Writes handover.json.
     fn write_report(&mut self, path: &Path, report: &Report) -> io::Result<()>;
     /// Executes /sbin/init with a clean environment. Returns in a test double only.

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::check::{self, Verb};
+use super::check::{self, FLASH, Verb};
 use super::journey::{Journey, Run, Step, Stop};
 use super::mounts::{self, Mount};
 use super::report::REPORT;
@@ -42,6 +42,7 @@ impl<S: HandoverSys> Run<'_, S> {
         let plan = self.check()?;
         self.enter(Stage::EndProcesses)?;
         self.end_everybody(plan)?;
+        self.keep_flash_record();
         self.enter(Stage::SwapAndLoops)?;
         self.swap_off();
         self.detach_devices();
@@ -70,10 +71,10 @@ impl<S: HandoverSys> Run<'_, S> {
         self.execute()
     }
 
-    fn arm_guard(&mut self) {
+    pub(crate) fn arm_guard(&mut self) {
         let now = self.sys.now_ms();
         let ms = self.remaining(now).saturating_add(GUARD_MARGIN_MS);
-        self.sys.guard(ms);
+        self.sys.guard(ms, Ending::Reset);
     }
 
     fn check(&mut self) -> Result<Plan, Stop> {
@@ -91,6 +92,9 @@ impl<S: HandoverSys> Run<'_, S> {
             self.journey.state_file.clone_from(&manifest.state_file);
             self.arm_guard();
         }
+        // Before anything that can end in a reset or a poweroff. Who fed the watchdog may be gone, so that comes first.
+        let mut plan = self.plan_watchdog();
+        self.let_flash_writer_finish(&mut plan);
         let verb = self.sys.read_verb().map_err(|e| Stop::because("read the verb", &e))?;
         match Verb::parse(verb.as_deref()) {
             Verb::Reboot => {}
@@ -109,6 +113,10 @@ impl<S: HandoverSys> Run<'_, S> {
             mounts::at(&mounts, Path::new("/")).map(|mount| mount.describe(Path::new("/")));
         self.journey.flash =
             mounts.iter().filter(|m| m.is_on_flash()).map(|m| m.describe(&m.point)).collect();
+        Ok(plan)
+    }
+
+    fn plan_watchdog(&mut self) -> Plan {
         let facts = self.sys.watchdog_facts();
         let plan = watchdog::plan(&facts);
         match &plan {
@@ -119,12 +127,12 @@ impl<S: HandoverSys> Run<'_, S> {
             Plan::TakeNow { device } => {
                 if !self.take_watchdog(device) {
                     let device = device.clone();
-                    return Ok(Plan::TakeWhenFree { device, holders: Vec::new() });
+                    return Plan::TakeWhenFree { device, holders: Vec::new() };
                 }
             }
             Plan::TakeWhenFree { .. } | Plan::LeaveAlone => {}
         }
-        Ok(plan)
+        plan
     }
 
     /// The manifest, or the sentence that says why it is none.
@@ -251,6 +259,10 @@ impl<S: HandoverSys> Run<'_, S> {
     }
 
     fn execute(&mut self) -> Step {
+        if let Some(record) = self.journey.flash_record.take() {
+            let written = self.sys.write_text(Path::new(FLASH), &record);
+            self.tolerate(format!("write {FLASH}"), written);
+        }
         let now = self.sys.now_ms();
         let seconds = self.sys.unix_seconds();
         let report = self.journey.report(now, seconds);

@@ -47,6 +47,12 @@ pub(crate) struct Double {
     pub(crate) init_mode: u32,
     pub(crate) watchdog: WatchdogFacts,
     pub(crate) attached: Vec<Attached>,
+    /// The flash record; when its writer ends, and in which state.
+    pub(crate) flash: Option<String>,
+    pub(crate) flash_ends: Option<(u64, &'static str)>,
+    /// When the guard ends the system.
+    pub(crate) guard_at: u64,
+    pub(crate) written: Vec<(PathBuf, String)>,
     pub(crate) pivot_error: Option<i32>,
     /// Calls that take so long: the beginning of their text, and milliseconds.
     pub(crate) slow: Option<(&'static str, u64)>,
@@ -77,6 +83,15 @@ pub(crate) fn mount(
         fstype: fstype.into(),
         source: source.into(),
     }
+}
+
+/// The process that writes flash.
+pub(crate) const FLASHCP: i32 = 123;
+
+pub(crate) fn flash_record(state: &str) -> String {
+    format!(
+        r#"{{"version":1,"state":"{state}","pid":{FLASHCP},"command":["flashcp","fw","mtd5"],"device":"/dev/mtd5"}}"#
+    )
 }
 
 pub(crate) fn process(pid: i32, name: &str, state: char, kernel: bool) -> Process {
@@ -119,6 +134,10 @@ impl Double {
             init_mode: 0o755,
             watchdog: WatchdogFacts::default(),
             attached: Vec::new(),
+            flash: None,
+            flash_ends: None,
+            guard_at: 0,
+            written: Vec::new(),
             pivot_error: None,
             slow: None,
             state: Vec::new(),
@@ -211,9 +230,16 @@ impl HandoverSys for Double {
     fn pause(&mut self, ms: u64) {
         self.now += ms.max(1);
         self.log("pause".into());
+        assert!(self.now < self.guard_at, "the guard has ended the system");
+        if let Some((_, state)) = self.flash_ends.take_if(|(at, _)| self.now >= *at) {
+            self.processes.retain(|p| p.pid != FLASHCP);
+            self.flash = Some(flash_record(state));
+        }
     }
-    fn guard(&mut self, ms: u64) {
-        self.log(format!("guard {}", ms > 0));
+    fn guard(&mut self, ms: u64, ending: Ending) {
+        assert!(ms > 0);
+        self.guard_at = self.now + ms;
+        self.log(format!("guard {ending:?}"));
     }
     fn say(&mut self, weight: Weight, line: &str) {
         self.said.push((weight, line.into()));
@@ -243,6 +269,9 @@ impl HandoverSys for Double {
     }
     fn read_text(&mut self, path: &Path) -> io::Result<String> {
         self.call(format!("read {}", path.display()))?;
+        if path.ends_with("flash.json") {
+            return self.flash.clone().ok_or_else(|| error(libc::ENOENT));
+        }
         Ok(if path.ends_with("boot_id") { "b\n".into() } else { self.manifest.clone() })
     }
     fn read_head(&mut self, path: &Path) -> io::Result<Vec<u8>> {
@@ -271,6 +300,7 @@ impl HandoverSys for Double {
     }
     fn signal_everybody(&mut self, signal: Everybody) -> io::Result<()> {
         self.call(format!("kill(-1) {signal:?}"))?;
+        assert_eq!(self.flash_ends, None, "a process that changes flash is killed");
         let (polite, undying) = (self.polite.clone(), self.undying.clone());
         self.processes.retain(|p| {
             let ends = match signal {
@@ -410,6 +440,11 @@ impl HandoverSys for Double {
     fn open_exclusively(&mut self, major: u32, minor: u32, _limit: u64) -> io::Result<()> {
         self.call(format!("exclusive {major}:{minor}"))?;
         if self.busy.contains(&(major, minor)) { Err(error(libc::EBUSY)) } else { Ok(()) }
+    }
+    fn write_text(&mut self, path: &Path, text: &str) -> io::Result<()> {
+        self.call(format!("write {}", path.display()))?;
+        self.written.push((path.into(), text.into()));
+        Ok(())
     }
     fn write_report(&mut self, path: &Path, report: &Report) -> io::Result<()> {
         self.call(format!("report {}", path.display()))?;

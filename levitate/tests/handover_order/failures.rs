@@ -6,7 +6,7 @@ use levitate::state::State;
 use crate::double::{Double, Fault};
 
 /// The calls without which the hand-over is still whole, by the beginning of their text.
-const TOLERATED: [&str; 13] = [
+const TOLERATED: [&str; 14] = [
     "reset signals",
     "forbid ctrl-alt-del",
     "panic timeout",
@@ -17,6 +17,7 @@ const TOLERATED: [&str; 13] = [
     "plain flags",
     "identity",
     "sweep",
+    "read /run/levitate/flash.json",
     // Tried again.
     "umount",
     "exclusive",
@@ -82,6 +83,18 @@ fn a_state_file_that_cannot_be_written_is_not_tried_at_every_stage() {
     assert!(done.init_runs);
 }
 
+#[test]
+fn a_state_file_that_could_not_be_written_once_still_gets_the_reason_of_a_failure() {
+    let mut double = Double::new();
+    double.fault = Fault::Only(fallible_place("state entering check"));
+    double.init_mode = 0o644;
+    let done = double.hand_over();
+    assert_eq!(done.endings, [Ending::Reset]);
+    assert_eq!(done.state.len(), 1);
+    assert_eq!((done.last_state().state, done.last_state().stage.as_deref()), (State::Failed, Some("check")));
+    assert!(done.last_state().reason.as_deref().is_some_and(|reason| reason.contains("(mode 0644)")));
+}
+
 fn fallible_place(call: &str) -> usize {
     let all = Double::new().hand_over().fallible;
     (0..all)
@@ -106,8 +119,8 @@ fn past_its_deadline_the_hand_over_goes_no_further() {
 #[test]
 fn the_guard_is_set_before_anything_else_in_both_halves() {
     let done = Double::new().hand_over();
-    assert_eq!(done.calls.first().map(String::as_str), Some("guard true"));
+    assert_eq!(done.calls.first().map(String::as_str), Some("guard Reset"));
     let resumed = done.calls.iter().position(|call| call == "exec /run/maintenance/sbin/levitate");
     let after = resumed.and_then(|place| done.calls.get(place + 1)).map(String::as_str);
-    assert_eq!(after, Some("guard true"));
+    assert_eq!(after, Some("guard Reset"));
 }

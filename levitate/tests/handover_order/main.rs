@@ -2,6 +2,7 @@
 
 mod double;
 mod failures;
+mod flash;
 mod paths;
 
 use std::path::Path;
@@ -25,8 +26,8 @@ fn the_calls_come_in_the_order_of_the_design() {
             "forbid ctrl-alt-del",
             "need /proc",
             "panic timeout 10",
-            "state entering check",
             "watchdog facts",
+            "state entering check",
             "state entering end_processes",
             "kill(-1) Term",
             "kill(-1) Kill",

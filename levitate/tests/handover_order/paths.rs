@@ -29,6 +29,18 @@ fn poweroff_and_halt_end_everybody_and_leave_clean_disks() {
 }
 
 #[test]
+fn a_poweroff_that_takes_too_long_does_not_become_a_reboot() {
+    for (word, guard) in [("poweroff", "guard Poweroff"), ("halt", "guard Halt")] {
+        let mut double = Double::new();
+        double.verb = Some(word.into());
+        let done = double.hand_over();
+        let guards: Vec<&String> = done.calls.iter().filter(|call| call.starts_with("guard")).collect();
+        assert_eq!(guards.last(), Some(&&guard.to_owned()));
+        assert!(place(&done, guard) < place(&done, "kill(-1) Term"));
+    }
+}
+
+#[test]
 fn a_poweroff_is_one_even_if_the_staged_root_is_broken() {
     let mut double = Double::new();
     double.verb = Some("poweroff".into());

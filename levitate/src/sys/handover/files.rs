@@ -55,13 +55,18 @@ pub(super) fn write_state(path: &Path, record: &StateRecord) -> nix::Result<()> 
     })
 }
 
-/// Writes the report whole or not at all; it lies in RAM, so nothing is synced.
+/// Writes the report.
 pub(super) fn write_report(path: &Path, report: &Report) -> io::Result<()> {
+    let mut text = serde_json::to_vec(report)?;
+    text.push(b'\n');
+    write_text(path, &text)
+}
+
+/// Writes a file whole or not at all; it lies in RAM, so nothing is synced.
+pub(super) fn write_text(path: &Path, text: &[u8]) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    let mut text = serde_json::to_vec(report)?;
-    text.push(b'\n');
     let new = path.with_extension("new");
     fs::write(&new, text)?;
     fs::rename(&new, path)

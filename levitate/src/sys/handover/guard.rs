@@ -14,10 +14,17 @@ pub(super) static LAST_WORDS: [AtomicI32; 2] = [AtomicI32::new(-1), AtomicI32::n
 const TIME_IS_UP: &[u8] =
     b"<3>levitate: hand-over failed: its deadline has passed; resetting into the old system\n";
 
-/// After `ms` milliseconds, rounded up to whole seconds, the board is reset whatever this process is doing, unless it
+const TIME_IS_UP_AT_THE_END: &[u8] =
+    b"<3>levitate: the file systems were not left clean in time; ending without that\n";
+
+/// What the alarm's handler asks reboot(2) for.
+static WANTED: AtomicI32 = AtomicI32::new(libc::RB_AUTOBOOT);
+
+/// After `ms` milliseconds, rounded up to whole seconds, the system ends as wanted whatever this process is doing, unless it
 /// sits in the kernel uninterruptibly: which is why everything that could is done in a child.
 #[allow(unsafe_code)]
-pub(super) fn arm(ms: u64) {
+pub(super) fn arm(ms: u64, ending: Ending) {
+    WANTED.store(mode(ending) as i32, Ordering::Relaxed);
     // SAFETY: the handler calls write and reboot, which are async-signal-safe, and touches atomics alone.
     let installed = unsafe { signal(Signal::SIGALRM, SigHandler::Handler(time_is_up)) };
     if installed.is_ok() {
@@ -33,15 +40,17 @@ pub(super) fn disarm() {
 
 #[allow(unsafe_code)]
 extern "C" fn time_is_up(_signal: i32) {
+    let wanted = WANTED.load(Ordering::Relaxed);
+    let words = if wanted == libc::RB_AUTOBOOT { TIME_IS_UP } else { TIME_IS_UP_AT_THE_END };
     for fd in &LAST_WORDS {
         let fd = fd.load(Ordering::Relaxed);
         if fd >= 0 {
             // SAFETY: write(2) with a static buffer and its length; a descriptor closed meanwhile is EBADF.
-            unsafe { libc::write(fd, TIME_IS_UP.as_ptr().cast(), TIME_IS_UP.len()) };
+            unsafe { libc::write(fd, words.as_ptr().cast(), words.len()) };
         }
     }
-    // SAFETY: reboot(2) with a constant command has no effect on this process's memory.
-    unsafe { libc::reboot(libc::RB_AUTOBOOT) };
+    // SAFETY: reboot(2) with a command that takes no argument has no effect on this process's memory.
+    unsafe { libc::reboot(wanted) };
 }
 
 /// A panic of PID 1 is a reset; a panic in one of its children ends that child and nothing else.
@@ -62,14 +71,17 @@ fn exit_now() -> ! {
     unsafe { libc::_exit(5) }
 }
 
-/// reboot(2). Where even that fails, PID 1 exits: a kernel panic, which the panic timeout turns into a reset.
-pub(super) fn end(ending: Ending) -> ! {
-    let mode = match ending {
+fn mode(ending: Ending) -> RebootMode {
+    match ending {
         Ending::Reset => RebootMode::RB_AUTOBOOT,
         Ending::Poweroff => RebootMode::RB_POWER_OFF,
         Ending::Halt => RebootMode::RB_HALT_SYSTEM,
-    };
-    let Err(_) = reboot(mode);
+    }
+}
+
+/// reboot(2). Where even that fails, PID 1 exits: a kernel panic, which the panic timeout turns into a reset.
+pub(super) fn end(ending: Ending) -> ! {
+    let Err(_) = reboot(mode(ending));
     for trigger in ["/proc/sysrq-trigger", "/run/maintenance/proc/sysrq-trigger"] {
         // One of the two exists, depending on how far the hand-over went.
         let _ = std::fs::write(trigger, "b");
@@ -102,5 +114,24 @@ fn default_dispositions(but: Option<i32>) {
         // SAFETY: the kernel reads at most 64 bytes behind the pointer, writes nothing, and installs no function.
         // SIGKILL and SIGSTOP are refused, which changes nothing.
         unsafe { libc::syscall(libc::SYS_rt_sigaction, which, default.as_ptr(), none, SET) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alarms_handler_ends_the_system_as_it_was_asked_to() {
+        // An hour from now, and taken back at once.
+        for (ending, command) in [
+            (Ending::Poweroff, libc::RB_POWER_OFF),
+            (Ending::Halt, libc::RB_HALT_SYSTEM),
+            (Ending::Reset, libc::RB_AUTOBOOT),
+        ] {
+            arm(3_600_000, ending);
+            disarm();
+            assert_eq!(WANTED.load(Ordering::Relaxed), command, "{ending:?}");
+        }
     }
 }

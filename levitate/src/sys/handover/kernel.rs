@@ -42,8 +42,8 @@ impl HandoverSys for Kernel {
         }
     }
 
-    fn guard(&mut self, ms: u64) {
-        guard::arm(ms);
+    fn guard(&mut self, ms: u64, ending: Ending) {
+        guard::arm(ms, ending);
     }
 
     fn say(&mut self, weight: Weight, line: &str) {
@@ -223,6 +223,10 @@ impl HandoverSys for Kernel {
 
     fn open_exclusively(&mut self, major: u32, minor: u32, limit: u64) -> io::Result<()> {
         self.in_child(limit, || devices::open_exclusively(major, minor))
+    }
+
+    fn write_text(&mut self, path: &Path, text: &str) -> io::Result<()> {
+        files::write_text(path, text.as_bytes())
     }
 
     fn write_report(&mut self, path: &Path, report: &Report) -> io::Result<()> {
