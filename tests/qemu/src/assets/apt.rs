@@ -30,8 +30,8 @@ pub(crate) struct Wanted {
     pub(crate) host: Vec<&'static str>,
     /// For the guest (arm64), with everything they depend on.
     pub(crate) guest: Vec<&'static str>,
-    /// Whether the arm64 standard library of `rustc-web` is needed; that package alone.
-    pub(crate) std: bool,
+    /// Whether musl for arm64 is needed, to link with; that package alone.
+    pub(crate) musl: bool,
     /// Whether the kernel's source is needed; that package alone.
     pub(crate) source: bool,
 }
@@ -41,7 +41,7 @@ pub(crate) struct Wanted {
 pub(crate) struct Resolved {
     pub(crate) host: Vec<Deb>,
     pub(crate) guest: Vec<Deb>,
-    pub(crate) std: Vec<Deb>,
+    pub(crate) musl: Vec<Deb>,
     pub(crate) source: Vec<Deb>,
 }
 
@@ -99,8 +99,10 @@ impl Apt {
         })?;
         step.at(0, 0, "finding what the packages depend on");
         let mut resolved = Resolved { host: self.closure(Side::Host, &wanted.host)?, ..Resolved::default() };
-        if wanted.std {
-            resolved.std = self.matching_std(wanted, &mut resolved.host)?;
+        packages::one_rust(&resolved.host)
+            .map_err(|found| SetupError::unexpected("Debian's Rust", "packages of one version", found))?;
+        if wanted.musl {
+            resolved.musl = self.uris(Side::Host, &[format!("{}:arm64", packages::MUSL)])?;
         }
         if !wanted.guest.is_empty() {
             resolved.guest = match self.closure(Side::Guest, &wanted.guest) {
@@ -115,27 +117,6 @@ impl Apt {
             resolved.source = self.uris(Side::Host, &[packages::KERNEL_SOURCE.to_owned()])?;
         }
         Ok(resolved)
-    }
-
-    /// A standard library of another version than the compiler is refused by the compiler: both architectures must
-    /// agree, and where the newest do not, the compiler follows.
-    fn matching_std(&self, wanted: &Wanted, host: &mut Vec<Deb>) -> Result<Vec<Deb>> {
-        const STD: &str = "libstd-rust-web-dev";
-        let version = host.iter().find(|deb| deb.name == "rustc-web").map(|deb| deb.version.clone());
-        if let Some(version) = version
-            && let Ok(debs) = self.uris(Side::Guest, &[format!("{STD}={version}")])
-        {
-            return Ok(debs);
-        }
-        let debs = self.uris(Side::Guest, &[STD.to_owned()])?;
-        let Some(version) = debs.first().map(|deb| deb.version.clone()) else {
-            return Err(SetupError::Missing(format!("{STD} for arm64 is in no package list")));
-        };
-        let mut names: Vec<String> = wanted.host.iter().map(|name| (*name).to_owned()).collect();
-        names.retain(|name| name != "rustc-web" && name != "cargo-web");
-        names.extend(["rustc-web", "cargo-web", STD].map(|name| format!("{name}={version}")));
-        *host = self.closure(Side::Host, &names)?;
-        Ok(debs)
     }
 
     fn closure(&self, side: Side, names: &[impl AsRef<str>]) -> Result<Vec<Deb>> {

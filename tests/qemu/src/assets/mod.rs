@@ -6,12 +6,15 @@
 mod apt;
 pub(crate) mod child;
 pub(crate) mod cross;
+mod device;
 pub(crate) mod error;
 mod kernel;
 mod lock;
+mod musl;
 mod packages;
 pub(crate) mod places;
 mod setup;
+mod sources;
 pub(crate) mod tools;
 mod unpack;
 

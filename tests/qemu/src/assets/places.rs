@@ -10,7 +10,7 @@ use super::error::{Result, SetupError};
 pub(crate) enum Cross {
     /// The user's own toolchain with the target `aarch64-unknown-linux-musl`, linked by `rust-lld`.
     Rustup,
-    /// Debian's `rustc-web` and the arm64 standard library of the same version.
+    /// Debian's `rustc-web`, which builds its standard library for Debian's musl, linked by the cross compiler.
     Debian,
 }
 
