@@ -11,12 +11,11 @@ use sha2::{Digest, Sha256};
 
 use super::child::Job;
 use super::error::{Result, SetupError};
+use super::mirrors::Mirrors;
 use super::packages::{self, Deb};
 use super::places::Overrides;
 use crate::progress::{Step, megabytes};
 
-const MIRROR: &str = "http://deb.debian.org/debian";
-const SECURITY: &str = "http://deb.debian.org/debian-security";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The Debian release whose packages are used, whatever the machine runs.
 const RELEASE: &str = "bookworm";
@@ -50,7 +49,7 @@ pub(crate) struct Apt {
     root: PathBuf,
     log: PathBuf,
     debs: PathBuf,
-    mirrors: [String; 2],
+    mirrors: Mirrors,
     keyring: PathBuf,
 }
 
@@ -63,13 +62,12 @@ enum Side {
 }
 
 impl Apt {
-    pub(crate) fn new(cache: &Path, overrides: &Overrides) -> Self {
-        let or = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
+    pub(crate) fn new(cache: &Path, overrides: &Overrides, mirrors: Mirrors) -> Self {
         Self {
             root: cache.join("apt"),
             log: cache.join("log/apt.log"),
             debs: cache.join("debs"),
-            mirrors: [or(&overrides.mirror, MIRROR), or(&overrides.security_mirror, SECURITY)],
+            mirrors,
             keyring: overrides.keyring.clone().unwrap_or_else(|| KEYRING.into()),
         }
     }
@@ -245,12 +243,13 @@ impl Apt {
         let acquire = self.system_acquire();
         self.write("host.conf", &self.configuration("amd64", &["amd64", "arm64"], "cache", &acquire))?;
         self.write("guest.conf", &self.configuration("arm64", &["arm64"], "guest-cache", &acquire))?;
-        let [main, security] = &self.mirrors;
+        let Mirrors { main, security } = &self.mirrors;
         let line = |mirror: &str, suite: &str| {
             format!("deb [signed-by={}] {mirror} {suite} main\n", self.keyring.display())
         };
         let without_security = line(main, RELEASE) + &line(main, &format!("{RELEASE}-updates"));
-        let all = without_security.clone() + &line(security, &format!("{RELEASE}-security"));
+        let security = security.as_ref().map(|mirror| line(mirror, &format!("{RELEASE}-security")));
+        let all = without_security.clone() + &security.unwrap_or_default();
         self.write("main.list", &without_security)?;
         self.write("sources.list", &all)
     }
@@ -343,11 +342,14 @@ mod tests {
 
     #[test]
     fn other_wishes_and_other_mirrors_are_asked_for_anew() {
-        let apt = Apt::new(Path::new("/c"), &Overrides::default());
-        let mirror = Overrides { mirror: Some("http://m/debian".into()), ..Overrides::default() };
+        let apt = |mirror: &str, cache: &str| {
+            let mirrors = Mirrors { main: mirror.to_owned(), security: None };
+            Apt::new(Path::new(cache), &Overrides::default(), mirrors)
+        };
         let wanted = Wanted { host: vec!["bc"], ..Wanted::default() };
-        assert_ne!(apt.key(&wanted), apt.key(&Wanted::default()));
-        assert_ne!(apt.key(&wanted), Apt::new(Path::new("/c"), &mirror).key(&wanted));
-        assert_eq!(apt.key(&wanted), Apt::new(Path::new("/other"), &Overrides::default()).key(&wanted));
+        let key = apt("http://m/debian", "/c").key(&wanted);
+        assert_ne!(key, apt("http://m/debian", "/c").key(&Wanted::default()));
+        assert_ne!(key, apt("http://n/debian", "/c").key(&wanted));
+        assert_eq!(key, apt("http://m/debian", "/other").key(&wanted));
     }
 }

@@ -10,6 +10,7 @@ mod device;
 pub(crate) mod error;
 mod kernel;
 mod lock;
+mod mirrors;
 mod musl;
 mod packages;
 pub(crate) mod places;

@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn name_version_and_hash_are_read_from_what_apt_would_download() {
-        let output = "'http://deb.debian.org/debian/pool/main/q/qemu/qemu-system-arm_7.2%2bdfsg-7_amd64.deb' \
+        let output = "'http://mirror.example/debian/pool/main/q/qemu/qemu-system-arm_7.2%2bdfsg-7_amd64.deb' \
             qemu-system-arm_1%3a7.2+dfsg-7_amd64.deb 8909200 SHA256:78c4\nnoise\n";
         let debs = parse_uris(output);
         assert_eq!(debs.len(), 1);

@@ -130,8 +130,8 @@ pub(crate) fn variables() -> BTreeMap<&'static str, &'static str> {
         ("LEVITATE_FLASHCP_BINARY", "the static aarch64 `flashcp`"),
         ("LEVITATE_CROSS_PREFIX", "what stands before `gcc` in your aarch64 cross compiler's name"),
         ("LEVITATE_CROSS", "`rustup` or `debian`: which Rust builds for the device"),
-        ("LEVITATE_DEBIAN_MIRROR", "instead of http://deb.debian.org/debian"),
-        ("LEVITATE_DEBIAN_SECURITY_MIRROR", "instead of http://deb.debian.org/debian-security"),
+        ("LEVITATE_DEBIAN_MIRROR", "instead of the Debian archive that /etc/apt names"),
+        ("LEVITATE_DEBIAN_SECURITY_MIRROR", "instead of the security archive that /etc/apt names"),
         ("LEVITATE_DEBIAN_KEYRING", "instead of /usr/share/keyrings/debian-archive-keyring.gpg"),
         ("LEVITATE_JOBS", "boards side by side (else 2)"),
     ])

@@ -11,6 +11,7 @@ use super::device::Device;
 use super::error::{Result, SetupError};
 use super::kernel::Kernels;
 use super::lock::{Lock, sweep};
+use super::mirrors::Mirrors;
 use super::packages::{self, Deb};
 use super::places::{self, Cross, Overrides};
 use super::tools::Tools;
@@ -110,7 +111,7 @@ impl Setup {
                     .into(),
             ));
         }
-        let apt = Apt::new(&self.cache, &self.overrides);
+        let apt = Apt::new(&self.cache, &self.overrides, Mirrors::find(&self.overrides)?);
         let pin = self.cache.join("packages").join(format!("resolved-{}.json", apt.key(&wanted)));
         if let Some(resolved) = fs::read(&pin).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
             match self.unpacked(&apt, &resolved) {
