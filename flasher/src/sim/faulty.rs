@@ -18,6 +18,12 @@ pub enum Fault {
     ProgramFails(u64),
     /// Read call number N (from 0) reports EIO.
     ReadFails(u64),
+    /// Erase calls report EIO and do nothing, from number N on.
+    EraseFailsFrom(u64),
+    /// Program calls report EIO and do nothing, from number N on.
+    ProgramFailsFrom(u64),
+    /// Read calls report EIO, from number N on.
+    ReadFailsFrom(u64),
     /// Read call number N (from 0) returns one flipped bit in its first byte.
     ReadFlips(u64),
     /// The byte at this offset never reads 1 in its lowest bit.
@@ -54,6 +60,15 @@ impl<M: Mtd> Faulty<M> {
         self.reads
     }
 
+    /// Whether the call fails, with a fault that says at which number or from which on.
+    fn fails(&self, at: u64, number: u64) -> bool {
+        let lasting = matches!(
+            self.fault,
+            Fault::EraseFailsFrom(_) | Fault::ProgramFailsFrom(_) | Fault::ReadFailsFrom(_)
+        );
+        at == number || lasting && at < number
+    }
+
     fn place(&self, offset: u64) -> u64 {
         match self.fault {
             Fault::AddressWraps(bits) => offset & ((1 << bits) - 1),
@@ -78,7 +93,9 @@ impl<M: Mtd> Mtd for Faulty<M> {
 
     fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<ReadHealth, MtdError> {
         let number = count(&mut self.reads);
-        if self.fault == Fault::ReadFails(number) {
+        if let Fault::ReadFails(at) | Fault::ReadFailsFrom(at) = self.fault
+            && self.fails(at, number)
+        {
             return Err(MtdError::Read { offset, length: buf.len() as u64, source: eio() });
         }
         let place = self.place(offset);
@@ -104,7 +121,7 @@ impl<M: Mtd> Mtd for Faulty<M> {
         let number = count(&mut self.erases);
         match self.fault {
             Fault::EraseIgnored => Ok(()),
-            Fault::EraseFails(at) if at == number => {
+            Fault::EraseFails(at) | Fault::EraseFailsFrom(at) if self.fails(at, number) => {
                 Err(MtdError::Erase { start: range.start, end: range.end, source: eio() })
             }
             Fault::AddressWraps(_) => {
@@ -122,7 +139,7 @@ impl<M: Mtd> Mtd for Faulty<M> {
         let number = count(&mut self.programs);
         match self.fault {
             Fault::ProgramIgnored => Ok(()),
-            Fault::ProgramFails(at) if at == number => {
+            Fault::ProgramFails(at) | Fault::ProgramFailsFrom(at) if self.fails(at, number) => {
                 Err(MtdError::Program { offset, length: bytes.len() as u64, source: eio() })
             }
             _ => self.inner.program(self.place(offset), bytes),
@@ -148,5 +165,13 @@ impl<M: Mtd> Mtd for Faulty<M> {
 
     fn is_bad(&mut self, offset: u64) -> Result<bool, MtdError> {
         self.inner.is_bad(offset)
+    }
+
+    fn mark_bad(&mut self, offset: u64) -> Result<(), MtdError> {
+        self.inner.mark_bad(offset)
+    }
+
+    fn bitflip_threshold(&self) -> Option<u32> {
+        self.inner.bitflip_threshold()
     }
 }

@@ -27,12 +27,12 @@ impl HalfErase {
 
 /// When the power goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cut {
+pub(super) struct Cut {
     /// The number of the erase or program call in which it happens, from 0.
-    at: u64,
+    pub(super) at: u64,
     /// How far into the operation, in sixteenths.
-    sixteenths: u64,
-    half: HalfErase,
+    pub(super) sixteenths: u64,
+    pub(super) half: HalfErase,
 }
 
 /// A simulated NOR chip, or a partition of one.
@@ -56,7 +56,7 @@ pub fn power_lost() -> io::Error {
 }
 
 /// A NOR chip's caller keeps these rules; a simulated chip insists on them.
-fn refused(what: &str) -> io::Error {
+pub(super) fn refused(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
@@ -228,7 +228,7 @@ impl Nor {
     }
 }
 
-fn slice<'a>(bytes: &'a mut [u8], range: &Range<u64>) -> &'a mut [u8] {
+pub(super) fn slice<'a>(bytes: &'a mut [u8], range: &Range<u64>) -> &'a mut [u8] {
     let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
     bytes.get_mut(index(range.start)..index(range.end)).unwrap_or_default()
 }
