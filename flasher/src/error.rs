@@ -111,6 +111,16 @@ pub enum Error {
         /// The size of its good blocks in bytes.
         room: u64,
     },
+    /// The chip's own protection could not be opened.
+    #[error("cannot unlock {start:#x} to {end:#x}: {}", unlocking(source.as_ref()))]
+    Locked {
+        /// The first byte that stays locked.
+        start: u64,
+        /// The first byte behind it.
+        end: u64,
+        /// What the driver said, if it said anything.
+        source: Option<MtdError>,
+    },
     /// A block of NAND fails again and again.
     #[error("the block at {offset:#x} is worn out: it failed again and again; last: {source}")]
     Worn {
@@ -224,6 +234,14 @@ impl std::fmt::Display for Direction {
     }
 }
 
+fn unlocking(source: Option<&MtdError>) -> String {
+    match source {
+        None => "the chip stays locked though no error was reported".to_owned(),
+        Some(MtdError::Lock { source, .. }) => source.to_string(),
+        Some(error) => error.to_string(),
+    }
+}
+
 fn kind(found: Option<Content>) -> String {
     found.map_or_else(|| "something unknown".to_owned(), |found| found.to_string())
 }
@@ -284,6 +302,15 @@ mod tests {
             text(&Error::Worn { offset: 0x20000, source }),
             "the block at 0x20000 is worn out: it failed again and again; last: cannot erase 0x20000 to 0x40000: \
              Input/output error (os error 5)"
+        );
+        assert_eq!(
+            text(&Error::Locked { start: 0x100, end: 0x200, source: None }),
+            "cannot unlock 0x100 to 0x200: the chip stays locked though no error was reported"
+        );
+        let source = Some(MtdError::Unsupported);
+        assert_eq!(
+            text(&Error::Locked { start: 0x100, end: 0x200, source }),
+            "cannot unlock 0x100 to 0x200: the device does not support it"
         );
         assert_eq!(
             text(&Error::Uncorrectable { offset: 0x800, rewrites: 2 }),

@@ -109,8 +109,11 @@ impl KernelMtd {
 
     fn lock_request(&self, what: Lock, text: &'static str, range: &Range<u64>) -> Result<bool, MtdError> {
         ioctl::lock(&self.file, what, range).map_err(|errno| match errno {
-            // What drivers and the concatenation layer answer where a chip has no locks.
-            Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL | Errno::EOVERFLOW => MtdError::Unsupported,
+            // What drivers answer where a chip has no locks.
+            Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EOVERFLOW => MtdError::Unsupported,
+            // The concatenation layer has no locks either; but to a request for a change it means that the chip
+            // cannot protect just this range.
+            Errno::EINVAL if what == Lock::Ask => MtdError::Unsupported,
             errno => MtdError::Lock { what: text, start: range.start, end: range.end, source: errno.into() },
         })
     }

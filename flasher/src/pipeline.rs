@@ -263,14 +263,14 @@ fn write(
             Ok(()) | Err(_) => {}
         }
     }
-    let locked = locks::locked(chip, plan, geometry).map_err(Error::from)?;
     // Steeled first: no signal of a lost session comes between the record and what it tells of.
     job.hold.steel();
     job.hold.flush();
+    // Before the record: bytes that a lock protects are still the old ones.
+    let locks = locks::unlock(chip, plan, geometry)?;
     let recorder = Recorder::changing(job.records, record)?;
     let mut watch = Watch { progress: job.progress, recorder, plan: report.plan };
     watch.progress.event(&Event::FirstChange);
-    locks::unlock(chip, &locked);
     let mut work = Work::new(chip, source, plan, geometry, buffers, &mut watch, report.operations);
     let result = work
         .invalidate()
@@ -280,8 +280,8 @@ fn write(
     report.retries += work.retries;
     report.ecc.corrected += work.ecc.corrected;
     report.ecc.failed += work.ecc.failed;
-    if let Err(error) = locks::lock(chip, &locked) {
-        report.locks = Locks::NotRestored { error: error.to_string() };
+    if let Err(error) = locks.restore(chip, geometry) {
+        report.locks = Locks::NotRestored { error };
     }
     job.hold.flush();
     report.outcome = Outcome::Written;
