@@ -4,7 +4,7 @@
 //!
 //! 1. [`source`], [`image`]: the image, readable at any offset, as often as needed.
 //! 2. [`device`]: what a flash chip can do ([`device::Mtd`]) and how it is divided; [`kernel`] is the kernel's
-//!    character device, [`sim`] the simulated chip.
+//!    character device, [`sim`] the simulated chip; [`skip`] is NAND without its bad blocks.
 //! 3. [`target`]: which partition is meant.
 //! 4. [`guard`]: who uses these bytes of the chip, and whether they may be written.
 //! 5. [`survey`], [`decide`], [`plan`]: what is there, what each erase block needs, in which order.
@@ -24,6 +24,10 @@ pub mod image;
 pub mod device;
 
 pub mod kernel;
+
+pub mod skip;
+
+mod retry;
 
 pub mod target;
 

@@ -6,20 +6,23 @@ use std::time::Instant;
 
 use crate::content::{self, Content};
 use crate::decide::{Have, Rules};
-use crate::device::{Geometry, Kind, Mtd};
+use crate::device::{Ecc, Geometry, Kind, Mtd};
 use crate::error::Error;
 use crate::event::{Event, Operations, Phase, Progress};
 use crate::execute::Work;
 use crate::guard::{self, Facts, ranges};
 use crate::hold::Hold;
 use crate::locks;
-use crate::options::{Check, Mode, Options, Rest};
+use crate::options::{BadBlocks, Check, Mode, Options, Rest};
 use crate::plan::{Plan, Summary, plan};
 use crate::record::{Record, RecordDir, Recorder, State, now};
 pub use crate::report::{Failure, Flash, Locks, Outcome, Report};
+use crate::retry;
 use crate::source::Source;
 use crate::survey::{Beyond, Buffers, Survey, survey};
 use crate::target::Target;
+
+mod worn;
 
 /// Everything around the chip and the image.
 pub struct Job<'a> {
@@ -45,11 +48,19 @@ pub struct Job<'a> {
 /// # Errors
 /// [`Failure`], which says whether the flash is untouched or changed and unverified.
 pub fn run(chip: &mut dyn Mtd, source: &mut dyn Source, job: Job<'_>) -> Result<Report, Failure> {
+    if chip.geometry().kind == Kind::Nand && job.options.bad_blocks != BadBlocks::Refuse {
+        return worn::run(chip, source, job);
+    }
+    run_once(chip, source, job)
+}
+
+/// One run over blocks that are all usable.
+fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, job: Job<'_>) -> Result<Report, Failure> {
     let begun = Instant::now();
     let options = job.options;
     let geometry = chip.geometry().clone();
     let range = check_sizes(&geometry, source, &job)?;
-    let verdict = guard::judge(job.facts, job.target.number, &range);
+    let verdict = guard::judge(job.facts, job.target.number, &places(chip, &range));
     let in_use = match options.mode {
         Mode::VerifyOnly => Ok(()),
         Mode::Write | Mode::DryRun if verdict.is_clear() || options.in_use == Check::Allow => Ok(()),
@@ -81,7 +92,11 @@ pub fn run(chip: &mut dyn Mtd, source: &mut dyn Source, job: Job<'_>) -> Result<
         outcome: Outcome::Possible,
         plan: plan.summary(&geometry),
         operations: Operations { read: found.read, ..Operations::default() },
-        retries: 0,
+        retries: found.retries,
+        ecc: Ecc {
+            refreshed: found.findings.iter().filter(|finding| finding.have == Have::Flipping).count() as u64,
+            ..found.ecc
+        },
         locks: Locks::AsBefore,
         unfinished: None,
         elapsed: begun.elapsed(),
@@ -105,6 +120,12 @@ pub fn run(chip: &mut dyn Mtd, source: &mut dyn Source, job: Job<'_>) -> Result<
     Ok(report)
 }
 
+/// The part of the partition in which a range lies: where bad blocks are skipped, those before its last byte belong
+/// to it, for a block that goes bad later moves everything.
+fn places(chip: &dyn Mtd, range: &Range<u64>) -> Range<u64> {
+    if range.is_empty() { range.clone() } else { range.start..chip.place(range.end - 1) + 1 }
+}
+
 /// The range to be written, if everything fits together.
 fn check_sizes(geometry: &Geometry, source: &dyn Source, job: &Job<'_>) -> Result<Range<u64>, Error> {
     let target = || job.target.to_string();
@@ -114,6 +135,9 @@ fn check_sizes(geometry: &Geometry, source: &dyn Source, job: &Job<'_>) -> Resul
     }
     if source.size() > geometry.size {
         let (image, size) = (source.name().to_owned(), source.size());
+        if geometry.size < job.target.size && geometry.kind == Kind::Nand {
+            return Err(Error::TooFewGood { image, size, target: target(), room: geometry.size });
+        }
         return Err(Error::TooLarge { image, size, target: target(), room: geometry.size });
     }
     let end = match job.options.rest {
@@ -152,10 +176,13 @@ fn check_content(chip: &mut dyn Mtd, source: &mut dyn Source, job: &Job<'_>) -> 
     let size = usize::try_from(source.size()).unwrap_or(usize::MAX).min(Content::MAGIC);
     source.read_at(0, &mut image_head[..size])?;
     if geometry.kind == Kind::Nand {
-        let end = geometry.round_up(source.size());
+        let end = match job.options.rest {
+            Rest::Leave => geometry.round_up(source.size()),
+            Rest::Erase => geometry.size,
+        };
         for block in geometry.blocks(0..end) {
             if chip.is_bad(block.start)? {
-                return Err(Error::BadBlock { target: target(), offset: block.start });
+                return Err(Error::BadBlock { target: target(), offset: chip.place(block.start) });
             }
         }
     }
@@ -167,7 +194,8 @@ fn check_content(chip: &mut dyn Mtd, source: &mut dyn Source, job: &Job<'_>) -> 
         return Err(Error::UbiOnNand { target: target(), image: source.name().to_owned() });
     }
     let mut head = [0xff; Content::MAGIC];
-    chip.read(0, &mut head)?;
+    // Not looked at: what cannot be read is of no known kind.
+    let _ = retry::read(chip, 0, &mut head, &mut 0);
     content::check(&head, &image_head).map_err(|expected| Error::Content {
         target: target(),
         expected,
@@ -180,7 +208,7 @@ fn compared(geometry: &Geometry, plan: &Plan, found: &Survey) -> Outcome {
     let mut differing = geometry
         .blocks(plan.range.clone())
         .zip(&found.findings)
-        .filter(|(_, finding)| finding.have != Have::Same)
+        .filter(|(_, finding)| !matches!(finding.have, Have::Same | Have::Flipping))
         .map(|(block, _)| block.start);
     match differing.next() {
         None => Outcome::Equal,
@@ -206,7 +234,8 @@ fn write(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let Found { geometry, plan, survey } = *found;
-    let record = first_record(source, &job, found);
+    let place = places(chip, &plan.range);
+    let record = first_record(source, &job, found, &place);
     if plan.is_done() {
         // The survey read every byte: it is the verification. It may settle an earlier run that was cut off.
         report.outcome = Outcome::Unchanged;
@@ -221,8 +250,7 @@ fn write(
     }
     let mut claims = Vec::new();
     for other in job.facts.mtds() {
-        let related =
-            job.facts.mtd(job.target.number).and_then(|mtd| ranges::relation(mtd, &plan.range, other));
+        let related = job.facts.mtd(job.target.number).and_then(|mtd| ranges::relation(mtd, &place, other));
         if related.is_some() {
             claims.push(other.number);
         }
@@ -235,23 +263,25 @@ fn write(
             Ok(()) | Err(_) => {}
         }
     }
-    let locked = locks::locked(chip, plan, geometry).map_err(Error::from)?;
     // Steeled first: no signal of a lost session comes between the record and what it tells of.
     job.hold.steel();
     job.hold.flush();
+    // Before the record: bytes that a lock protects are still the old ones.
+    let locks = locks::unlock(chip, plan, geometry)?;
     let recorder = Recorder::changing(job.records, record)?;
     let mut watch = Watch { progress: job.progress, recorder, plan: report.plan };
     watch.progress.event(&Event::FirstChange);
-    locks::unlock(chip, &locked);
     let mut work = Work::new(chip, source, plan, geometry, buffers, &mut watch, report.operations);
     let result = work
         .invalidate()
         .and_then(|()| work.body())
         .and_then(|()| work.prove_and_complete(&survey.image_sha256));
     report.operations = work.operations;
-    report.retries = work.retries;
-    if let Err(error) = locks::lock(chip, &locked) {
-        report.locks = Locks::NotRestored { error: error.to_string() };
+    report.retries += work.retries;
+    report.ecc.corrected += work.ecc.corrected;
+    report.ecc.failed += work.ecc.failed;
+    if let Err(error) = locks.restore(chip, geometry) {
+        report.locks = Locks::NotRestored { error };
     }
     job.hold.flush();
     report.outcome = Outcome::Written;
@@ -264,7 +294,7 @@ fn write(
             Ok(())
         }
         Err(error) => {
-            let failure = unverified(error);
+            let failure = unverified(worn::name(geometry, error));
             // The first error is the one to tell.
             let _ = finish(recorder, Err(&failure), report);
             Err(failure)
@@ -276,7 +306,7 @@ fn unverified(error: Error) -> Failure {
     Failure { flash: Flash::Unverified, error }
 }
 
-fn first_record(source: &dyn Source, job: &Job<'_>, found: &Found<'_>) -> Record {
+fn first_record(source: &dyn Source, job: &Job<'_>, found: &Found<'_>, place: &Range<u64>) -> Record {
     let facts = job.facts.mtd(job.target.number);
     let base = facts.and_then(|facts| facts.start).unwrap_or(0);
     Record {
@@ -287,8 +317,8 @@ fn first_record(source: &dyn Source, job: &Job<'_>, found: &Found<'_>) -> Record
         device: job.target.node().display().to_string(),
         name: job.target.name.clone(),
         chip: facts.and_then(|facts| facts.chip_name()).map(str::to_owned),
-        start: base + found.plan.range.start,
-        end: base + found.plan.range.end,
+        start: base + place.start,
+        end: base + place.end,
         image: source.name().to_owned(),
         image_bytes: source.size(),
         bytes_done: 0,

@@ -247,7 +247,10 @@ fn what_was_locked_is_locked_again_and_nothing_else_was_unlocked() {
     let mut chip = Faulty::new(serial().with_all_locked(), Fault::LockFails);
     let report = flash(&mut chip, &image, &Options::default(), &bench.records).unwrap();
     assert_eq!(report.exit_code(), 4);
-    let error = "cannot lock 0x0 to 0x200: Input/output error (os error 5)".to_owned();
+    let error =
+        "0x0 to 0x800 locked before, 0x200 to 0x800 now (cannot lock 0x0 to 0x800: Input/output error (os \
+                 error 5))"
+            .to_owned();
     assert_eq!(report.locks, Locks::NotRestored { error });
     assert_eq!(bench.records.read().unwrap().exit_code, Some(4));
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 
-use crate::options::{Check, ClearBits, Extent, Head, Mode, Options, Rest};
+use crate::options::{BadBlocks, Check, ClearBits, Extent, Head, Mode, Options, Rest};
 
 /// Written by hand: it fits 80 columns on every terminal, and says what the codes mean.
 const HELP: &str = "\
@@ -31,6 +31,9 @@ Options:
       --head=keep     in plain order; a power cut may leave a valid head
       --full          rewrite blocks that do not differ, too
       --clear-bits    clear bits without an erase on parallel NOR as well
+      --bad-blocks=refuse  no image over a bad block of NAND (default)
+      --bad-blocks=skip  the image goes on in the next good block
+      --bad-blocks=mark  the same; blocks that wear out are marked bad
       --dry-run       print what would be done, change nothing
       --verify-only   compare, change nothing
       --sha256=HEX    refuse any other image
@@ -59,6 +62,13 @@ enum HeadArg {
     Keep,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum BadBlocksArg {
+    Refuse,
+    Skip,
+    Mark,
+}
+
 /// The parsed command line.
 #[derive(Debug, Parser)]
 #[command(name = "flashcp", version, override_help = HELP)]
@@ -83,6 +93,8 @@ pub(super) struct Args {
     full: bool,
     #[arg(long)]
     clear_bits: bool,
+    #[arg(long, value_enum, default_value = "refuse", value_name = "WHAT")]
+    bad_blocks: BadBlocksArg,
     #[arg(long, conflicts_with = "verify_only")]
     dry_run: bool,
     #[arg(long)]
@@ -131,6 +143,11 @@ impl Args {
             in_use: check(self.allow_in_use),
             content: check(self.any_content),
             clear_bits: if self.clear_bits { ClearBits::Allow } else { ClearBits::WhereSafe },
+            bad_blocks: match self.bad_blocks {
+                BadBlocksArg::Refuse => BadBlocks::Refuse,
+                BadBlocksArg::Skip => BadBlocks::Skip,
+                BadBlocksArg::Mark => BadBlocks::Mark,
+            },
             sha256: self.sha256.clone(),
         }
     }
@@ -191,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_option_reaches_the_library() {
-        let all = "flashcp --head=keep --full --clear-bits --any-content --allow-in-use --sha256=";
+        let all = "flashcp --head=keep --full --clear-bits --bad-blocks=skip --any-content --allow-in-use --sha256=";
         let options = parse(&format!("{all}{} fw.bin mtd5", "AB".repeat(32))).unwrap();
         assert_eq!(
             options,
@@ -199,6 +216,7 @@ mod tests {
                 head: Head::Keep,
                 extent: Extent::Full,
                 clear_bits: ClearBits::Allow,
+                bad_blocks: BadBlocks::Skip,
                 content: Check::Allow,
                 in_use: Check::Allow,
                 sha256: Some("ab".repeat(32)),

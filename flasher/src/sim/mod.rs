@@ -2,7 +2,9 @@
 //! does not name them does not hold them.
 
 mod faulty;
+mod nand;
 mod nor;
 
 pub use faulty::{Fault, Faulty};
+pub use nand::{Nand, Wear};
 pub use nor::{HalfErase, Nor, power_lost};

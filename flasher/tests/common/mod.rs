@@ -30,6 +30,11 @@ pub(crate) fn uniform(kind: Kind, blocks: u64) -> Geometry {
     }
 }
 
+/// A NAND chip of `blocks` erase blocks, of four pages each.
+pub(crate) fn nand(blocks: u64) -> Geometry {
+    Geometry { write_size: BLOCK / 4, bit_writeable: false, ..uniform(Kind::Nand, blocks) }
+}
+
 /// A chip of the same size with small blocks at its start.
 pub(crate) fn boot_sectors(kind: Kind, blocks: u64) -> Geometry {
     let regions = vec![
