@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::assets::Assets;
 use crate::boards::{Boot, Setup};
+use crate::chip_log::ChipLog;
 use crate::console::Console;
 use crate::firmware::Firmware;
 use crate::process;
@@ -34,6 +35,8 @@ pub(crate) struct Device {
     ssh_key: PathBuf,
     /// RAM in MiB, for the next power-on.
     pub(crate) memory: u32,
+    /// Whether the operations of an SPI-NOR are written down from the next power-on; see [`Machine::chip_log`].
+    pub(crate) log_chip: bool,
     /// Bytes per second that the chip erases or programs, for the next power-on; none for as fast as QEMU can.
     pub(crate) chip_speed: Option<u64>,
 }
@@ -56,6 +59,7 @@ impl Device {
             boots: Cell::new(0),
             ssh_key: ssh_key.to_owned(),
             memory: MEMORY,
+            log_chip: false,
             chip_speed: None,
         };
         std::fs::copy(chip, device.nor()).map_err(|e| Failure::file("copy", chip, e))?;
@@ -96,6 +100,7 @@ impl Device {
         let console = self.assets.scratch.join(format!("{}-{number}.console", self.name()));
         let (qmp_socket, errors) =
             (self.file(&format!("qmp-{number}")), self.file(&format!("qemu-{number}.log")));
+        let chip_log = self.log_chip.then(|| self.file(&format!("chip-{number}.log")));
         let (nor, ssh_port) = (self.nor(), free_port()?);
         let setup = Setup {
             nor: &nor,
@@ -103,6 +108,7 @@ impl Device {
             memory: self.memory,
             console: &console,
             qmp: &qmp_socket,
+            chip_log: chip_log.as_deref(),
             ssh_port,
         };
         let log = File::create(&errors).map_err(|e| Failure::file("create", &errors, e))?;
@@ -127,7 +133,7 @@ impl Device {
             self.file(&format!("known_hosts-{number}"))
         };
         let ssh = Ssh::new(&self.assets, &self.ssh_key, &known_hosts, ssh_port);
-        Ok(Machine { child, qmp, console: Console::at(&console), ssh })
+        Ok(Machine { child, qmp, console: Console::at(&console), ssh, chip_log: chip_log.map(ChipLog::at) })
     }
 }
 
@@ -139,6 +145,8 @@ pub(crate) struct Machine {
     pub(crate) console: Console,
     /// The way in.
     pub(crate) ssh: Ssh,
+    /// What its chip was told to do; only with [`Device::log_chip`].
+    pub(crate) chip_log: Option<ChipLog>,
 }
 
 impl Machine {

@@ -1,5 +1,6 @@
 //! The boards that QEMU emulates for us, one file each, and what they have in common.
 
+pub(crate) mod ast2600;
 pub(crate) mod virt;
 
 use std::path::Path;
@@ -32,6 +33,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) console: &'a Path,
     /// QEMU's control socket.
     pub(crate) qmp: &'a Path,
+    /// Where the operations of an SPI-NOR are written down; see [`crate::chip_log`].
+    pub(crate) chip_log: Option<&'a Path>,
     /// The port on 127.0.0.1 that leads to the device's ssh.
     pub(crate) ssh_port: u16,
 }

@@ -1,8 +1,10 @@
 //! The firmware of the emulated device: v1 on a NOR chip as it leaves the factory, v2 as one `firmware.bin`, and a
 //! rescue root. Built once for each set of inputs, kept in the cache.
 
+pub(crate) mod ast2600;
 mod fit;
 mod initrd;
+mod modules;
 mod rootfs;
 mod uboot_env;
 

@@ -161,6 +161,7 @@ const APPLETS: &[&str] = &[
 
 /// Programs and folders from Debian's packages, below /usr after the merge.
 const PROGRAMS: &[&str] = &["usr/sbin/dropbear", "usr/bin/dropbearkey", "usr/sbin/flash_erase"];
+const RESCUE_PROGRAMS: &[&str] = &["usr/sbin/nanddump"];
 const S6_PROGRAMS: &[&str] = &[
     "usr/bin/s6-svscan",
     "usr/bin/s6-svscanctl",
@@ -197,8 +198,8 @@ pub(super) fn assemble(
     for applet in APPLETS {
         link("busybox", &root.join("usr/bin").join(applet))?;
     }
-    let s6 = if matches!(kind, Kind::System { .. }) { S6_PROGRAMS } else { &[] };
-    for program in PROGRAMS.iter().chain(s6) {
+    let more = if matches!(kind, Kind::System { .. }) { S6_PROGRAMS } else { RESCUE_PROGRAMS };
+    for program in PROGRAMS.iter().chain(more) {
         copy(&guest.join(program), &root.join(program), 0o755)?;
     }
     libraries(guest, root, triplet)?;
