@@ -129,8 +129,7 @@ fn places(chip: &dyn Mtd, range: &Range<u64>) -> Range<u64> {
 /// The range to be written, if everything fits together.
 fn check_sizes(geometry: &Geometry, source: &dyn Source, job: &Job<'_>) -> Result<Range<u64>, Error> {
     let target = || job.target.to_string();
-    if geometry.erase_size == 0 || geometry.size == 0 {
-        let what = format!("size {}, erase blocks of {} bytes", geometry.size, geometry.erase_size);
+    if let Some(what) = geometry.flaw() {
         return Err(Error::Geometry { target: target(), what });
     }
     if source.size() > geometry.size {

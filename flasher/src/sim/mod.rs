@@ -4,7 +4,9 @@
 mod faulty;
 mod nand;
 mod nor;
+mod sparse;
 
 pub use faulty::{Fault, Faulty};
 pub use nand::{Nand, Wear};
 pub use nor::{HalfErase, Nor, power_lost};
+pub use sparse::Sparse;
