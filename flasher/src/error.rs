@@ -8,6 +8,7 @@ use crate::guard::{FactsError, Verdict};
 use crate::kernel::OpenError;
 use crate::source::ImageError;
 use crate::target::TargetError;
+use crate::ubi::UbiError;
 
 /// Why a run did not succeed. Offsets are bytes from the target's start.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,25 @@ pub enum Error {
     /// The device could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A UBI device reported an error.
+    #[error(transparent)]
+    Ubi(#[from] UbiError),
+    /// Somebody uses the UBI volume.
+    #[error("{target} is in use: {}", users.join("; "))]
+    VolumeInUse {
+        /// The volume.
+        target: String,
+        /// By whom.
+        users: Vec<String>,
+    },
+    /// A UBI image is for a whole MTD device.
+    #[error("the image {image} is a UBI image: it is for the flash below UBI, not for the volume {target}")]
+    UbiInVolume {
+        /// The volume.
+        target: String,
+        /// The image's name.
+        image: String,
+    },
     /// The image is larger than the partition.
     #[error(
         "the image {image} does not fit: it has {size} bytes, {target} has {room} ({} too many)",

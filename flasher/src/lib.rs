@@ -5,7 +5,7 @@
 //! 1. [`source`], [`image`]: the image, readable at any offset, as often as needed.
 //! 2. [`device`]: what a flash chip can do ([`device::Mtd`]) and how it is divided; [`kernel`] is the kernel's
 //!    character device, [`sim`] the simulated chip; [`skip`] is NAND without its bad blocks.
-//! 3. [`target`]: which partition is meant.
+//! 3. [`target`]: which partition is meant; [`ubi`] is a run onto a UBI volume, which goes another way.
 //! 4. [`guard`]: who uses these bytes of the chip, and whether they may be written.
 //! 5. [`survey`], [`decide`], [`plan`]: what is there, what each erase block needs, in which order.
 //! 6. `execute`, `verify`: erase and program, then read back and prove; between [`hold`] (nobody else gets in, nothing
@@ -30,6 +30,8 @@ pub mod skip;
 mod retry;
 
 pub mod target;
+
+pub mod ubi;
 
 pub mod content;
 

@@ -14,7 +14,8 @@ Bring a firmware image onto a flash partition, and prove it.
 Usage: flashcp [OPTIONS] IMAGE DEVICE
 
   IMAGE   the image, a file
-  DEVICE  /dev/mtdN, mtdN, or mtd:NAME (the exact name from /proc/mtd)
+  DEVICE  /dev/mtdN, mtdN, or mtd:NAME (the exact name from /proc/mtd);
+          ubiN:NAME or /dev/ubiN_V is a UBI volume
 
 Only erase blocks that differ are erased and programmed. The image's head is
 made invalid first and completed last, after everything else was read back:

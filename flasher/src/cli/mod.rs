@@ -16,6 +16,7 @@ use crate::pipeline::{self, Failure, Job, Report};
 use crate::record::RecordDir;
 use crate::sys::process;
 use crate::target;
+use crate::ubi::{self, SystemVolumes, VolumeJob};
 
 mod args;
 mod hints;
@@ -59,6 +60,20 @@ fn flash(args: &[OsString], parsed: &Args, screen: &mut Screen) -> Result<Report
     let root = Path::new("/");
     let options = parsed.options();
     let mut image = ImageFile::open(&parsed.image).map_err(Error::from)?;
+    let command: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if let Some((volume, named)) = target::ubi::resolve(root, &parsed.device).map_err(Error::from)? {
+        let job = VolumeJob {
+            volume: &volume,
+            named,
+            users: &target::ubi::users(root, &volume),
+            options: &options,
+            command: &command,
+            records: &RecordDir::system(),
+            hold: &mut SystemHold::new(PathBuf::from(root)),
+            progress: screen,
+        };
+        return ubi::run(&mut SystemVolumes::new(root, volume.ubi), &mut image, job);
+    }
     let target = target::resolve(root, &parsed.device).map_err(Error::from)?;
     let facts = Facts::read(root).map_err(Error::from)?;
     let (size, bus) = facts.mtd(target.number).map_or((target.size, Bus::Other), |mtd| (mtd.size, mtd.bus()));
@@ -67,7 +82,6 @@ fn flash(args: &[OsString], parsed: &Args, screen: &mut Screen) -> Result<Report
         Mode::DryRun | Mode::VerifyOnly => Access::Read,
     };
     let mut chip = KernelMtd::open(&target.node(), size, bus, access).map_err(Error::from)?;
-    let command: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let job = Job {
         target: &target,
         facts: &facts,
