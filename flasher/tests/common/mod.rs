@@ -141,6 +141,13 @@ pub(crate) fn serial() -> Nor {
     Nor::new(uniform(Kind::SpiNor, BLOCKS), noise(1, SIZE))
 }
 
+/// The bytes as gzip makes them.
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 /// A simulated chip of either kind.
 pub(crate) trait Chip: Mtd + Clone {
     fn make(geometry: &Geometry, bytes: &[u8]) -> Self;

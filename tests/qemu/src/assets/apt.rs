@@ -11,12 +11,11 @@ use sha2::{Digest, Sha256};
 
 use super::child::Job;
 use super::error::{Result, SetupError};
+use super::mirrors::Mirrors;
 use super::packages::{self, Deb};
 use super::places::Overrides;
 use crate::progress::{Step, megabytes};
 
-const MIRROR: &str = "http://deb.debian.org/debian";
-const SECURITY: &str = "http://deb.debian.org/debian-security";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The Debian release whose packages are used, whatever the machine runs.
 const RELEASE: &str = "bookworm";
@@ -30,8 +29,8 @@ pub(crate) struct Wanted {
     pub(crate) host: Vec<&'static str>,
     /// For the guest (arm64), with everything they depend on.
     pub(crate) guest: Vec<&'static str>,
-    /// Whether the arm64 standard library of `rustc-web` is needed; that package alone.
-    pub(crate) std: bool,
+    /// Whether musl for arm64 is needed, to link with; that package alone.
+    pub(crate) musl: bool,
     /// Whether the kernel's source is needed; that package alone.
     pub(crate) source: bool,
 }
@@ -41,7 +40,7 @@ pub(crate) struct Wanted {
 pub(crate) struct Resolved {
     pub(crate) host: Vec<Deb>,
     pub(crate) guest: Vec<Deb>,
-    pub(crate) std: Vec<Deb>,
+    pub(crate) musl: Vec<Deb>,
     pub(crate) source: Vec<Deb>,
 }
 
@@ -50,7 +49,7 @@ pub(crate) struct Apt {
     root: PathBuf,
     log: PathBuf,
     debs: PathBuf,
-    mirrors: [String; 2],
+    mirrors: Mirrors,
     keyring: PathBuf,
 }
 
@@ -63,13 +62,12 @@ enum Side {
 }
 
 impl Apt {
-    pub(crate) fn new(cache: &Path, overrides: &Overrides) -> Self {
-        let or = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
+    pub(crate) fn new(cache: &Path, overrides: &Overrides, mirrors: Mirrors) -> Self {
         Self {
             root: cache.join("apt"),
             log: cache.join("log/apt.log"),
             debs: cache.join("debs"),
-            mirrors: [or(&overrides.mirror, MIRROR), or(&overrides.security_mirror, SECURITY)],
+            mirrors,
             keyring: overrides.keyring.clone().unwrap_or_else(|| KEYRING.into()),
         }
     }
@@ -99,8 +97,10 @@ impl Apt {
         })?;
         step.at(0, 0, "finding what the packages depend on");
         let mut resolved = Resolved { host: self.closure(Side::Host, &wanted.host)?, ..Resolved::default() };
-        if wanted.std {
-            resolved.std = self.matching_std(wanted, &mut resolved.host)?;
+        packages::one_rust(&resolved.host)
+            .map_err(|found| SetupError::unexpected("Debian's Rust", "packages of one version", found))?;
+        if wanted.musl {
+            resolved.musl = self.uris(Side::Host, &[format!("{}:arm64", packages::MUSL)])?;
         }
         if !wanted.guest.is_empty() {
             resolved.guest = match self.closure(Side::Guest, &wanted.guest) {
@@ -115,27 +115,6 @@ impl Apt {
             resolved.source = self.uris(Side::Host, &[packages::KERNEL_SOURCE.to_owned()])?;
         }
         Ok(resolved)
-    }
-
-    /// A standard library of another version than the compiler is refused by the compiler: both architectures must
-    /// agree, and where the newest do not, the compiler follows.
-    fn matching_std(&self, wanted: &Wanted, host: &mut Vec<Deb>) -> Result<Vec<Deb>> {
-        const STD: &str = "libstd-rust-web-dev";
-        let version = host.iter().find(|deb| deb.name == "rustc-web").map(|deb| deb.version.clone());
-        if let Some(version) = version
-            && let Ok(debs) = self.uris(Side::Guest, &[format!("{STD}={version}")])
-        {
-            return Ok(debs);
-        }
-        let debs = self.uris(Side::Guest, &[STD.to_owned()])?;
-        let Some(version) = debs.first().map(|deb| deb.version.clone()) else {
-            return Err(SetupError::Missing(format!("{STD} for arm64 is in no package list")));
-        };
-        let mut names: Vec<String> = wanted.host.iter().map(|name| (*name).to_owned()).collect();
-        names.retain(|name| name != "rustc-web" && name != "cargo-web");
-        names.extend(["rustc-web", "cargo-web", STD].map(|name| format!("{name}={version}")));
-        *host = self.closure(Side::Host, &names)?;
-        Ok(debs)
     }
 
     fn closure(&self, side: Side, names: &[impl AsRef<str>]) -> Result<Vec<Deb>> {
@@ -264,12 +243,13 @@ impl Apt {
         let acquire = self.system_acquire();
         self.write("host.conf", &self.configuration("amd64", &["amd64", "arm64"], "cache", &acquire))?;
         self.write("guest.conf", &self.configuration("arm64", &["arm64"], "guest-cache", &acquire))?;
-        let [main, security] = &self.mirrors;
+        let Mirrors { main, security } = &self.mirrors;
         let line = |mirror: &str, suite: &str| {
             format!("deb [signed-by={}] {mirror} {suite} main\n", self.keyring.display())
         };
         let without_security = line(main, RELEASE) + &line(main, &format!("{RELEASE}-updates"));
-        let all = without_security.clone() + &line(security, &format!("{RELEASE}-security"));
+        let security = security.as_ref().map(|mirror| line(mirror, &format!("{RELEASE}-security")));
+        let all = without_security.clone() + &security.unwrap_or_default();
         self.write("main.list", &without_security)?;
         self.write("sources.list", &all)
     }
@@ -362,11 +342,14 @@ mod tests {
 
     #[test]
     fn other_wishes_and_other_mirrors_are_asked_for_anew() {
-        let apt = Apt::new(Path::new("/c"), &Overrides::default());
-        let mirror = Overrides { mirror: Some("http://m/debian".into()), ..Overrides::default() };
+        let apt = |mirror: &str, cache: &str| {
+            let mirrors = Mirrors { main: mirror.to_owned(), security: None };
+            Apt::new(Path::new(cache), &Overrides::default(), mirrors)
+        };
         let wanted = Wanted { host: vec!["bc"], ..Wanted::default() };
-        assert_ne!(apt.key(&wanted), apt.key(&Wanted::default()));
-        assert_ne!(apt.key(&wanted), Apt::new(Path::new("/c"), &mirror).key(&wanted));
-        assert_eq!(apt.key(&wanted), Apt::new(Path::new("/other"), &Overrides::default()).key(&wanted));
+        let key = apt("http://m/debian", "/c").key(&wanted);
+        assert_ne!(key, apt("http://m/debian", "/c").key(&Wanted::default()));
+        assert_ne!(key, apt("http://n/debian", "/c").key(&wanted));
+        assert_eq!(key, apt("http://m/debian", "/other").key(&wanted));
     }
 }

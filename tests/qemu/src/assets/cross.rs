@@ -1,25 +1,20 @@
-//! The programs for the device: static aarch64 binaries of this checkout, by one of two toolchains.
+//! Two toolchains that make programs for the device, and what such a program must be.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use object::elf::{EM_AARCH64, FileHeader64, PT_INTERP};
 use object::read::elf::{FileHeader, ProgramHeader};
 
-use super::child::Job;
 use super::error::{Result, SetupError};
 use super::places::Cross;
 use super::tools::Tools;
-use crate::progress::Step;
 
 /// The device's flash is small: the stripped multi-call binary has this many bytes at most.
 pub(crate) const LIMIT: u64 = 2 << 20;
-/// What stands between two flags in `CARGO_ENCODED_RUSTFLAGS`.
-const SEPARATOR: char = '\u{1f}';
-const MUSL: &str = "aarch64-unknown-linux-musl";
-const GNU: &str = "aarch64-unknown-linux-gnu";
+/// The target, whichever toolchain: with glibc the programs were twice as large.
+pub(crate) const TARGET: &str = "aarch64-unknown-linux-musl";
 
 /// This checkout's top folder.
 #[must_use]
@@ -48,7 +43,7 @@ fn forget_cargo(command: &mut Command) {
 }
 
 fn leads_astray(name: &str) -> bool {
-    const STARTS: [&str; 7] = [
+    const STARTS: [&str; 8] = [
         "CARGO_PKG_",
         "CARGO_MANIFEST_",
         "CARGO_BIN_",
@@ -56,18 +51,27 @@ fn leads_astray(name: &str) -> bool {
         "CARGO_CRATE_",
         "CARGO_BUILD_",
         "CARGO_PROFILE_",
+        "CARGO_UNSTABLE_",
     ];
     const NAMES: [&str; 4] = ["CARGO", "CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "OUT_DIR"];
     NAMES.contains(&name) || STARTS.iter().any(|start| name.starts_with(start))
 }
 
+/// The user's own compiler, as cargo would start it.
+pub(crate) fn rustc() -> std::ffi::OsString {
+    std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
+}
+
 /// Which toolchain builds for the device, if nobody said so: the user's own where it has the target.
 #[must_use]
 pub(crate) fn detect() -> Cross {
-    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    let sysroot = rustc.args(["--print", "sysroot"]).output().map(|output| output.stdout).unwrap_or_default();
+    let sysroot = Command::new(rustc())
+        .args(["--print", "sysroot"])
+        .output()
+        .map(|output| output.stdout)
+        .unwrap_or_default();
     let library =
-        Path::new(String::from_utf8_lossy(&sysroot).trim()).join("lib/rustlib").join(MUSL).join("lib");
+        Path::new(String::from_utf8_lossy(&sysroot).trim()).join("lib/rustlib").join(TARGET).join("lib");
     if library.exists() { Cross::Rustup } else { Cross::Debian }
 }
 
@@ -75,52 +79,27 @@ pub(crate) fn detect() -> Cross {
 pub(crate) const ADVICE: &str = "the device binary: `rustup target add aarch64-unknown-linux-musl`, or name a static \
     aarch64 build by LEVITATE_DEVICE_BINARY";
 
-/// Builds `levitate` and `flashcp`, as far as they are older than their sources: cargo knows.
-pub(crate) fn build(
-    way: Cross,
-    tools: &Tools,
-    cross_prefix: &str,
-    log: &Path,
-    step: &mut Step<'_>,
-) -> Result<[PathBuf; 2]> {
-    let target_dir = checkout().join("target/device");
-    let static_program = "-Ctarget-feature=+crt-static";
-    let (mut command, target, flags) = match way {
-        Cross::Rustup => (cargo(), MUSL, static_program.to_owned()),
-        // a panic aborts, so nobody looks for the way up the stack: the index of it alone has 64 KiB
-        Cross::Debian => {
-            let flags = format!("{static_program}{SEPARATOR}-Clink-arg=-Wl,--no-eh-frame-hdr");
-            (debian_cargo(tools, cross_prefix)?, GNU, flags)
-        }
-    };
-    // with --target they reach the device binary and only it: no build script, no macro
-    command
-        .env("CARGO_ENCODED_RUSTFLAGS", flags)
-        .env("CARGO_TARGET_DIR", &target_dir)
-        .env("CARGO_TERM_COLOR", "never")
-        .args(["build", "--locked", "--profile", "device", "--target", target])
-        .args(["--package", "levitate", "--bin", "levitate", "--package", "flasher", "--bin", "flashcp"]);
-    let job = Job {
-        what: "building the device binary".into(),
-        command,
-        log: log.into(),
-        limit: Duration::from_secs(1800),
-    };
-    let mut crates = 0;
-    job.run(&mut |line| {
-        if let Some(name) = line.and_then(|line| line.trim_start().strip_prefix("Compiling ")) {
-            crates += 1;
-            step.at(0, 0, &format!("crate {crates}, {name}"));
-        } else if crates > 0 {
-            step.at(0, 0, &format!("{crates} crates compiled, linking"));
-        }
-    })?;
-    let folder = target_dir.join(target).join("device");
-    Ok(["levitate", "flashcp"].map(|name| folder.join(name)))
+/// A cargo for the device: what all its builds have in common.
+pub(crate) struct Toolchain {
+    /// cargo without any argument.
+    pub(crate) cargo: Command,
+    /// What `cargo build` needs besides the usual arguments.
+    pub(crate) arguments: &'static [&'static str],
+    /// For the compiler; [`Toolchain::paths`] too.
+    pub(crate) flags: &'static [&'static str],
+    /// Flags that name folders of this machine, so that the result names none. They are no part of what it does.
+    pub(crate) paths: Vec<String>,
 }
 
-/// Debian's cargo and rustc, with nothing of the toolchain that runs this program.
-fn debian_cargo(tools: &Tools, cross_prefix: &str) -> Result<Command> {
+/// The user's own cargo and rustc.
+pub(crate) fn rustup() -> Toolchain {
+    Toolchain { cargo: cargo(), arguments: &[], flags: &["-Ctarget-feature=+crt-static"], paths: Vec::new() }
+}
+
+/// Debian's cargo and rustc, with nothing of the toolchain that runs this program. They build the standard library, too:
+/// for this target there is none, and this one is for small programs and has no unwind tables. That is no stable
+/// feature; Debian's compiler and its source are of one version.
+pub(crate) fn debian(tools: &Tools, cross_prefix: &str, folder: &Path) -> Result<Toolchain> {
     let Some(root) = &tools.root else { return Err(SetupError::Missing(ADVICE.into())) };
     let mut command = tools.command_at(&root.join("usr/bin/cargo"));
     forget_cargo(&mut command);
@@ -128,16 +107,30 @@ fn debian_cargo(tools: &Tools, cross_prefix: &str) -> Result<Command> {
         command.env_remove(name);
     }
     // the machine's own linker works with the machine's own libraries
-    let linker = root.join("host-cc");
+    let linker = folder.join("host-cc");
     fs::write(&linker, "#!/bin/sh\nunset LD_LIBRARY_PATH\nexec cc \"$@\"\n")
         .map_err(SetupError::io("write", &linker))?;
     set_executable(&linker)?;
     command
         .current_dir(checkout())
         .env("RUSTC", root.join("usr/bin/rustc"))
+        .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER", &linker)
-        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", format!("{cross_prefix}gcc"));
-    Ok(command)
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", format!("{cross_prefix}gcc"));
+    let mut paths = vec![format!("--remap-path-prefix={}=/rust", root.display())];
+    paths.extend(cargo_home().map(|home| format!("--remap-path-prefix={}=/cargo", home.display())));
+    Ok(Toolchain {
+        cargo: command,
+        arguments: &["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"],
+        flags: &["-Ctarget-feature=+crt-static", "-Clink-self-contained=yes", "-Cforce-unwind-tables=no"],
+        paths,
+    })
+}
+
+/// Where cargo keeps the sources of crates.
+fn cargo_home() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("CARGO_HOME").or_else(|| set("HOME").map(|home| home.join(".cargo")))
 }
 
 fn set_executable(path: &Path) -> Result<()> {

@@ -66,7 +66,7 @@ impl Lock {
 
 /// Removes what interrupted set-ups left half made. Only under the lock: nothing half made belongs to anybody then.
 pub(crate) fn sweep(cache: &Path) -> Result<()> {
-    for folder in ["packages", "kernel"] {
+    for folder in ["packages", "kernel", "device"] {
         for entry in fs::read_dir(cache.join(folder)).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().contains(".tmp-") {
                 remove(&entry.path())?;

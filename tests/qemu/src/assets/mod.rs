@@ -6,12 +6,16 @@
 mod apt;
 pub(crate) mod child;
 pub(crate) mod cross;
+mod device;
 pub(crate) mod error;
 mod kernel;
 mod lock;
+mod mirrors;
+mod musl;
 mod packages;
 pub(crate) mod places;
 mod setup;
+mod sources;
 pub(crate) mod tools;
 mod unpack;
 

@@ -10,6 +10,13 @@ pub(crate) const GUEST: [&str; 5] = ["s6", "execline", "dropbear-bin", "busybox-
 /// The kernel's source.
 pub(crate) const KERNEL_SOURCE: &str = "linux-source-6.1";
 
+/// The C library that programs for the device are linked with. Half as large in them as glibc.
+pub(crate) const MUSL: &str = "musl-dev";
+/// The source of the standard library.
+pub(crate) const RUST_SOURCE: &str = "rust-web-src";
+/// Debian's newest Rust, kept for its browsers.
+const RUST: [&str; 3] = ["rustc-web", "cargo-web", RUST_SOURCE];
+
 /// One package, as apt would download it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Deb {
@@ -60,7 +67,7 @@ pub(crate) fn host(overrides: &Overrides, cross: Cross) -> Vec<&'static str> {
         names.extend(["gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"]);
     }
     if build_rust {
-        names.extend(["rustc-web", "cargo-web"]);
+        names.extend(RUST);
     }
     names
 }
@@ -105,6 +112,23 @@ pub(crate) fn parse_closure(simulation: &str) -> Vec<String> {
             Some(spec(name.split(':').next()?, version, arch))
         })
         .collect()
+}
+
+/// The compiler refuses a standard library of another version: the versions, where an archive is out of step.
+pub(crate) fn one_rust(debs: &[Deb]) -> Result<(), String> {
+    let rust: Vec<&Deb> = debs.iter().filter(|deb| RUST.contains(&deb.name.as_str())).collect();
+    match rust.windows(2).all(|two| two[0].version == two[1].version) {
+        true => Ok(()),
+        false => Err(rust.iter().map(|deb| deb.spec()).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// What made the device binary, as far as packages did.
+pub(crate) fn rust_and_musl(debs: &[Deb]) -> String {
+    let ours = |deb: &&Deb| RUST.contains(&deb.name.as_str()) || deb.name == MUSL;
+    let mut specs: Vec<String> = debs.iter().filter(ours).map(Deb::spec).collect();
+    specs.sort();
+    specs.join(" ")
 }
 
 /// The packages in the output of `apt-get download --print-uris`.
@@ -170,7 +194,7 @@ mod tests {
 
     #[test]
     fn name_version_and_hash_are_read_from_what_apt_would_download() {
-        let output = "'http://deb.debian.org/debian/pool/main/q/qemu/qemu-system-arm_7.2%2bdfsg-7_amd64.deb' \
+        let output = "'http://mirror.example/debian/pool/main/q/qemu/qemu-system-arm_7.2%2bdfsg-7_amd64.deb' \
             qemu-system-arm_1%3a7.2+dfsg-7_amd64.deb 8909200 SHA256:78c4\nnoise\n";
         let debs = parse_uris(output);
         assert_eq!(debs.len(), 1);
@@ -194,6 +218,20 @@ mod tests {
         let (a, b) = (deb("a", "1"), deb("b", "2"));
         assert_eq!(key(&[a.clone(), b.clone()]), key(&[b.clone(), a.clone()]));
         assert_ne!(key(&[a.clone(), b]), key(&[a, deb("b", "2+b1")]));
+    }
+
+    #[test]
+    fn a_compiler_and_a_standard_library_of_two_versions_are_refused() {
+        let debs = [deb("rustc-web", "1.96"), deb("bc", "1"), deb("rust-web-src", "1.96")];
+        assert_eq!(one_rust(&debs), Ok(()));
+        let found = one_rust(&[deb("rustc-web", "1.96"), deb("rust-web-src", "1.85")]).unwrap_err();
+        assert_eq!(found, "rustc-web:amd64=1.96, rust-web-src:amd64=1.85");
+    }
+
+    #[test]
+    fn what_makes_the_device_binary_is_told_by_version_and_the_rest_is_not() {
+        let debs = [deb("rustc-web", "1"), deb("bc", "1"), deb("musl-dev", "2")];
+        assert_eq!(rust_and_musl(&debs), "musl-dev:amd64=2 rustc-web:amd64=1");
     }
 
     #[test]

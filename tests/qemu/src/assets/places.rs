@@ -10,7 +10,7 @@ use super::error::{Result, SetupError};
 pub(crate) enum Cross {
     /// The user's own toolchain with the target `aarch64-unknown-linux-musl`, linked by `rust-lld`.
     Rustup,
-    /// Debian's `rustc-web` and the arm64 standard library of the same version.
+    /// Debian's `rustc-web`, which builds its standard library for Debian's musl, linked by the cross compiler.
     Debian,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Overrides {
     pub(crate) device_binary: Option<PathBuf>,
     /// `LEVITATE_FLASHCP_BINARY`: `flashcp` for the device, static.
     pub(crate) flashcp_binary: Option<PathBuf>,
-    /// `LEVITATE_CROSS_PREFIX`: what stands before `gcc` in the name of an aarch64 glibc cross compiler.
+    /// `LEVITATE_CROSS_PREFIX`: what stands before `gcc` in the name of an aarch64 Linux cross compiler.
     pub(crate) cross_prefix: Option<String>,
     /// `LEVITATE_CROSS`: `rustup` or `debian`.
     pub(crate) cross: Option<Cross>,
@@ -130,8 +130,8 @@ pub(crate) fn variables() -> BTreeMap<&'static str, &'static str> {
         ("LEVITATE_FLASHCP_BINARY", "the static aarch64 `flashcp`"),
         ("LEVITATE_CROSS_PREFIX", "what stands before `gcc` in your aarch64 cross compiler's name"),
         ("LEVITATE_CROSS", "`rustup` or `debian`: which Rust builds for the device"),
-        ("LEVITATE_DEBIAN_MIRROR", "instead of http://deb.debian.org/debian"),
-        ("LEVITATE_DEBIAN_SECURITY_MIRROR", "instead of http://deb.debian.org/debian-security"),
+        ("LEVITATE_DEBIAN_MIRROR", "instead of the Debian archive that /etc/apt names"),
+        ("LEVITATE_DEBIAN_SECURITY_MIRROR", "instead of the security archive that /etc/apt names"),
         ("LEVITATE_DEBIAN_KEYRING", "instead of /usr/share/keyrings/debian-archive-keyring.gpg"),
         ("LEVITATE_JOBS", "boards side by side (else 2)"),
     ])

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use super::apt::{Apt, Resolved, Wanted};
 use super::child::Job;
+use super::device::Device;
 use super::error::{Result, SetupError};
 use super::kernel::Kernels;
 use super::lock::{Lock, sweep};
+use super::mirrors::Mirrors;
 use super::packages::{self, Deb};
 use super::places::{self, Cross, Overrides};
 use super::tools::Tools;
-use super::{Assets, cross, unpack};
+use super::{Assets, cross, musl, unpack};
 use crate::progress::{Progress, duration, megabytes};
 
 /// Documentation and translations: a third of the files, read by nobody here.
@@ -54,17 +56,22 @@ struct Setup {
     progress: Progress,
 }
 
+/// Raised when what is done with unpacked packages changes, so that old folders are not taken for new ones.
+const RECIPE: &str = "2";
+
 /// Where the packages' contents lie.
 struct Packages {
     tools: Tools,
     guest: Option<PathBuf>,
     kernels: Option<PathBuf>,
+    /// The exact versions of what makes the device binary, as far as packages do.
+    rust: String,
 }
 
 impl Setup {
     fn all(&mut self) -> Result<Assets> {
         let packages = if debian() { self.packages()? } else { self.without_packages()? };
-        let [device_binary, flashcp_binary] = self.binaries(&packages.tools)?;
+        let [device_binary, flashcp_binary] = self.binaries(&packages)?;
         let or = |given: &Option<PathBuf>, made: Option<PathBuf>| given.clone().or(made);
         let lacking = |what: &str| SetupError::Missing(format!("{what} is not there and could not be made"));
         let kernel =
@@ -90,21 +97,21 @@ impl Setup {
         Wanted {
             host: packages::host(&self.overrides, self.way),
             guest: if self.overrides.guest_root.is_none() { packages::GUEST.to_vec() } else { Vec::new() },
-            std: self.way == Cross::Debian && self.overrides.device_binary.is_none(),
+            musl: self.way == Cross::Debian && self.overrides.device_binary.is_none(),
             source: !self.overrides.has_kernels(),
         }
     }
 
     fn packages(&mut self) -> Result<Packages> {
         let wanted = self.wanted();
-        if (wanted.source || wanted.std) && !on_path("cc") {
+        if (wanted.source || wanted.musl) && !on_path("cc") {
             return Err(SetupError::Missing(
                 "no C compiler `cc` in PATH, needed for programs that run on this machine during the builds: \
                  install Debian's `gcc` and `libc6-dev`"
                     .into(),
             ));
         }
-        let apt = Apt::new(&self.cache, &self.overrides);
+        let apt = Apt::new(&self.cache, &self.overrides, Mirrors::find(&self.overrides)?);
         let pin = self.cache.join("packages").join(format!("resolved-{}.json", apt.key(&wanted)));
         if let Some(resolved) = fs::read(&pin).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
             match self.unpacked(&apt, &resolved) {
@@ -130,15 +137,17 @@ impl Setup {
     fn unpacked(&mut self, apt: &Apt, resolved: &Resolved) -> Result<Packages> {
         let host: Vec<&Deb> = resolved.host.iter().filter(|deb| !packages::skipped(&deb.name)).collect();
         let tools_debs: Vec<Deb> =
-            host.iter().map(|deb| (*deb).clone()).chain(resolved.std.iter().cloned()).collect();
+            host.iter().map(|deb| (*deb).clone()).chain(resolved.musl.iter().cloned()).collect();
         let folder = self.cache.join("packages");
-        let tools_place = folder.join(format!("tools-{}", packages::key(&tools_debs)));
+        let tools_key = packages::digest(&[RECIPE, &packages::key(&tools_debs)]);
+        let tools_place = folder.join(format!("tools-{tools_key}"));
         let guest_place = folder.join(format!("guest-{}", packages::key(&resolved.guest)));
         let tools = Tools { root: Some(tools_place.clone()) };
 
         let cache = self.cache.clone();
-        let prefix = self.cross_prefix(&tools);
+        let prefix = cross_prefix(&self.overrides, &tools);
         let compiler = self.compiler(resolved)?;
+        let rust = format!("{} {compiler}", packages::rust_and_musl(&tools_debs));
         let kernels = resolved.source.first().map(|source| Kernels {
             cache: &cache,
             tools: &tools,
@@ -151,7 +160,7 @@ impl Setup {
         let mut missing: Vec<&Deb> = Vec::new();
         if !tools_place.exists() {
             missing.extend(&host);
-            missing.extend(&resolved.std);
+            missing.extend(&resolved.musl);
         }
         if !guest_place.exists() {
             missing.extend(&resolved.guest);
@@ -169,10 +178,14 @@ impl Setup {
         let mut step = self.progress.step(3, "tools");
         unpack::whole(&tools_place, |new| {
             unpack::unpack(&host, apt.debs(), new, &log, &mut step)?;
+            trim(new)?;
+            if resolved.musl.is_empty() {
+                return Ok(());
+            }
             let arm64 = new.join("arm64");
-            unpack::unpack(&resolved.std.iter().collect::<Vec<_>>(), apt.debs(), &arm64, &log, &mut step)?;
-            merge_std(&arm64, new)?;
-            trim(new)
+            unpack::unpack(&resolved.musl.iter().collect::<Vec<_>>(), apt.debs(), &arm64, &log, &mut step)?;
+            let fresh = Tools { root: Some(new.to_owned()) };
+            musl::lay_out(&arm64, &fresh, new, &cross_prefix(&self.overrides, &fresh), &log)
         })?;
         step.done(&format!("{} packages unpacked", tools_debs.len()));
         let mut step = self.progress.step(4, "guest");
@@ -192,10 +205,11 @@ impl Setup {
             kernels: kernels.map(|kernels| kernels.place()),
             guest: (!resolved.guest.is_empty()).then_some(guest_place),
             tools,
+            rust,
         })
     }
 
-    fn binaries(&mut self, tools: &Tools) -> Result<[PathBuf; 2]> {
+    fn binaries(&mut self, packages: &Packages) -> Result<[PathBuf; 2]> {
         if let Some(levitate) = &self.overrides.device_binary {
             // it answers to the name flashcp, too
             let flashcp = self.overrides.flashcp_binary.as_ref().unwrap_or(levitate);
@@ -203,22 +217,21 @@ impl Setup {
             cross::check(flashcp, cross::LIMIT)?;
             return Ok([levitate.clone(), flashcp.clone()]);
         }
-        let prefix = self.cross_prefix(tools);
+        let cross_prefix = cross_prefix(&self.overrides, &packages.tools);
+        let device = Device {
+            cache: &self.cache,
+            way: self.way,
+            tools: &packages.tools,
+            cross_prefix: &cross_prefix,
+            packages: &packages.rust,
+        };
         let mut step = self.progress.step(6, "device binary");
-        let [levitate, flashcp] =
-            cross::build(self.way, tools, &prefix, &self.cache.join("log/device.log"), &mut step)?;
+        let [levitate, flashcp] = device.binaries(&mut step)?;
         cross::check(&levitate, cross::LIMIT)?;
         cross::check(&flashcp, cross::LIMIT)?;
         let size = fs::metadata(&levitate).map_or(0, |data| data.len());
         step.done(&format!("{size} bytes, static, for aarch64"));
         Ok([levitate, self.overrides.flashcp_binary.clone().unwrap_or(flashcp)])
-    }
-
-    fn cross_prefix(&self, tools: &Tools) -> String {
-        self.overrides.cross_prefix.clone().unwrap_or_else(|| {
-            let gcc = tools.root.as_ref().map(|root| root.join("usr/bin/aarch64-linux-gnu-"));
-            gcc.map_or_else(|| "aarch64-linux-gnu-".into(), |path| path.to_string_lossy().into_owned())
-        })
     }
 
     /// What the kernels' key says of the compiler.
@@ -245,7 +258,12 @@ impl Setup {
     fn without_packages(&self) -> Result<Packages> {
         let lacks = lacking(&self.overrides, self.way, &on_path);
         if lacks.is_empty() {
-            return Ok(Packages { tools: Tools { root: None }, guest: None, kernels: None });
+            return Ok(Packages {
+                tools: Tools { root: None },
+                guest: None,
+                kernels: None,
+                rust: String::new(),
+            });
         }
         Err(SetupError::Missing(format!(
             "this is no amd64 machine with apt-get and dpkg-deb, so nothing can be downloaded for it; it lacks:\n  {}\n\
@@ -302,15 +320,12 @@ fn on_path(program: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
-/// The compiler looks for every target below its own folder.
-fn merge_std(arm64: &Path, tools: &Path) -> Result<()> {
-    let library = "usr/lib/rustlib/aarch64-unknown-linux-gnu";
-    if arm64.exists() {
-        fs::rename(arm64.join(library), tools.join(library))
-            .map_err(SetupError::io("move", &arm64.join(library)))?;
-        unpack::remove(arm64)?;
-    }
-    Ok(())
+/// What stands before `gcc` in the cross compiler's name.
+fn cross_prefix(overrides: &Overrides, tools: &Tools) -> String {
+    overrides.cross_prefix.clone().unwrap_or_else(|| {
+        let gcc = tools.root.as_ref().map(|root| root.join("usr/bin/aarch64-linux-gnu-"));
+        gcc.map_or_else(|| "aarch64-linux-gnu-".into(), |path| path.to_string_lossy().into_owned())
+    })
 }
 
 fn trim(root: &Path) -> Result<()> {

@@ -1,0 +1,197 @@
+//! The programs for the device: static aarch64 binaries of this checkout, kept by what they are made from.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::child::Job;
+use super::cross::{self, TARGET, Toolchain};
+use super::error::{Result, SetupError};
+use super::places::Cross;
+use super::sources::Sources;
+use super::tools::Tools;
+use super::{packages, unpack};
+use crate::progress::{Step, duration};
+
+/// Raised when the way of building changes, so that old results are not taken for new ones.
+const RECIPE: &str = "1";
+const PROGRAMS: [&str; 2] = ["levitate", "flashcp"];
+/// So many builds are kept, those used last.
+const KEPT: usize = 10;
+/// So many toolchains keep their half-made things: 350 MB each.
+const KEPT_FOLDERS: usize = 2;
+/// The crate that everything else is compiled for; with link-time optimization it takes as long as half of the rest.
+const LAST: &str = "levitate ";
+
+/// What the programs are made with.
+pub(crate) struct Device<'a> {
+    pub(crate) cache: &'a Path,
+    pub(crate) way: Cross,
+    pub(crate) tools: &'a Tools,
+    /// What stands before `gcc`.
+    pub(crate) cross_prefix: &'a str,
+    /// Versions of Debian's Rust and of the cross compiler.
+    pub(crate) packages: &'a str,
+}
+
+impl Device<'_> {
+    /// `levitate` and `flashcp` of this checkout; built only if nobody built just these before.
+    pub(crate) fn binaries(&self, step: &mut Step<'_>) -> Result<[PathBuf; 2]> {
+        let compiler = self.compiler()?;
+        let sources = Sources::read(&cross::checkout())?;
+        let place = self.cache.join("device").join(packages::digest(&[RECIPE, &compiler, &sources.key()]));
+        unpack::whole(&place, |new| self.build(&compiler, &sources, new, step))?;
+        keep_used(&place, KEPT)?;
+        Ok(PROGRAMS.map(|name| place.join(name)))
+    }
+
+    /// What the result depends on besides the sources.
+    fn compiler(&self) -> Result<String> {
+        match self.way {
+            Cross::Debian => Ok(format!("debian {}", self.packages)),
+            Cross::Rustup => {
+                let mut command = std::process::Command::new(cross::rustc());
+                command.current_dir(cross::checkout()).arg("-vV");
+                let what = "asking rustc for its version".into();
+                let job = Job { what, command, log: self.log(), limit: Duration::from_secs(60) };
+                let linker = std::env::var("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER");
+                Ok(format!("rustup {} {}", job.run_quietly()?, linker.unwrap_or_default()))
+            }
+        }
+    }
+
+    /// Builds in the toolchain's own folder, whose standard library and other people's crates stay for the next build.
+    fn build(&self, compiler: &str, sources: &Sources, new: &Path, step: &mut Step<'_>) -> Result<()> {
+        let root = self.tools.root.as_deref().unwrap_or(Path::new("")).to_string_lossy();
+        let folder = self.cache.join("device-build").join(packages::digest(&[RECIPE, compiler, &root]));
+        fs::create_dir_all(&folder).map_err(SetupError::io("create", &folder))?;
+        keep_used(&folder, KEPT_FOLDERS)?;
+        let source = folder.join("source");
+        let target = folder.join("target");
+        sources.copy_to(&source)?;
+        let toolchain = match self.way {
+            Cross::Rustup => cross::rustup(),
+            Cross::Debian => cross::debian(self.tools, self.cross_prefix, &folder)?,
+        };
+        let Toolchain { cargo: mut command, arguments, flags, paths } = toolchain;
+        let flags: Vec<&str> = flags.iter().copied().chain(paths.iter().map(String::as_str)).collect();
+        // with --target these flags are not for what runs on this machine: build scripts, macros
+        command
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+            .env("CARGO_TARGET_DIR", &target)
+            .env("CARGO_TERM_COLOR", "never")
+            .args(["build", "--locked", "--profile", "device", "--target", TARGET])
+            .args(["--package", "levitate", "--bin", "levitate", "--package", "flasher", "--bin", "flashcp"])
+            .args(arguments)
+            .arg("--manifest-path")
+            .arg(source.join("Cargo.toml"));
+        let what = "building the device binary".into();
+        let job = Job { what, command, log: self.log(), limit: Duration::from_secs(1800) };
+        let mut told = Told::default();
+        job.run(&mut |line| told.hear(line, step))?;
+        for name in PROGRAMS {
+            let from = target.join(TARGET).join("device").join(name);
+            fs::copy(&from, new.join(name)).map_err(SetupError::io("copy", &from))?;
+        }
+        Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.cache.join("log/device.log")
+    }
+}
+
+/// What was said of the build so far.
+struct Told {
+    started: Instant,
+    crates: u64,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self { started: Instant::now(), crates: 0 }
+    }
+}
+
+impl Told {
+    fn hear(&mut self, line: Option<&str>, step: &mut Step<'_>) {
+        let Some(name) = line.and_then(compiled) else { return };
+        self.crates += 1;
+        step.at(0, 0, &format!("crate {}, {name}", self.crates));
+        if name.starts_with(LAST) {
+            step.note(&last(self.crates - 1, self.started.elapsed()));
+        }
+    }
+}
+
+/// Said once, before the longest silence.
+fn last(others: u64, time: Duration) -> String {
+    let before = match others {
+        0 => String::new(),
+        1 => format!("another crate took {}; ", duration(time)),
+        others => format!("{others} other crates took {}; ", duration(time)),
+    };
+    before + "levitate is compiled and optimized as a whole now"
+}
+
+/// The crate, with its version, whose compilation a line of cargo's announces. Where its source lies is left out.
+fn compiled(line: &str) -> Option<&str> {
+    let named = line.trim_start().strip_prefix("Compiling ")?;
+    Some(named.split_once(" (").map_or(named, |(name, _)| name))
+}
+
+/// Removes all beside this folder but those used last; this one is used now.
+fn keep_used(used: &Path, keep: usize) -> Result<()> {
+    // who cannot write the time of use keeps the order of making
+    let _ = File::open(used).and_then(|folder| folder.set_modified(SystemTime::now()));
+    let old = used.parent().map(|all| oldest(all, keep)).unwrap_or_default();
+    old.iter().try_for_each(|path| unpack::remove(path))
+}
+
+/// All but the newest folders. Under the lock: nobody makes another.
+fn oldest(folder: &Path, keep: usize) -> Vec<PathBuf> {
+    let mut found: Vec<(SystemTime, PathBuf)> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    found.sort();
+    found.truncate(found.len().saturating_sub(keep));
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargos_chatter_is_told_from_the_crates_it_compiles() {
+        assert_eq!(compiled("   Compiling serde v1.0.228"), Some("serde v1.0.228"));
+        assert_eq!(compiled("    Finished `device` profile [optimized] target(s) in 1m 38s"), None);
+        let levitate = compiled("   Compiling levitate v0.1.0 (/checkout/levitate)").unwrap();
+        assert_eq!(levitate, "levitate v0.1.0");
+        assert!(levitate.starts_with(LAST));
+    }
+
+    #[test]
+    fn before_the_longest_silence_it_is_said_what_takes_so_long() {
+        let ends = "levitate is compiled and optimized as a whole now";
+        assert_eq!(last(0, Duration::ZERO), ends);
+        assert_eq!(last(51, Duration::from_secs(72)), format!("51 other crates took 1 min 12 s; {ends}"));
+    }
+
+    #[test]
+    fn the_builds_used_last_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, age) in [("a", 3), ("b", 1), ("c", 2)] {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).unwrap();
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 - age);
+            File::open(&path).unwrap().set_modified(time).unwrap();
+        }
+        assert_eq!(oldest(folder.path(), 1), [folder.path().join("a"), folder.path().join("c")]);
+        assert_eq!(oldest(folder.path(), 3), Vec::<PathBuf>::new());
+        assert_eq!(oldest(&folder.path().join("none"), 3), Vec::<PathBuf>::new());
+    }
+}
