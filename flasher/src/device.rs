@@ -99,6 +99,27 @@ impl Geometry {
         self.bit_writeable && self.write_size == 1 && matches!(self.kind, Kind::SpiNor | Kind::ParallelNor)
     }
 
+    /// What makes the sizes unusable, with numbers; `None` if they fit together. Regions must follow each other from
+    /// the start without a gap.
+    #[must_use]
+    pub fn flaw(&self) -> Option<String> {
+        if self.erase_size == 0 || self.size == 0 {
+            return Some(format!("size {}, erase blocks of {} bytes", self.size, self.erase_size));
+        }
+        let mut end = 0_u64;
+        for region in &self.regions {
+            if region.offset != end || region.erase_size == 0 || region.erase_size > self.erase_size {
+                return Some(format!(
+                    "an erase region of {} blocks of {} bytes at {:#x}, where {end:#x} was expected",
+                    region.blocks, region.erase_size, region.offset
+                ));
+            }
+            end = end.saturating_add(region.blocks.saturating_mul(region.erase_size));
+        }
+        (!self.regions.is_empty() && end != self.size)
+            .then(|| format!("its erase regions end at {end:#x}, and its size is {:#x}", self.size))
+    }
+
     /// The erase block that holds the byte at `offset`; the last one for offsets behind the end.
     #[must_use]
     pub fn block_at(&self, offset: u64) -> EraseBlock {
@@ -340,6 +361,21 @@ mod tests {
         assert_eq!(starts, [(0x2000, 0x2000), (0x4000, 0x2000), (0x6000, 0x2000), (0x8000, 0x10000)]);
         assert_eq!(geometry.round_up(0x8001), 0x18000);
         assert_eq!(geometry.round_up(0), 0);
+    }
+
+    #[test]
+    fn regions_that_do_not_follow_each_other_are_a_flaw() {
+        assert_eq!(mixed().flaw(), None);
+        let gap = Geometry {
+            regions: vec![mixed().regions[0], Region { offset: 0x9000, ..mixed().regions[1] }],
+            ..mixed()
+        };
+        assert_eq!(
+            gap.flaw().unwrap(),
+            "an erase region of 2 blocks of 65536 bytes at 0x9000, where 0x8000 was expected"
+        );
+        let short = Geometry { size: 0x38000, ..mixed() };
+        assert_eq!(short.flaw().unwrap(), "its erase regions end at 0x28000, and its size is 0x38000");
     }
 
     #[test]

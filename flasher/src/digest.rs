@@ -12,6 +12,11 @@ impl Sha {
         self.0.update(bytes);
     }
 
+    /// The digest.
+    pub(crate) fn bytes(self) -> impl Iterator<Item = u8> {
+        self.0.finalize().into_iter()
+    }
+
     /// The digest in lower-case hexadecimal.
     pub(crate) fn hex(self) -> String {
         let mut text = String::with_capacity(64);

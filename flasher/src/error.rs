@@ -6,8 +6,10 @@ use crate::content::Content;
 use crate::device::MtdError;
 use crate::guard::{FactsError, Verdict};
 use crate::kernel::OpenError;
+use crate::plan_file::PlanError;
 use crate::source::ImageError;
 use crate::target::TargetError;
+use crate::ubi::UbiError;
 
 /// Why a run did not succeed. Offsets are bytes from the target's start.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,33 @@ pub enum Error {
     /// The device could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A UBI device reported an error.
+    #[error(transparent)]
+    Ubi(#[from] UbiError),
+    /// An update of a volume needs its image more than once.
+    #[error(
+        "the volume {target} is written from a file only: it is compared first, and read back beside its image"
+    )]
+    StreamToVolume {
+        /// The volume.
+        target: String,
+    },
+    /// Somebody uses the UBI volume.
+    #[error("{target} is in use: {}", users.join("; "))]
+    VolumeInUse {
+        /// The volume.
+        target: String,
+        /// By whom.
+        users: Vec<String>,
+    },
+    /// A UBI image is for a whole MTD device.
+    #[error("the image {image} is a UBI image: it is for the flash below UBI, not for the volume {target}")]
+    UbiInVolume {
+        /// The volume.
+        target: String,
+        /// The image's name.
+        image: String,
+    },
     /// The image is larger than the partition.
     #[error(
         "the image {image} does not fit: it has {size} bytes, {target} has {room} ({} too many)",
@@ -41,6 +70,35 @@ pub enum Error {
         target: String,
         /// The partition's size in bytes.
         room: u64,
+    },
+    /// The stream goes on behind the partition's end.
+    #[error("the image {image} does not fit: it goes on behind the {room} bytes of {target}")]
+    StreamTooLarge {
+        /// The image's name.
+        image: String,
+        /// The partition.
+        target: String,
+        /// The partition's size in bytes.
+        room: u64,
+    },
+    /// A stream's head is held in memory until the end is proven.
+    #[error("a head of {size} bytes is too long for an image that can be read once only: {most} at most")]
+    HeadTooLong {
+        /// The head's size, in whole erase blocks.
+        size: u64,
+        /// The largest that is possible.
+        most: u64,
+    },
+    /// The file that says what to write cannot be used.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Two images of a plan would be written over each other.
+    #[error("the plan writes {first} and {second} over each other")]
+    Overlap {
+        /// The image and partition that come first.
+        first: String,
+        /// The others.
+        second: String,
     },
     /// The kernel forbids to write the partition.
     #[error("{target} is read-only: the kernel's partition table forbids to write it")]
@@ -181,6 +239,17 @@ pub enum Error {
         what: &'static str,
         /// Where.
         offset: u64,
+    },
+    /// A block that was proven when it was written holds something else now.
+    #[error(
+        "verification failed: {start:#x} to {end:#x} was right when it was written and is not any more; the chip or its \
+         driver may ignore an address line"
+    )]
+    Overwritten {
+        /// The block's first byte.
+        start: u64,
+        /// The first byte behind it.
+        end: u64,
     },
     /// Bytes read back wrong, again and again.
     #[error(

@@ -1,9 +1,11 @@
 //! What a run tells while it runs. Nothing in the library prints.
 //!
-//! The order: [`Phase::Survey`] progress, [`Event::Plan`] (totals are known from here on), [`Event::FirstChange`] if
+//! The order: [`Event::Input`] if the image is compressed, [`Phase::Survey`] progress, [`Event::Map`] in a dry run,
+//! [`Event::Plan`] (totals are known from here on), [`Event::FirstChange`] if
 //! anything changes, progress of [`Phase::Erase`], [`Phase::Write`] and [`Phase::Verify`] in any order (each ends
 //! with `done == total`), with [`Event::Retry`] between them.
 
+use crate::map::Map;
 use crate::plan::Summary;
 
 /// What is going on. Erase counts blocks, the others bytes.
@@ -33,6 +35,15 @@ pub struct Operations {
 /// One piece of news.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// The image is compressed.
+    Input {
+        /// How: `gzip`, `xz` or `zstd`.
+        format: &'static str,
+        /// The decoder's window in bytes: memory on top of everything else.
+        window: u64,
+    },
+    /// What would happen to each block; told by a dry run only.
+    Map(Map),
     /// What will be done.
     Plan(Summary),
     /// From here on the flash changes.

@@ -15,6 +15,10 @@ use crate::survey::{Buffers, wanted};
 /// At most this many bytes are programmed by one call, so that progress shows and a record stays fresh.
 const AT_ONCE: usize = 32 * 1024;
 
+/// The program page of serial NOR. The kernel does not tell it; parallel chips' write buffers are multiples of it, or
+/// parts of it.
+const PAGE: usize = 256;
+
 /// A plan that is being carried out.
 pub(crate) struct Work<'a> {
     pub(crate) chip: &'a mut dyn Mtd,
@@ -258,15 +262,26 @@ pub(crate) fn within(block: EraseBlock, part: &Range<u64>) -> Range<usize> {
     offset(part.start)..offset(part.end)
 }
 
-/// The next run of whole granules in `part` that differ, of at most [`AT_ONCE`] bytes (or one granule).
-fn next_run(have: &[u8], want: &[u8], part: Range<usize>, granule: usize) -> Option<Range<usize>> {
+/// The next run of whole granules in `part` to be programmed, of at most [`AT_ONCE`] bytes (or one granule). What
+/// lies between two granules of one page that differ is programmed with its own value, so that each page is
+/// programmed once, and none that has nothing to change.
+pub(crate) fn next_run(have: &[u8], want: &[u8], part: Range<usize>, granule: usize) -> Option<Range<usize>> {
     let differs = |at: &usize| {
         let granule = *at..at.saturating_add(granule).min(part.end);
         have[granule.clone()] != want[granule]
     };
     let start = (part.start..part.end).step_by(granule).find(differs)?;
-    let limit = start.saturating_add(AT_ONCE.max(granule)).min(part.end);
-    let end = (start..limit).step_by(granule).find(|at| !differs(at)).unwrap_or(limit);
+    // Cut at multiples, so that no page is cut.
+    let at_once = (AT_ONCE / granule).max(1) * granule;
+    let limit = (start / at_once).saturating_add(1).saturating_mul(at_once).min(part.end);
+    let mut end = start;
+    for at in (start..limit).step_by(granule) {
+        if differs(&at) {
+            end = at.saturating_add(granule).min(part.end);
+        } else if at / PAGE != (end - 1) / PAGE {
+            break;
+        }
+    }
     Some(start..end)
 }
 
@@ -285,23 +300,31 @@ mod tests {
     }
 
     #[test]
-    fn only_granules_that_differ_are_programmed_and_neighbours_in_one_run() {
-        let have = vec![0xff; 128];
+    fn a_page_with_something_to_change_is_programmed_once_and_no_other_page() {
+        let have = vec![0xff; 5 * PAGE];
         let mut want = have.clone();
-        assert!(runs(&have, &want, 0..128).is_empty());
+        assert!(runs(&have, &want, 0..have.len()).is_empty());
         want[17] = 0;
         want[40] = 0;
-        want[127] = 0;
-        assert_eq!(runs(&have, &want, 0..128), [16..48, 112..128]);
-        assert_eq!(runs(&have, &want, 32..112).first(), Some(&(32..48)));
+        want[200] = 0;
+        want[PAGE + 250] = 0;
+        want[4 * PAGE] = 0;
+        assert_eq!(
+            runs(&have, &want, 0..have.len()),
+            [16..208, PAGE + 240..2 * PAGE, 4 * PAGE..4 * PAGE + 16]
+        );
+        assert_eq!(next_run(&have, &want, 32..112, 16), Some(32..48));
+        want[255] = 0;
+        want[256] = 0;
+        assert_eq!(next_run(&have, &want, 0..2 * PAGE, 16), Some(16..2 * PAGE));
     }
 
     #[test]
-    fn long_runs_are_cut_so_that_progress_shows() {
-        let (have, want) = (vec![0xff; 2 * AT_ONCE + 16], vec![0; 2 * AT_ONCE + 16]);
+    fn long_runs_are_cut_between_pages_so_that_progress_shows() {
+        let (have, want) = (vec![0xff; 2 * AT_ONCE + 32], vec![0; 2 * AT_ONCE + 32]);
         assert_eq!(
-            runs(&have, &want, 0..have.len()),
-            [0..AT_ONCE, AT_ONCE..2 * AT_ONCE, 2 * AT_ONCE..2 * AT_ONCE + 16]
+            runs(&have, &want, 16..have.len()),
+            [16..AT_ONCE, AT_ONCE..2 * AT_ONCE, 2 * AT_ONCE..2 * AT_ONCE + 32]
         );
     }
 }

@@ -43,6 +43,11 @@ impl ImageFile {
         }
         Ok(Self { file, name: path.display().to_string(), size })
     }
+
+    /// The file, its name and its size.
+    pub(crate) fn into_parts(self) -> (File, String, u64) {
+        (self.file, self.name, self.size)
+    }
 }
 
 impl Source for ImageFile {

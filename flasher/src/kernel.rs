@@ -53,6 +53,14 @@ pub enum OpenError {
         /// What `MEMGETINFO` said.
         source: io::Error,
     },
+    /// The chip has erase blocks of several sizes, and the kernel does not tell where.
+    #[error("cannot ask {} for its erase regions: {source}", path.display())]
+    Regions {
+        /// The device node.
+        path: PathBuf,
+        /// What `MEMGETREGIONINFO` said.
+        source: io::Error,
+    },
     /// The kernel calls the partition read-only.
     #[error("{} is read-only: the kernel's partition table forbids to write it", path.display())]
     ReadOnly {
@@ -86,7 +94,8 @@ impl KernelMtd {
             Access::Write if !writeable => return Err(OpenError::ReadOnly { path: path.to_owned() }),
             Access::Write => open(true).map_err(failed)?,
         };
-        let regions = ioctl::regions(&file).unwrap_or_default();
+        let regions = ioctl::regions(&file)
+            .map_err(|errno| OpenError::Regions { path: path.to_owned(), source: errno.into() })?;
         let geometry = Geometry {
             kind: kind(info.kind, bus),
             size: if size == 0 { u64::from(info.size) } else { size },

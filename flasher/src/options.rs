@@ -99,4 +99,6 @@ pub struct Options {
     pub bad_blocks: BadBlocks,
     /// The image's SHA-256 in lower-case hexadecimal, if the user knows it.
     pub sha256: Option<String>,
+    /// The image's size in bytes, if the user knows it.
+    pub size: Option<u64>,
 }

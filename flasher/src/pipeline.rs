@@ -12,17 +12,19 @@ use crate::event::{Event, Operations, Phase, Progress};
 use crate::execute::Work;
 use crate::guard::{self, Facts, ranges};
 use crate::hold::Hold;
-use crate::locks;
+use crate::locks::{self, Before};
+use crate::map::Map;
 use crate::options::{BadBlocks, Check, Mode, Options, Rest};
 use crate::plan::{Plan, Summary, plan};
 use crate::record::{Record, RecordDir, Recorder, State, now};
 pub use crate::report::{Failure, Flash, Locks, Outcome, Report};
 use crate::retry;
-use crate::source::Source;
+use crate::skip::Skipping;
+use crate::source::{ImageError, Source};
 use crate::survey::{Beyond, Buffers, Survey, survey};
 use crate::target::Target;
 
-mod worn;
+pub(crate) mod worn;
 
 /// Everything around the chip and the image.
 pub struct Job<'a> {
@@ -42,39 +44,86 @@ pub struct Job<'a> {
     pub progress: &'a mut dyn Progress,
 }
 
+/// Where a run writes, as the record tells it.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) facts: &'a Facts,
+    pub(crate) command: &'a [String],
+}
+
+impl<'a> Job<'a> {
+    pub(crate) fn place(&self) -> Place<'a> {
+        Place { target: self.target, facts: self.facts, command: self.command }
+    }
+}
+
 /// Does what the options say. On power loss the flash holds the whole old image, the whole new one, or a head that
 /// is neither's (with [`crate::options::Head::Auto`]); a second run completes it.
 ///
 /// # Errors
 /// [`Failure`], which says whether the flash is untouched or changed and unverified.
 pub fn run(chip: &mut dyn Mtd, source: &mut dyn Source, job: Job<'_>) -> Result<Report, Failure> {
-    if chip.geometry().kind == Kind::Nand && job.options.bad_blocks != BadBlocks::Refuse {
-        return worn::run(chip, source, job);
-    }
-    run_once(chip, source, job)
-}
-
-/// One run over blocks that are all usable.
-fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, job: Job<'_>) -> Result<Report, Failure> {
-    let begun = Instant::now();
-    let options = job.options;
-    let geometry = chip.geometry().clone();
-    let range = check_sizes(&geometry, source, &job)?;
-    let verdict = guard::judge(job.facts, job.target.number, &places(chip, &range));
-    let in_use = match options.mode {
-        Mode::VerifyOnly => Ok(()),
-        Mode::Write | Mode::DryRun if verdict.is_clear() || options.in_use == Check::Allow => Ok(()),
-        Mode::Write | Mode::DryRun => {
-            Err(Error::InUse { target: job.target.to_string(), verdict: Box::new(verdict) })
-        }
-    };
-    // A dry run shows its plan all the same: what stands in its way is told after it.
-    let in_use = if options.mode == Mode::DryRun { in_use } else { in_use.map(|()| Ok(()))? };
-    check_content(chip, source, &job)?;
-    let _lock = match options.mode {
+    let _lock = match job.options.mode {
         Mode::Write => Some(job.records.lock(job.command)?),
         Mode::DryRun | Mode::VerifyOnly => None,
     };
+    run_locked(chip, source, job)
+}
+
+/// The same, for a caller that holds the record's lock.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) fn run_locked(
+    chip: &mut dyn Mtd,
+    source: &mut dyn Source,
+    job: Job<'_>,
+) -> Result<Report, Failure> {
+    if skips(chip.geometry(), job.options) {
+        worn::run(chip, source, job)
+    } else {
+        run_once(chip, source, job)
+    }
+}
+
+/// Whether bad blocks are passed over.
+pub(crate) fn skips(geometry: &Geometry, options: &Options) -> bool {
+    geometry.kind == Kind::Nand && options.bad_blocks != BadBlocks::Refuse
+}
+
+/// The part of the partition in which a range lies: where bad blocks are skipped, those before its last byte belong
+/// to it, for a block that goes bad later moves everything.
+pub(crate) fn places(chip: &dyn Mtd, range: &Range<u64>) -> Range<u64> {
+    if range.is_empty() { range.clone() } else { range.start..chip.place(range.end - 1) + 1 }
+}
+
+/// The same for a chip that is not seen without its bad blocks yet.
+pub(crate) fn skipped_places(
+    chip: &mut dyn Mtd,
+    options: &Options,
+    range: &Range<u64>,
+) -> Result<Range<u64>, Error> {
+    let skips = skips(chip.geometry(), options);
+    Ok(if skips { places(&Skipping::new(chip)?, range) } else { range.clone() })
+}
+
+/// One run over blocks that are all usable.
+fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, mut job: Job<'_>) -> Result<Report, Failure> {
+    let begun = Instant::now();
+    let options = job.options;
+    let geometry = chip.geometry().clone();
+    if let Some(expected) = options.size.filter(|expected| *expected != source.size()) {
+        let (name, found) = (source.name().to_owned(), source.size());
+        return Err(Error::from(ImageError::Size { name, expected, found }).into());
+    }
+    let range = check_sizes(&geometry, source.name(), source.size(), &job)?;
+    let in_use = check_use(&places(chip, &range), &job)?;
+    let mut image_head = [0xff; Content::MAGIC];
+    let length = usize::try_from(source.size()).unwrap_or(usize::MAX).min(Content::MAGIC);
+    source.read_at(0, &mut image_head[..length]).map_err(Error::from)?;
+    let name = source.name().to_owned();
+    check_content(chip, &name, image_head, source.size(), &job)?;
     let mut buffers = Buffers::new(geometry.erase_size);
     let beyond = if options.mode == Mode::VerifyOnly { Beyond::Ignored } else { Beyond::Erased };
     let found = survey(chip, source, &range, beyond, &mut buffers, job.progress)?;
@@ -104,6 +153,7 @@ fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, job: Job<'_>) -> Result
     match options.mode {
         Mode::Write => {}
         Mode::DryRun => {
+            job.progress.event(&Event::Map(Map::new(&geometry, &plan)));
             job.progress.event(&Event::Plan(report.plan));
             in_use?;
             return Ok(report);
@@ -115,33 +165,41 @@ fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, job: Job<'_>) -> Result
     }
     job.progress.event(&Event::Plan(report.plan));
     let found = Found { geometry: &geometry, plan: &plan, survey: &found };
-    write(chip, source, job, &found, buffers, &mut report)?;
+    write(chip, source, &mut job, &found, buffers, &mut report)?;
     report.elapsed = begun.elapsed();
     Ok(report)
 }
 
-/// The part of the partition in which a range lies: where bad blocks are skipped, those before its last byte belong
-/// to it, for a block that goes bad later moves everything.
-fn places(chip: &dyn Mtd, range: &Range<u64>) -> Range<u64> {
-    if range.is_empty() { range.clone() } else { range.start..chip.place(range.end - 1) + 1 }
+/// Whether somebody uses the range. A dry run shows its plan all the same: what stands in its way is told after it.
+pub(crate) fn check_use(range: &Range<u64>, job: &Job<'_>) -> Result<Result<(), Error>, Error> {
+    let verdict = guard::judge(job.facts, job.target.number, range);
+    if job.options.mode == Mode::VerifyOnly || job.options.in_use == Check::Allow || verdict.is_clear() {
+        return Ok(Ok(()));
+    }
+    let in_use = Err(Error::InUse { target: job.target.to_string(), verdict: Box::new(verdict) });
+    if job.options.mode == Mode::DryRun { Ok(in_use) } else { in_use.map(Ok) }
 }
 
 /// The range to be written, if everything fits together.
-fn check_sizes(geometry: &Geometry, source: &dyn Source, job: &Job<'_>) -> Result<Range<u64>, Error> {
+pub(crate) fn check_sizes(
+    geometry: &Geometry,
+    image: &str,
+    size: u64,
+    job: &Job<'_>,
+) -> Result<Range<u64>, Error> {
     let target = || job.target.to_string();
-    if geometry.erase_size == 0 || geometry.size == 0 {
-        let what = format!("size {}, erase blocks of {} bytes", geometry.size, geometry.erase_size);
+    if let Some(what) = geometry.flaw() {
         return Err(Error::Geometry { target: target(), what });
     }
-    if source.size() > geometry.size {
-        let (image, size) = (source.name().to_owned(), source.size());
+    if size > geometry.size {
+        let image = image.to_owned();
         if geometry.size < job.target.size && geometry.kind == Kind::Nand {
             return Err(Error::TooFewGood { image, size, target: target(), room: geometry.size });
         }
         return Err(Error::TooLarge { image, size, target: target(), room: geometry.size });
     }
     let end = match job.options.rest {
-        Rest::Leave => geometry.round_up(source.size()),
+        Rest::Leave => geometry.round_up(size),
         Rest::Erase => geometry.round_up(geometry.size),
     };
     if end > geometry.size {
@@ -166,18 +224,21 @@ fn check_sizes(geometry: &Geometry, source: &dyn Source, job: &Job<'_>) -> Resul
 }
 
 /// What the target starts with beside what the image starts with; and on NAND, whether its blocks are good.
-fn check_content(chip: &mut dyn Mtd, source: &mut dyn Source, job: &Job<'_>) -> Result<(), Error> {
+pub(crate) fn check_content(
+    chip: &mut dyn Mtd,
+    image: &str,
+    image_head: [u8; Content::MAGIC],
+    size: u64,
+    job: &Job<'_>,
+) -> Result<(), Error> {
     if job.options.mode == Mode::VerifyOnly {
         return Ok(());
     }
     let geometry = chip.geometry().clone();
     let target = || job.target.to_string();
-    let mut image_head = [0xff; Content::MAGIC];
-    let size = usize::try_from(source.size()).unwrap_or(usize::MAX).min(Content::MAGIC);
-    source.read_at(0, &mut image_head[..size])?;
     if geometry.kind == Kind::Nand {
         let end = match job.options.rest {
-            Rest::Leave => geometry.round_up(source.size()),
+            Rest::Leave => geometry.round_up(size),
             Rest::Erase => geometry.size,
         };
         for block in geometry.blocks(0..end) {
@@ -191,7 +252,7 @@ fn check_content(chip: &mut dyn Mtd, source: &mut dyn Source, job: &Job<'_>) -> 
     }
     let found = Content::of(&image_head);
     if geometry.kind == Kind::Nand && found == Some(Content::Ubi) {
-        return Err(Error::UbiOnNand { target: target(), image: source.name().to_owned() });
+        return Err(Error::UbiOnNand { target: target(), image: image.to_owned() });
     }
     let mut head = [0xff; Content::MAGIC];
     // Not looked at: what cannot be read is of no known kind.
@@ -199,7 +260,7 @@ fn check_content(chip: &mut dyn Mtd, source: &mut dyn Source, job: &Job<'_>) -> 
     content::check(&head, &image_head).map_err(|expected| Error::Content {
         target: target(),
         expected,
-        image: source.name().to_owned(),
+        image: image.to_owned(),
         found,
     })
 }
@@ -228,49 +289,20 @@ struct Found<'a> {
 fn write(
     chip: &mut dyn Mtd,
     source: &mut dyn Source,
-    job: Job<'_>,
+    job: &mut Job<'_>,
     found: &Found<'_>,
     buffers: Buffers,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let Found { geometry, plan, survey } = *found;
-    let place = places(chip, &plan.range);
-    let record = first_record(source, &job, found, &place);
+    let places = places(chip, &plan.range);
+    let record =
+        first_record(source.name(), Some(source.size()), &survey.image_sha256, &places, &job.place());
     if plan.is_done() {
-        // The survey read every byte: it is the verification. It may settle an earlier run that was cut off.
-        report.outcome = Outcome::Unchanged;
-        let (bytes, operations) = (plan.range.end - plan.range.start, report.operations);
-        for (phase, total) in [(Phase::Erase, 0), (Phase::Write, 0), (Phase::Verify, bytes)] {
-            job.progress.event(&Event::Progress { phase, done: total, total, operations });
-        }
-        let mut recorder = Recorder::prepared(job.records, record);
-        recorder.update(report.image_bytes, report.operations);
-        report.unfinished = finish(recorder, Ok(&survey.image_sha256), report)?;
-        return Ok(());
+        return settle(job, record, &survey.image_sha256, report).map_err(Failure::from);
     }
-    let mut claims = Vec::new();
-    for other in job.facts.mtds() {
-        let related = job.facts.mtd(job.target.number).and_then(|mtd| ranges::relation(mtd, &place, other));
-        if related.is_some() {
-            claims.push(other.number);
-        }
-    }
-    for number in claims {
-        match job.hold.claim(number) {
-            Err(source) if job.options.in_use == Check::Refuse => {
-                return Err(Error::Claim { number, source }.into());
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
-    // Steeled first: no signal of a lost session comes between the record and what it tells of.
-    job.hold.steel();
-    job.hold.flush();
-    // Before the record: bytes that a lock protects are still the old ones.
-    let locks = locks::unlock(chip, plan, geometry)?;
-    let recorder = Recorder::changing(job.records, record)?;
-    let mut watch = Watch { progress: job.progress, recorder, plan: report.plan };
-    watch.progress.event(&Event::FirstChange);
+    let (recorder, locks) = begin(chip, job, plan, record)?;
+    let mut watch = Watch { progress: &mut *job.progress, recorder, plan: report.plan };
     let mut work = Work::new(chip, source, plan, geometry, buffers, &mut watch, report.operations);
     let result = work
         .invalidate()
@@ -280,12 +312,78 @@ fn write(
     report.retries += work.retries;
     report.ecc.corrected += work.ecc.corrected;
     report.ecc.failed += work.ecc.failed;
-    if let Err(error) = locks.restore(chip, geometry) {
+    let recorder = watch.recorder;
+    end(chip, job, recorder, &locks, result, report)
+}
+
+/// The end of a run that had nothing to change.
+pub(crate) fn settle(
+    job: &mut Job<'_>,
+    record: Record,
+    sha256: &String,
+    report: &mut Report,
+) -> Result<(), Error> {
+    // The survey read every byte: it is the verification. It may settle an earlier run that was cut off.
+    report.outcome = Outcome::Unchanged;
+    let (bytes, operations) = (report.plan.bytes, report.operations);
+    for (phase, total) in [(Phase::Erase, 0), (Phase::Write, 0), (Phase::Verify, bytes)] {
+        job.progress.event(&Event::Progress { phase, done: total, total, operations });
+    }
+    let mut recorder = Recorder::prepared(job.records, record);
+    recorder.update(report.image_bytes, report.operations);
+    report.unfinished = finish(recorder, Ok(sha256), report)?;
+    Ok(())
+}
+
+/// Everything that comes right before the first change, and the first entry of the record.
+pub(crate) fn begin(
+    chip: &mut dyn Mtd,
+    job: &mut Job<'_>,
+    plan: &Plan,
+    record: Record,
+) -> Result<(Recorder, Before), Error> {
+    let geometry = chip.geometry().clone();
+    let places = places(chip, &plan.range);
+    let mut claims = Vec::new();
+    for other in job.facts.mtds() {
+        let related = job.facts.mtd(job.target.number).and_then(|mtd| ranges::relation(mtd, &places, other));
+        if related.is_some() {
+            claims.push(other.number);
+        }
+    }
+    for number in claims {
+        match job.hold.claim(number) {
+            Err(source) if job.options.in_use == Check::Refuse => {
+                return Err(Error::Claim { number, source });
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    // Steeled first: no signal of a lost session comes between the record and what it tells of.
+    job.hold.steel();
+    job.hold.flush();
+    // Before the record: bytes that a lock protects are still the old ones.
+    let locks = locks::unlock(chip, plan, &geometry)?;
+    let recorder = Recorder::changing(job.records, record)?;
+    job.progress.event(&Event::FirstChange);
+    Ok((recorder, locks))
+}
+
+/// Everything that comes right after the last change, and the last entry of the record.
+pub(crate) fn end(
+    chip: &mut dyn Mtd,
+    job: &mut Job<'_>,
+    mut recorder: Recorder,
+    locks: &Before,
+    result: Result<String, Error>,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let geometry = chip.geometry().clone();
+    if let Err(error) = locks.restore(chip, &geometry) {
         report.locks = Locks::NotRestored { error };
     }
     job.hold.flush();
     report.outcome = Outcome::Written;
-    let mut recorder = watch.recorder;
     recorder.record().operations = report.operations;
     recorder.record().retries = report.retries;
     match result {
@@ -294,7 +392,7 @@ fn write(
             Ok(())
         }
         Err(error) => {
-            let failure = unverified(worn::name(geometry, error));
+            let failure = unverified(worn::name(&geometry, error));
             // The first error is the one to tell.
             let _ = finish(recorder, Err(&failure), report);
             Err(failure)
@@ -306,28 +404,36 @@ fn unverified(error: Error) -> Failure {
     Failure { flash: Flash::Unverified, error }
 }
 
-fn first_record(source: &dyn Source, job: &Job<'_>, found: &Found<'_>, place: &Range<u64>) -> Record {
-    let facts = job.facts.mtd(job.target.number);
+/// `size` is `None` for a stream of unknown length: then the partition's size stands for it until the end is reached.
+pub(crate) fn first_record(
+    image: &str,
+    size: Option<u64>,
+    sha256: &str,
+    range: &Range<u64>,
+    place: &Place<'_>,
+) -> Record {
+    let Place { target, facts, command } = *place;
+    let facts = facts.mtd(target.number);
     let base = facts.and_then(|facts| facts.start).unwrap_or(0);
     Record {
         version: 1,
         state: State::Changing,
         pid: std::process::id(),
-        command: job.command.to_vec(),
-        device: job.target.node().display().to_string(),
-        name: job.target.name.clone(),
+        command: command.to_vec(),
+        device: target.node().display().to_string(),
+        name: target.name.clone(),
         chip: facts.and_then(|facts| facts.chip_name()).map(str::to_owned),
-        start: base + place.start,
-        end: base + place.end,
-        image: source.name().to_owned(),
-        image_bytes: source.size(),
+        start: base + range.start,
+        end: base + range.end,
+        image: image.to_owned(),
+        image_bytes: size.unwrap_or(target.size),
         bytes_done: 0,
-        bytes_total: source.size(),
+        bytes_total: size.unwrap_or(target.size),
         started: now(),
         finished: None,
         operations: Operations::default(),
         retries: 0,
-        image_sha256: Some(found.survey.image_sha256.clone()),
+        image_sha256: (!sha256.is_empty()).then(|| sha256.to_owned()),
         range_sha256: None,
         exit_code: None,
         error: None,

@@ -136,7 +136,7 @@ pub fn plan(
 }
 
 /// What is done to the head's first block, and first of all.
-fn plan_head(
+pub(crate) fn plan_head(
     step: Step,
     found: Finding,
     zeroed: bool,

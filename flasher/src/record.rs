@@ -79,7 +79,7 @@ pub struct Record {
 
 impl Record {
     /// Whether both are about the same bytes, in part at least.
-    fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let same_chip = match (&self.chip, &other.chip) {
             (Some(ours), Some(theirs)) => ours == theirs,
             _ => true,
@@ -103,6 +103,12 @@ pub fn now() -> u64 {
 #[derive(Debug, Clone)]
 pub struct RecordDir {
     dir: PathBuf,
+}
+
+/// What the record was before [`RecordDir::expect`].
+#[derive(Debug)]
+pub(crate) struct Expected {
+    before: Option<Record>,
 }
 
 /// One flashcp at a time, held until it is dropped or the process ends.
@@ -170,6 +176,40 @@ impl RecordDir {
         };
         write(&mut file).map_err(failed)?;
         Ok(RecordLock { _file: file })
+    }
+
+    /// Says that none of these ranges holds what it shall hold, before the first of them is changed: whatever ends a
+    /// run over several ranges half-way, those that are missing are named. Runs that never ended well are kept.
+    ///
+    /// # Errors
+    /// [`Error::Record`].
+    pub(crate) fn expect(&self, records: &[Record]) -> Result<Expected, Error> {
+        let before = self.read();
+        let mut all: Vec<Record> = records.to_vec();
+        if let Some(mut latest) = before.clone() {
+            let older = std::mem::take(&mut latest.earlier);
+            let unfinished = std::iter::once(latest).chain(older).filter(|other| {
+                other.state != State::Verified && !records.iter().any(|record| other.is_within(record))
+            });
+            all.extend(unfinished);
+        }
+        for record in &mut all {
+            record.state = State::Unverified;
+        }
+        if let Some((first, rest)) = all.split_first_mut() {
+            first.earlier = rest.to_vec();
+            self.write(first)?;
+        }
+        Ok(Expected { before })
+    }
+
+    /// Takes back what [`RecordDir::expect`] has written, if nothing was changed after all.
+    pub(crate) fn take_back(&self, expected: Expected) {
+        // If it cannot be taken back, the record asks for a run that is not needed: that harms nobody.
+        let _ = match expected.before {
+            Some(record) => self.write(&record),
+            None => std::fs::remove_file(self.path()).map_err(|source| Self::failed(&self.path(), source)),
+        };
     }
 
     fn write(&self, record: &Record) -> Result<(), Error> {

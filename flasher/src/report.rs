@@ -6,6 +6,7 @@ use crate::device::Ecc;
 use crate::error::Error;
 use crate::event::Operations;
 use crate::plan::Summary;
+use crate::source::ImageError;
 
 /// How a run ended well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,10 +102,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The exit code: 1 (untouched) or 3 (changed and not verified).
+    /// The exit code: 1 (untouched; 2 where the command line does not tell where a stream ends) or 3 (changed and not
+    /// verified).
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.flash {
+            Flash::Untouched if matches!(self.error, Error::Image(ImageError::Unproven { .. })) => 2,
             Flash::Untouched => 1,
             Flash::Unverified => 3,
         }

@@ -1,7 +1,45 @@
 //! Where an image's bytes come from.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+pub mod decode;
+
+pub mod feed;
+
+pub mod file;
+
+pub mod format;
+
+pub mod stdin;
+
+pub use decode::Decoded;
+pub use feed::Feed;
+pub use format::{Decompress, Format, Window};
+
+/// What a decoder may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory in bytes.
+    pub memory: u64,
+}
+
+/// Left to everything else when a decoder's memory is counted: two large erase blocks, and what the process itself
+/// takes.
+const RESERVE: u64 = 4 << 20;
+
+impl Limits {
+    /// What the system has available now, by `proc/meminfo` below `root`; no limit where it does not say.
+    #[must_use]
+    pub fn of(root: &Path) -> Self {
+        let text = std::fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
+        let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.strip_suffix("kB"));
+        let memory = available
+            .and_then(|kilobytes| kilobytes.trim().parse::<u64>().ok())
+            .map_or(u64::MAX, |kilobytes| kilobytes.saturating_mul(1024).saturating_sub(RESERVE));
+        Self { memory }
+    }
+}
 
 /// Why an image cannot be used. Every variant means that the image, not the flash, is at fault.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +101,79 @@ pub enum ImageError {
         expected: u64,
         /// The size it has now.
         found: u64,
+    },
+    /// The image has another size than the user said.
+    #[error("the image {name} has another size: {expected} bytes expected, {found} found")]
+    Size {
+        /// The image's name.
+        name: String,
+        /// What the user said, in bytes.
+        expected: u64,
+        /// What it has.
+        found: u64,
+    },
+    /// The stream goes on behind the size that the user said.
+    #[error("the image {name} goes on behind the {expected} bytes it was said to have")]
+    Surplus {
+        /// The image's name.
+        name: String,
+        /// What the user said, in bytes.
+        expected: u64,
+    },
+    /// Nothing tells where a stream ends.
+    #[error(
+        "the end of the image {name} cannot be proven: it is not compressed, and neither size nor SHA-256 is known"
+    )]
+    Unproven {
+        /// The image's name.
+        name: String,
+    },
+    /// It does not start as the format does.
+    #[error("the image {name} is not {format} data")]
+    NotCompressed {
+        /// The image's name.
+        name: String,
+        /// The format that was asked for.
+        format: &'static str,
+    },
+    /// The compressed data ends before its end.
+    #[error("the image {name} is cut short: its {format} data ends behind byte {offset} of the image")]
+    Truncated {
+        /// The image's name.
+        name: String,
+        /// The format.
+        format: &'static str,
+        /// How many bytes were decompressed.
+        offset: u64,
+    },
+    /// The compressed data is wrong.
+    #[error("cannot decompress the image {name} behind byte {offset}: {what} ({format})")]
+    Corrupt {
+        /// The image's name.
+        name: String,
+        /// The format.
+        format: &'static str,
+        /// How many bytes were decompressed.
+        offset: u64,
+        /// What the decoder said.
+        what: String,
+    },
+    /// The decoder would need more memory than there is.
+    #[error(
+        "the image {name} needs {} KiB of memory to be decompressed ({format}, a window of {} KiB), {} KiB are available",
+        needed.div_ceil(1024), window.div_ceil(1024), room / 1024
+    )]
+    Window {
+        /// The image's name.
+        name: String,
+        /// The format.
+        format: &'static str,
+        /// The window's size by the stream's header, in bytes.
+        window: u64,
+        /// What the decoder needs, in bytes.
+        needed: u64,
+        /// What there is, in bytes.
+        room: u64,
     },
     /// Two passes over the image gave different bytes.
     #[error("the image {name} changed while it was written: SHA-256 {first} at first, {second} now")]

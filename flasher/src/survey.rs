@@ -11,8 +11,12 @@ use crate::event::{Event, Operations, Phase, Progress};
 use crate::retry;
 use crate::source::Source;
 
-/// A block is read in pieces of this many bytes (or one page, if that is more), so that reading can stop early.
+/// A block is read in pieces of at most this many bytes (or one page, if that is more), so that reading can stop early.
 const PIECE: usize = 4096;
+
+/// The first piece is smaller: a block of another image shows it in its first bytes, and where blocks are small
+/// nearly all of the survey is saved.
+const FIRST_PIECE: usize = 256;
 
 /// What was found. One small entry per block, whatever the image's size.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +103,7 @@ pub fn survey(
     let geometry = chip.geometry().clone();
     let page = usize::try_from(geometry.write_size).unwrap_or(PIECE);
     // Flipped bits count page by page.
-    let piece = if geometry.kind == Kind::Nand { page.max(1) } else { PIECE.max(page) };
+    let by_page = geometry.kind == Kind::Nand;
     let threshold = chip.bitflip_threshold();
     let mut sha = Sha::default();
     let mut found = Survey {
@@ -123,23 +127,27 @@ pub fn survey(
         let mut seen = 0;
         let mut blank = true;
         let mut flipping = false;
-        for (have, want) in have.chunks_mut(piece).zip(want.chunks_mut(piece)) {
+        while seen < have.len() && !comparison.is_decided() {
+            let piece = match seen {
+                _ if by_page => page.max(1),
+                0 => FIRST_PIECE.max(page),
+                _ => PIECE.max(page),
+            };
+            let part = seen..seen.saturating_add(piece).min(have.len());
+            let (have, want) = (&mut have[part.clone()], &mut want[part]);
             let health = retry::read(chip, block.start + seen as u64, have, &mut found.retries)?;
             found.ecc.add(health);
             flipping |= threshold.is_some_and(|threshold| health.corrected >= threshold);
-            seen += have.len();
             blank &= is_blank(have);
             if beyond == Beyond::Ignored {
-                let image = image.saturating_sub(seen - have.len()).min(want.len());
+                let image = image.saturating_sub(seen).min(want.len());
                 want[image..].copy_from_slice(&have[image..]);
             }
             comparison.take(have, want);
             if health.failed > 0 {
                 comparison.take_unreadable();
             }
-            if comparison.is_decided() {
-                break;
-            }
+            seen += have.len();
         }
         found.read += seen as u64;
         let first = block.start == range.start;

@@ -51,3 +51,38 @@ fn an_image_that_cannot_be_used_exits_with_1_and_the_flash_untouched() {
         assert_eq!(text(&output.stderr), message + "flashcp: nothing was changed\n");
     }
 }
+
+#[test]
+fn standard_input_without_an_end_is_wrong_usage_and_says_what_would_prove_it() {
+    let output = flashcp(&["-", "mtd0"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = text(&output.stderr);
+    assert!(text.contains("--size") && text.contains("--sha256") && text.contains("--decompress"), "{text}");
+}
+
+#[test]
+fn events_are_json_from_the_first_line_to_the_last_and_errors_stay_readable() {
+    let output = flashcp(&["--json", "/nonexistent \"x\"", "mtd:firmware"]);
+    assert_eq!(output.status.code(), Some(1));
+    let lines: Vec<serde_json::Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&lines[0]["event"], &lines[0]["version"]), (&"start".into(), &1.into()));
+    assert_eq!((&lines[1]["event"], &lines[1]["exit_code"]), (&"failed".into(), &1.into()));
+    assert_eq!((&lines[1]["flash"], &lines[1]["hint"]), (&"untouched".into(), &"nothing was changed".into()));
+    assert!(text(&output.stderr).starts_with("flashcp: cannot open the image /nonexistent \"x\": "));
+}
+
+#[test]
+fn a_plan_that_cannot_be_used_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = dir.path().join("up.toml");
+    std::fs::write(&plan, "[[flash]]\npartition = \"mtd0\"\n").unwrap();
+    let output = flashcp(&["--plan", &plan.display().to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = text(&output.stderr);
+    assert!(
+        text.contains("missing field `image`") && text.ends_with("flashcp: nothing was changed\n"),
+        "{text}"
+    );
+}

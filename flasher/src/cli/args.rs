@@ -1,60 +1,13 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 
+use super::help::HELP;
 use crate::options::{BadBlocks, Check, ClearBits, Extent, Head, Mode, Options, Rest};
-
-/// Written by hand: it fits 80 columns on every terminal, and says what the codes mean.
-const HELP: &str = "\
-Bring a firmware image onto a flash partition, and prove it.
-
-Usage: flashcp [OPTIONS] IMAGE DEVICE
-
-  IMAGE   the image, a file
-  DEVICE  /dev/mtdN, mtdN, or mtd:NAME (the exact name from /proc/mtd)
-
-Only erase blocks that differ are erased and programmed. The image's head is
-made invalid first and completed last, after everything else was read back:
-after a power cut the boot loader finds the old image, the new one, or none.
-Flash that is in use is not written. Once the flash changes, a lost session
-does not stop it; its report is in /run/levitate/flash.json.
-
-Options:
-  -v, --verbose       print progress also where there is no terminal
-  -p, --partition     write only what differs (the default; accepted as it is)
-  -A, --erase-all     erase the rest of the partition too
-  -l, --wr-last=BYTES the size of the head (default: the first erase block)
-      --head=auto     head invalid first, completed last (default)
-      --head=keep     in plain order; a power cut may leave a valid head
-      --full          rewrite blocks that do not differ, too
-      --clear-bits    clear bits without an erase on parallel NOR as well
-      --bad-blocks=refuse  no image over a bad block of NAND (default)
-      --bad-blocks=skip  the image goes on in the next good block
-      --bad-blocks=mark  the same; blocks that wear out are marked bad
-      --dry-run       print what would be done, change nothing
-      --verify-only   compare, change nothing
-      --sha256=HEX    refuse any other image
-      --any-content   write an image of another kind than the flash holds
-      --allow-in-use  write although somebody uses it
-  -h, --help          print this
-  -V, --version       print the version
-
-Examples:
-  flashcp -v firmware.bin mtd:firmware
-  flashcp --dry-run firmware.bin /dev/mtd5
-  flashcp --verify-only firmware.bin mtd5
-
-Exit codes:
-  0  verified (--dry-run: possible; --verify-only: equal)
-  1  failed, the flash is untouched
-  2  wrong usage
-  3  the flash was changed and is not verified: do not reboot, run it again
-  4  verified, but the chip's locks could not be restored
-  5  --verify-only: different
-";
+use crate::source::{Decompress, Format};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum HeadArg {
@@ -69,16 +22,36 @@ enum BadBlocksArg {
     Mark,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DecompressArg {
+    Auto,
+    Gzip,
+    Xz,
+    Zstd,
+    None,
+}
+
+/// What is to be written, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Work<'a> {
+    /// A file onto a partition.
+    File(&'a Path, &'a str),
+    /// Standard input onto a partition.
+    Stdin(&'a str),
+    /// The plan in a file.
+    Plan(&'a Path),
+}
+
 /// The parsed command line.
 #[derive(Debug, Parser)]
 #[command(name = "flashcp", version, override_help = HELP)]
 pub(super) struct Args {
     /// The image's file.
-    #[arg(value_name = "IMAGE")]
-    pub(super) image: PathBuf,
+    #[arg(value_name = "IMAGE", required_unless_present = "plan")]
+    image: Option<PathBuf>,
     /// The partition.
-    #[arg(value_name = "DEVICE")]
-    pub(super) device: String,
+    #[arg(value_name = "DEVICE", required_unless_present = "plan")]
+    device: Option<String>,
     #[arg(short, long)]
     pub(super) verbose: bool,
     #[arg(short, long)]
@@ -101,6 +74,14 @@ pub(super) struct Args {
     verify_only: bool,
     #[arg(long, value_name = "HEX", value_parser = digest)]
     sha256: Option<String>,
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    size: Option<u64>,
+    #[arg(long, value_enum, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
+    decompress: Option<DecompressArg>,
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["image", "device", "sha256", "size", "decompress"])]
+    plan: Option<PathBuf>,
+    #[arg(long)]
+    pub(super) json: bool,
     #[arg(long)]
     any_content: bool,
     #[arg(long)]
@@ -110,11 +91,16 @@ pub(super) struct Args {
 impl Args {
     /// What parsing alone does not find.
     pub(super) fn checked(self) -> Result<Self, clap::Error> {
-        if self.image.as_os_str() == "-" {
+        let unproven = self.size.is_none() && self.sha256.is_none();
+        let plain = matches!(self.decompress, None | Some(DecompressArg::None));
+        if matches!(self.work(), Work::Stdin(_)) && unproven && plain {
             return Err(usage(
-                "this version does not read the image from standard input, because a connection that drops looks \
-                 like the image's end; copy it first:\n  ssh DEVICE 'cat > /tmp/firmware.bin' < firmware.bin",
+                "where does standard input end? A connection that drops looks like the image's end. Say --size or \
+                 --sha256, or send it compressed with --decompress",
             ));
+        }
+        if matches!(self.work(), Work::Stdin(_)) && matches!(self.head, HeadArg::Keep) {
+            return Err(usage("--head=keep would leave a valid head on what a broken connection has left"));
         }
         if self.wr_last.is_some() && matches!(self.head, HeadArg::Keep) {
             return Err(usage("--wr-last says what is completed last, --head=keep that nothing is"));
@@ -122,7 +108,28 @@ impl Args {
         Ok(self)
     }
 
-    /// The same, as the library takes it.
+    /// What is to be written, and where.
+    pub(super) fn work(&self) -> Work<'_> {
+        match (&self.plan, &self.image, &self.device) {
+            (None, Some(image), Some(device)) if image.as_os_str() == "-" => Work::Stdin(device),
+            (None, Some(image), Some(device)) => Work::File(image, device),
+            (plan, ..) => Work::Plan(plan.as_deref().unwrap_or(Path::new(""))),
+        }
+    }
+
+    /// How the image is compressed, as far as the command line says.
+    pub(super) fn decompress(&self) -> Decompress {
+        match self.decompress {
+            None => Decompress::ByName,
+            Some(DecompressArg::Auto) => Decompress::ByMagic,
+            Some(DecompressArg::None) => Decompress::Never,
+            Some(DecompressArg::Gzip) => Decompress::As(Format::Gzip),
+            Some(DecompressArg::Xz) => Decompress::As(Format::Xz),
+            Some(DecompressArg::Zstd) => Decompress::As(Format::Zstd),
+        }
+    }
+
+    /// The rest, as the library takes it.
     pub(super) fn options(&self) -> Options {
         let check = |allow| if allow { Check::Allow } else { Check::Refuse };
         // Named so that it is not forgotten: what -p asks for is always done.
@@ -149,6 +156,7 @@ impl Args {
                 BadBlocksArg::Mark => BadBlocks::Mark,
             },
             sha256: self.sha256.clone(),
+            size: self.size,
         }
     }
 }
@@ -197,7 +205,9 @@ mod tests {
         assert_eq!(parse("flashcp --verbose --partition fw.bin /dev/mtd5").unwrap(), Options::default());
         assert_eq!(parse("flashcp -A fw.bin mtd5").unwrap().rest, Rest::Erase);
         assert_eq!(parse("flashcp --erase-all fw.bin mtd5").unwrap().rest, Rest::Erase);
-        for line in ["-l 4096", "-l4096", "--wr-last=0x1000", "--wr-last 4k", "-p -l 4K"] {
+        // mtd-utils refuses -p with either of these.
+        assert_eq!(parse("flashcp -p -A fw.bin mtd5").unwrap().rest, Rest::Erase);
+        for line in ["-l 4096", "-l4096", "--wr-last=0x1000", "--wr-last 4k", "-p -l 4K", "-A -p -l 4k"] {
             assert_eq!(
                 parse(&format!("flashcp {line} fw.bin mtd5")).unwrap().head_size,
                 Some(4096),
@@ -208,7 +218,7 @@ mod tests {
 
     #[test]
     fn every_option_reaches_the_library() {
-        let all = "flashcp --head=keep --full --clear-bits --bad-blocks=skip --any-content --allow-in-use --sha256=";
+        let all = "flashcp --head=keep --full --clear-bits --bad-blocks=skip --any-content --allow-in-use --size=1M --sha256=";
         let options = parse(&format!("{all}{} fw.bin mtd5", "AB".repeat(32))).unwrap();
         assert_eq!(
             options,
@@ -220,6 +230,7 @@ mod tests {
                 content: Check::Allow,
                 in_use: Check::Allow,
                 sha256: Some("ab".repeat(32)),
+                size: Some(1 << 20),
                 ..Options::default()
             }
         );
@@ -242,6 +253,7 @@ mod tests {
             "flashcp --sha256=12 fw.bin mtd5",
             "flashcp --dry-run --verify-only fw.bin mtd5",
             "flashcp - mtd5",
+            "flashcp --head=keep --size=4k - mtd5",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }
@@ -250,11 +262,47 @@ mod tests {
         }
     }
 
+    fn args(line: &str) -> Args {
+        Args::try_parse_from(line.split(' ')).and_then(Args::checked).unwrap()
+    }
+
     #[test]
-    fn standard_input_is_refused_with_the_way_round() {
-        let text = parse("flashcp - mtd5").unwrap_err().to_string();
-        assert!(text.contains("does not read the image from standard input"), "{text}");
-        assert!(text.contains("ssh DEVICE 'cat > /tmp/firmware.bin' < firmware.bin"), "{text}");
+    fn standard_input_needs_an_end_that_can_be_proven() {
+        for line in ["flashcp - mtd5", "flashcp --decompress=none - mtd5", "flashcp --dry-run - mtd5"] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().starts_with("error: where does standard input end?"), "{error}");
+        }
+        let digest = format!("--sha256={}", "0".repeat(64));
+        for proof in ["--size=4k", &digest, "--decompress", "--decompress=xz"] {
+            let line = format!("flashcp {proof} - mtd5");
+            assert_eq!(args(&line).work(), Work::Stdin("mtd5"), "{line}");
+        }
+    }
+
+    #[test]
+    fn decompression_is_asked_for_by_name_or_by_option() {
+        assert_eq!(args("flashcp fw.gz mtd5").decompress(), Decompress::ByName);
+        assert_eq!(args("flashcp --decompress fw.gz mtd5").decompress(), Decompress::ByMagic);
+        assert_eq!(args("flashcp --decompress=none fw.gz mtd5").decompress(), Decompress::Never);
+        for (name, format) in [("gzip", Format::Gzip), ("xz", Format::Xz), ("zstd", Format::Zstd)] {
+            let line = format!("flashcp --decompress={name} fw mtd5");
+            assert_eq!(args(&line).decompress(), Decompress::As(format));
+        }
+    }
+
+    #[test]
+    fn a_plan_stands_alone() {
+        assert_eq!(args("flashcp --plan=up.toml").work(), Work::Plan(Path::new("up.toml")));
+        assert_eq!(args("flashcp --json --plan up.toml -v").work(), Work::Plan(Path::new("up.toml")));
+        assert_eq!(args("flashcp fw.bin mtd5").work(), Work::File(Path::new("fw.bin"), "mtd5"));
+        for more in ["fw.bin mtd5", "--size=4k", "--decompress"] {
+            assert_eq!(
+                parse(&format!("flashcp --plan=up.toml {more}")).unwrap_err().exit_code(),
+                2,
+                "{more}"
+            );
+        }
     }
 
     #[test]

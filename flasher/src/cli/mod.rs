@@ -2,26 +2,38 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
+use crate::batch::{self, Listen, Run, Surroundings};
 use crate::error::Error;
+use crate::event::{Event, Progress};
 use crate::guard::Facts;
 use crate::hold::SystemHold;
-use crate::image::ImageFile;
 use crate::kernel::{Access, Bus, KernelMtd};
-use crate::options::Mode;
+use crate::options::{Mode, Options};
 use crate::pipeline::{self, Failure, Job, Report};
+use crate::plan_file::{self, Entry};
 use crate::record::RecordDir;
+use crate::source::feed::Descriptor;
+use crate::source::file::AnyFile;
+use crate::source::{Decompress, Format, ImageError, Limits, Source, Window, stdin};
+use crate::stream;
 use crate::sys::process;
 use crate::target;
+use crate::target::ubi::{Named, UbiVolume};
+use crate::ubi::{self, SystemVolumes, VolumeJob};
 
 mod args;
+mod help;
 mod hints;
+mod json;
+mod picture;
 mod render;
 
-use args::Args;
+use args::{Args, Work};
 use render::Screen;
 
 /// Runs `flashcp` with a command line (the program's name included) and returns its exit code: 0 verified, 1 failed
@@ -42,12 +54,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
+    let command: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let mut screen = Screen::new(&parsed);
-    match flash(&args, &parsed, &mut screen) {
-        Ok(report) => {
-            screen.report(&report);
-            report.exit_code()
-        }
+    screen.start(&command);
+    match flash(&command, &parsed, &mut screen) {
+        Ok(code) => code,
         Err(failure) => {
             screen.failure(&failure);
             failure.exit_code()
@@ -55,27 +66,134 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     }
 }
 
-fn flash(args: &[OsString], parsed: &Args, screen: &mut Screen) -> Result<Report, Failure> {
-    let root = Path::new("/");
+/// What every run needs of the system.
+#[derive(Clone, Copy)]
+struct System<'a> {
+    options: &'a Options,
+    command: &'a [String],
+    limits: Limits,
+}
+
+impl System<'_> {
+    /// Opens the device and hands it to `run`, with everything around it.
+    fn with<T>(
+        &self,
+        device: &str,
+        screen: &mut Screen,
+        run: impl FnOnce(&mut KernelMtd, Job<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let root = Path::new("/");
+        let target = target::resolve(root, device).map_err(Error::from)?;
+        let facts = Facts::read(root).map_err(Error::from)?;
+        let (size, bus) =
+            facts.mtd(target.number).map_or((target.size, Bus::Other), |mtd| (mtd.size, mtd.bus()));
+        let access = match self.options.mode {
+            Mode::Write => Access::Write,
+            Mode::DryRun | Mode::VerifyOnly => Access::Read,
+        };
+        let mut chip = KernelMtd::open(&target.node(), size, bus, access).map_err(Error::from)?;
+        let job = Job {
+            target: &target,
+            facts: &facts,
+            options: self.options,
+            command: self.command,
+            records: &RecordDir::system(),
+            hold: &mut SystemHold::new(PathBuf::from(root)),
+            progress: screen,
+        };
+        run(&mut chip, job)
+    }
+
+    /// The UBI volume that the name means, if it is that of one.
+    fn volume(&self, device: &str) -> Result<Option<(UbiVolume, Named)>, Failure> {
+        target::ubi::resolve(Path::new("/"), device).map_err(|error| Error::from(error).into())
+    }
+
+    fn write_volume(
+        &self,
+        (volume, named): &(UbiVolume, Named),
+        screen: &mut Screen,
+        image: &mut dyn Source,
+    ) -> Result<Report, Failure> {
+        let root = Path::new("/");
+        let job = VolumeJob {
+            volume,
+            named: *named,
+            users: &target::ubi::users(root, volume),
+            options: self.options,
+            command: self.command,
+            records: &RecordDir::system(),
+            hold: &mut SystemHold::new(PathBuf::from(root)),
+            progress: screen,
+        };
+        ubi::run(&mut SystemVolumes::new(root, volume.ubi), image, job)
+    }
+}
+
+/// Returns the exit code; what was done has been told.
+fn flash(command: &[String], parsed: &Args, screen: &mut Screen) -> Result<u8, Failure> {
     let options = parsed.options();
-    let mut image = ImageFile::open(&parsed.image).map_err(Error::from)?;
-    let target = target::resolve(root, &parsed.device).map_err(Error::from)?;
-    let facts = Facts::read(root).map_err(Error::from)?;
-    let (size, bus) = facts.mtd(target.number).map_or((target.size, Bus::Other), |mtd| (mtd.size, mtd.bus()));
-    let access = match options.mode {
-        Mode::Write => Access::Write,
-        Mode::DryRun | Mode::VerifyOnly => Access::Read,
+    let system = System { options: &options, command, limits: Limits::of(Path::new("/")) };
+    let report = match parsed.work() {
+        Work::File(path, device) => {
+            let image = AnyFile::open(path, parsed.decompress(), system.limits);
+            let mut image = image.map_err(Error::from)?;
+            announce(screen, image.format());
+            if let Some(volume) = system.volume(device)? {
+                system.write_volume(&volume, screen, image.source())?
+            } else {
+                system.with(device, screen, |chip, job| pipeline::run(chip, image.source(), job))?
+            }
+        }
+        Work::Stdin(device) => {
+            if let Some((volume, _)) = system.volume(device)? {
+                return Err(Error::StreamToVolume { target: volume.to_string() }.into());
+            }
+            let input = Descriptor::new(std::io::stdin().as_fd());
+            let name = stdin::NAME.to_owned();
+            let input = input.map_err(|source| Error::from(ImageError::Read { name, offset: 0, source }))?;
+            let (mut feed, format) =
+                stdin::open(input, parsed.decompress(), system.limits).map_err(Error::from)?;
+            announce(screen, format);
+            system.with(device, screen, |chip, job| stream::run(chip, feed.as_mut(), job))?
+        }
+        Work::Plan(path) => {
+            let entries = plan_file::read(path).map_err(Error::from)?;
+            let mut batch = Batch { system, screen };
+            let code = batch::run(&entries, &options, command, &RecordDir::system(), &mut batch)?;
+            screen.plan_is_done(code);
+            return Ok(code);
+        }
     };
-    let mut chip = KernelMtd::open(&target.node(), size, bus, access).map_err(Error::from)?;
-    let command: Vec<String> = args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let job = Job {
-        target: &target,
-        facts: &facts,
-        options: &options,
-        command: &command,
-        records: &RecordDir::system(),
-        hold: &mut SystemHold::new(PathBuf::from(root)),
-        progress: screen,
-    };
-    pipeline::run(&mut chip, &mut image, job)
+    screen.report(&report);
+    Ok(report.exit_code())
+}
+
+/// The real surroundings of a plan's images.
+struct Batch<'a> {
+    system: System<'a>,
+    screen: &'a mut Screen,
+}
+
+impl Surroundings for Batch<'_> {
+    fn run(&mut self, entry: &Entry, options: &Options, listen: Listen) -> Result<Run, Failure> {
+        let limits = self.system.limits;
+        let mut image = AnyFile::open(&entry.image, Decompress::ByName, limits).map_err(Error::from)?;
+        announce(self.screen, image.format());
+        let system = System { options, ..self.system };
+        system.with(&entry.partition, self.screen, |chip, job| {
+            batch::run_one(chip, image.source(), job, listen)
+        })
+    }
+
+    fn done(&mut self, report: &Report) {
+        self.screen.image(report);
+    }
+}
+
+/// How an image is compressed, and what its decoder takes.
+fn announce(screen: &mut Screen, format: Option<(Format, Window)>) {
+    if let Some((format, window)) = format {
+        screen.event(&Event::Input { format: format.name(), window: window.size });
+    }
 }

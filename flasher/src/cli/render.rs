@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::args::Args;
 use super::hints::hints;
+use super::json;
+use super::picture::{picture, planned, time};
 use crate::device::Ecc;
 use crate::event::{Event, Phase, Progress, Retry};
 use crate::options::Mode;
-use crate::plan::Summary;
 use crate::report::{Failure, Locks, Outcome, Report};
 use crate::sys::output::{self, Output};
 
@@ -27,6 +28,8 @@ enum Style {
     Lines,
     /// One line that is drawn again, of so many columns.
     Terminal(usize),
+    /// Events as JSON.
+    Json,
 }
 
 /// Standard output and error.
@@ -35,14 +38,20 @@ pub(super) struct Screen {
     err: Option<Output>,
     style: Style,
     dry_run: bool,
+    /// About how long the plan takes.
+    time: String,
+    /// Images of a plan that are verified.
+    images: Option<usize>,
     lines: Lines,
     bar: Bar,
+    told: json::Told,
 }
 
 impl Screen {
     pub(super) fn new(args: &Args) -> Self {
         let stdout = std::io::stdout();
         let style = match (stdout.is_terminal(), args.verbose) {
+            _ if args.json => Style::Json,
             (true, _) => Style::Terminal(output::columns(stdout.as_fd()).unwrap_or(80)),
             (false, true) => Style::Lines,
             (false, false) => Style::Quiet,
@@ -52,8 +61,24 @@ impl Screen {
             err: Output::new(std::io::stderr().as_fd()).ok(),
             style,
             dry_run: args.options().mode == Mode::DryRun,
+            time: String::new(),
+            images: None,
             lines: Lines::default(),
             bar: Bar::new(Instant::now()),
+            told: json::Told::default(),
+        }
+    }
+
+    /// What is asked for, before anything is looked at.
+    pub(super) fn start(&mut self, command: &[String]) {
+        if self.style == Style::Json {
+            self.say(&json::start(command));
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        if let (false, Some(out)) = (text.is_empty(), &mut self.out) {
+            out.say(text, PATIENCE);
         }
     }
 
@@ -63,10 +88,38 @@ impl Screen {
 
     /// The end of a run that went well.
     pub(super) fn report(&mut self, report: &Report) {
-        let text = self.closed() + &summary(report);
-        if let Some(out) = &mut self.out {
-            out.say(&text, PATIENCE);
-        }
+        let text = match self.style {
+            Style::Json => json::report("end", report, report.exit_code()),
+            _ => self.closed() + &summary(report),
+        };
+        self.say(&text);
+        self.complain(report);
+    }
+
+    /// The end of one image of a plan; others follow.
+    pub(super) fn image(&mut self, report: &Report) {
+        let text = match self.style {
+            Style::Json => json::report("image", report, report.exit_code()),
+            _ => self.closed() + &summary(report),
+        };
+        self.say(&text);
+        self.complain(report);
+        self.images = Some(self.images.unwrap_or(0) + 1);
+        self.lines = Lines::default();
+        self.bar = Bar::new(Instant::now());
+    }
+
+    /// The end of a plan.
+    pub(super) fn plan_is_done(&mut self, exit_code: u8) {
+        let images = self.images.unwrap_or(0);
+        let text = match self.style {
+            Style::Json => json::end(exit_code, images),
+            _ => format!("all {images} images of the plan are done\n"),
+        };
+        self.say(&text);
+    }
+
+    fn complain(&mut self, report: &Report) {
         if let (Locks::NotRestored { error }, Some(err)) = (&report.locks, &mut self.err) {
             err.say(&format!("flashcp: verified, but the locks could not be restored: {error}\n"), PATIENCE);
         }
@@ -74,12 +127,14 @@ impl Screen {
 
     /// The end of one that did not.
     pub(super) fn failure(&mut self, failure: &Failure) {
-        let closed = self.closed();
-        if let (false, Some(out)) = (closed.is_empty(), &mut self.out) {
-            out.say(&closed, PATIENCE);
-        }
+        let hints = hints(failure);
+        let closed = match self.style {
+            Style::Json => json::failure(failure, &hints),
+            _ => self.closed(),
+        };
+        self.say(&closed);
         let mut text = format!("flashcp: {failure}\n");
-        for hint in hints(failure) {
+        for hint in hints {
             text.push_str(&format!("flashcp: {hint}\n"));
         }
         if let Some(err) = &mut self.err {
@@ -90,7 +145,7 @@ impl Screen {
     /// What ends an open line.
     fn closed(&mut self) -> String {
         match self.style {
-            Style::Quiet => String::new(),
+            Style::Quiet | Style::Json => String::new(),
             Style::Lines => self.lines.close(),
             Style::Terminal(_) => self.bar.close(),
         }
@@ -100,11 +155,23 @@ impl Screen {
 impl Progress for Screen {
     fn event(&mut self, event: &Event) {
         match (self.style, event) {
-            (_, Event::Plan(plan)) if self.dry_run => {
-                let text = self.closed() + &planned(plan);
-                if let Some(out) = &mut self.out {
-                    out.say(&text, PATIENCE);
+            (Style::Json, event) => {
+                let text = json::event(&mut self.told, event).unwrap_or_default();
+                // Nothing is being changed yet: the map is too long to be dropped for a slow reader.
+                if matches!(event, Event::Map(_) | Event::Plan(_)) && self.dry_run {
+                    self.say(&text);
+                } else {
+                    self.offer(&text);
                 }
+            }
+            (_, Event::Map(map)) => {
+                let text = self.closed() + &picture(map);
+                self.time = time(map);
+                self.say(&text);
+            }
+            (_, Event::Plan(plan)) if self.dry_run => {
+                let text = self.closed() + &planned(plan) + &self.time;
+                self.say(&text);
             }
             (Style::Quiet, _) => {}
             (Style::Lines, Event::Progress { phase, done, total, .. }) => {
@@ -122,6 +189,11 @@ impl Progress for Screen {
                     Retry::Rewrite => "wrong bytes, erased and written again",
                 };
                 let text = format!("{}{offset:#x}: {what}\n", self.closed());
+                self.offer(&text);
+            }
+            (_, Event::Input { format, window }) => {
+                let kilobytes = window.div_ceil(1024);
+                let text = format!("{}the image is {format} data, window {kilobytes} KiB\n", self.closed());
                 self.offer(&text);
             }
             (_, Event::Plan(_) | Event::FirstChange) => {}
@@ -290,18 +362,11 @@ fn summary(report: &Report) -> String {
     text
 }
 
-/// What a dry run shows, whether or not something stands in its way.
-fn planned(plan: &Summary) -> String {
-    format!(
-        "{} blocks: {} kept, {} to erase, {} to program ({} bytes at most)\n",
-        plan.blocks, plan.kept, plan.erases, plan.programs, plan.program_bytes
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::Operations;
+    use crate::plan::Summary;
 
     #[test]
     fn lines_are_those_of_mtd_utils_and_each_phase_ends_at_a_hundred_percent() {

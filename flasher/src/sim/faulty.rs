@@ -48,6 +48,8 @@ pub enum Fault {
     AddressWraps(u32),
     /// Locking fails.
     LockFails,
+    /// Locking anything locks everything.
+    LocksAll,
     /// Unlocking reports success and does nothing.
     UnlockIgnored,
     /// Unlocking fails.
@@ -272,6 +274,10 @@ impl<M: Mtd> Mtd for Faulty<M> {
     fn lock(&mut self, range: Range<u64>) -> Result<(), MtdError> {
         if self.any(|fault| fault == Fault::LockFails) {
             return Err(MtdError::Lock { what: "lock", start: range.start, end: range.end, source: eio() });
+        }
+        if self.any(|fault| fault == Fault::LocksAll) {
+            let size = self.geometry().size;
+            return self.inner.lock(0..size);
         }
         self.inner.lock(range)
     }

@@ -4,7 +4,11 @@
 mod faulty;
 mod nand;
 mod nor;
+mod sparse;
+mod volumes;
 
 pub use faulty::{Fault, Faulty};
 pub use nand::{Nand, Wear};
 pub use nor::{HalfErase, Nor, power_lost};
+pub use sparse::Sparse;
+pub use volumes::SimVolumes;

@@ -96,12 +96,17 @@ impl Nand {
         &self.bytes
     }
 
-    /// The bytes of the good blocks, one after the other.
+    /// What a reader finds in the good blocks, one after the other; pages that ECC cannot correct hold wrong bytes.
     #[must_use]
     pub fn good_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        for (page, _) in self.flips.iter().filter(|(_, flips)| **flips > Self::STRENGTH) {
+            let at = page * self.geometry.write_size;
+            spoil(slice(&mut bytes, &(at..at + 1)).first_mut());
+        }
         let blocks = self.geometry.blocks(0..self.geometry.size);
         let good = blocks.filter(|block| !self.is_marked(block.start));
-        good.flat_map(|block| self.bytes.get(index(&block.range())).unwrap_or_default().to_vec()).collect()
+        good.flat_map(|block| slice(&mut bytes, &block.range()).to_vec()).collect()
     }
 
     /// The starts of the blocks that are marked bad.
@@ -299,13 +304,18 @@ impl Nand {
                 _ => {
                     health.failed += 1;
                     let at = (page * self.geometry.write_size).max(offset) - offset;
-                    if let Some(byte) = buf.get_mut(usize::try_from(at).unwrap_or(usize::MAX)) {
-                        *byte ^= 0x24;
-                    }
+                    spoil(buf.get_mut(usize::try_from(at).unwrap_or(usize::MAX)));
                 }
             }
         }
         Ok(health)
+    }
+}
+
+/// What becomes of a byte in a page that ECC cannot correct.
+fn spoil(byte: Option<&mut u8>) {
+    if let Some(byte) = byte {
+        *byte ^= 0x24;
     }
 }
 
@@ -316,11 +326,6 @@ fn ecc(page: &[u8]) -> u8 {
     } else {
         page.iter().fold(0, |sum, byte| sum ^ byte) & 0x7f
     }
-}
-
-fn index(range: &Range<u64>) -> Range<usize> {
-    let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
-    index(range.start)..index(range.end)
 }
 
 impl Mtd for Nand {

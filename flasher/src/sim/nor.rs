@@ -49,6 +49,8 @@ pub struct Nor {
     off: bool,
     calls: u64,
     counts: Operations,
+    page_size: u64,
+    page_programs: u64,
 }
 
 /// What a chip without power answers.
@@ -76,7 +78,16 @@ impl Nor {
             off: false,
             calls: 0,
             counts: Operations::default(),
+            page_size: 256,
+            page_programs: 0,
         }
+    }
+
+    /// The same chip with program pages (the write buffer of a parallel chip) of another size than 256 bytes.
+    #[must_use]
+    pub fn with_pages(mut self, bytes: u64) -> Self {
+        self.page_size = bytes.max(1);
+        self
     }
 
     /// The same chip with locks, all blocks locked.
@@ -127,6 +138,12 @@ impl Nor {
     #[must_use]
     pub fn counts(&self) -> Operations {
         self.counts
+    }
+
+    /// How often the chip programmed a page: a driver cuts each program call where a page ends.
+    #[must_use]
+    pub fn page_programs(&self) -> u64 {
+        self.page_programs
     }
 
     /// Cuts the power inside the erase or program call number `at` (from 0), `sixteenths` of the way through it.
@@ -231,10 +248,12 @@ impl Nor {
         if self.is_locked_at(offset) {
             return Err(io::Error::from_raw_os_error(nix::libc::EROFS));
         }
+        let end = offset + bytes.len() as u64;
+        self.page_programs += end.div_ceil(self.page_size) - offset / self.page_size;
         let cut = self.call();
         let taken = cut.map_or(bytes.len() as u64, |cut| bytes.len() as u64 * cut.sixteenths / 16);
         let taken = usize::try_from(taken).unwrap_or(0);
-        let chip = slice(&mut self.bytes, &(offset..offset + bytes.len() as u64));
+        let chip = slice(&mut self.bytes, &(offset..end));
         for (cell, byte) in chip.iter_mut().zip(&bytes[..taken]) {
             *cell &= byte;
         }

@@ -86,7 +86,11 @@ pub(crate) fn info(file: &File) -> nix::Result<MtdInfo> {
 pub(crate) fn regions(file: &File) -> nix::Result<Vec<RegionInfo>> {
     let mut count: libc::c_int = 0;
     // SAFETY: the descriptor is open, and `count` is a live int that the kernel fills.
-    unsafe { request::mem_get_region_count(file.as_raw_fd(), &raw mut count) }?;
+    match unsafe { request::mem_get_region_count(file.as_raw_fd(), &raw mut count) } {
+        // A kernel that does not know the request has no such chips.
+        Err(Errno::ENOTTY | Errno::EOPNOTSUPP) => return Ok(Vec::new()),
+        told => drop(told?),
+    }
     let mut regions = Vec::new();
     for index in 0..u32::try_from(count).unwrap_or(0) {
         let mut region = RegionInfo { index, ..RegionInfo::default() };

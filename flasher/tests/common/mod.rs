@@ -10,7 +10,7 @@ use flasher::hold::{Hold, NoHold};
 use flasher::options::Options;
 use flasher::pipeline::{self, Failure, Job, Report};
 use flasher::record::RecordDir;
-use flasher::sim::Nor;
+use flasher::sim::{HalfErase, Nand, Nor};
 use flasher::source::{Bytes, Source};
 use flasher::target::Target;
 
@@ -140,3 +140,49 @@ pub(crate) fn bench() -> Bench {
 pub(crate) fn serial() -> Nor {
     Nor::new(uniform(Kind::SpiNor, BLOCKS), noise(1, SIZE))
 }
+
+/// The bytes as gzip makes them.
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A simulated chip of either kind.
+pub(crate) trait Chip: Mtd + Clone {
+    fn make(geometry: &Geometry, bytes: &[u8]) -> Self;
+    /// What a reader finds in the good blocks.
+    fn holds(&self) -> Vec<u8>;
+    fn changes(&self) -> u64;
+    fn cut(&mut self, at: u64, sixteenths: u64, half: HalfErase);
+    fn power_on(&mut self);
+    fn grow_old(&mut self);
+}
+
+macro_rules! chip {
+    ($chip:ty, $holds:expr) => {
+        impl Chip for $chip {
+            fn make(geometry: &Geometry, bytes: &[u8]) -> Self {
+                Self::new(geometry.clone(), bytes.to_vec())
+            }
+            fn holds(&self) -> Vec<u8> {
+                $holds(self)
+            }
+            fn changes(&self) -> u64 {
+                self.calls()
+            }
+            fn cut(&mut self, at: u64, sixteenths: u64, half: HalfErase) {
+                self.cut_power(at, sixteenths, half);
+            }
+            fn power_on(&mut self) {
+                self.power_cycle();
+            }
+            fn grow_old(&mut self) {
+                self.age();
+            }
+        }
+    };
+}
+
+chip!(Nor, |chip: &Nor| chip.bytes().to_vec());
+chip!(Nand, Nand::good_bytes);

@@ -40,6 +40,13 @@ pub(crate) enum Action {
         #[arg(long)]
         list: bool,
     },
+    /// Set everything up, then count what upgrades cost on an emulated chip, beside Debian's flashcp
+    #[command(after_help = variables())]
+    BenchFlash {
+        /// Print one JSON object per run
+        #[arg(long)]
+        json: bool,
+    },
     /// One board test, in a process of its own
     #[command(hide = true)]
     Scenario {

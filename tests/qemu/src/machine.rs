@@ -165,6 +165,21 @@ impl Machine {
         process::end(&mut self.child);
     }
 
+    /// A line for QEMU's own monitor.
+    pub(crate) fn monitor(&mut self, line: &str) -> Result<(), Failure> {
+        match self.qmp.run("human-monitor-command", json!({ "command-line": line }))? {
+            serde_json::Value::String(said) if !said.trim().is_empty() => {
+                Err(Failure::harness(format!("QEMU's monitor said to {line}: {}", said.trim())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Switches a trace event on or off.
+    pub(crate) fn trace(&mut self, event: &str, on: bool) -> Result<(), Failure> {
+        self.qmp.run("trace-event-set-state", json!({ "name": event, "enable": on })).map(drop)
+    }
+
     /// Pulls the network cable (`false`) or plugs it in: no reset, no FIN, just silence.
     pub(crate) fn set_link(&mut self, up: bool) -> Result<(), Failure> {
         self.qmp.run("set_link", json!({ "name": "nic0", "up": up })).map(drop)

@@ -1,5 +1,5 @@
 //! The QEMU harness: boards with emulated NOR flash, a machine that can be booted, spoken to, cut off; the upgrade
-//! regression tests; `cargo demo` and `cargo test-all`.
+//! regression tests; `cargo demo`, `cargo test-all` and `cargo bench-flash`.
 //!
 //! Exit codes: 0 all is well, 1 a test failed or the demonstration did not hold, 2 the command line is wrong,
 //! 3 the harness could not do its work.
@@ -21,6 +21,7 @@ mod check;
 mod line;
 mod scenarios;
 
+mod bench_flash;
 mod cli;
 mod demo;
 mod suite;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Action::Demo { json, setup_only: true, .. } => with_assets(|assets| show_places(assets, json)),
         Action::Demo { shell: Some(place), .. } => with_assets(|assets| demo::shell(assets, place)),
         Action::Demo { json, .. } => with_assets(|assets| show_demo(assets, json)),
+        Action::BenchFlash { json } => with_assets(|assets| show_bench(assets, json)),
     })
 }
 
@@ -74,6 +76,20 @@ fn show_demo(assets: &Assets, json: bool) -> Result<(), Failure> {
         println!("{}", serde_json::to_string(&outcome).map_err(Failure::harness)?);
     } else {
         println!("{}", outcome.line());
+    }
+    Ok(())
+}
+
+fn show_bench(assets: &Assets, json: bool) -> Result<(), Failure> {
+    if !json {
+        println!("{}", bench_flash::heading());
+    }
+    bench_flash::run(assets, |line| match json {
+        true => println!("{}", serde_json::json!(line)),
+        false => println!("{}", line.text()),
+    })?;
+    if !json {
+        println!("\n{}", bench_flash::NOTES);
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ pub(crate) struct Overrides {
     pub(crate) device_binary_armv7: Option<PathBuf>,
     /// `LEVITATE_FLASHCP_BINARY`: `flashcp` for the device, static.
     pub(crate) flashcp_binary: Option<PathBuf>,
-    /// `LEVITATE_CROSS_PREFIX`: what stands before `gcc` in the name of an aarch64 glibc cross compiler.
+    /// `LEVITATE_CROSS_PREFIX`: what stands before `gcc` in the name of an aarch64 Linux cross compiler.
     pub(crate) cross_prefix: Option<String>,
     /// `LEVITATE_CROSS`: `rustup` or `debian`.
     pub(crate) cross: Option<Cross>,
