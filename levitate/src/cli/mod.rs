@@ -29,7 +29,7 @@ const USAGE: u8 = 2;
 #[command(
     name = "levitate",
     version,
-    after_help = "Nothing is changed on flash. Until `reboot` everything can be undone by\n\
+    after_help = "Nothing is changed on flash but the state file. Until `reboot` everything can be undone by\n\
                   `levitate abort`; after it, by another `reboot`.\n\n\
                   Exit codes: 0 done; 1 refused or failed, nothing staged; 2 usage."
 )]
