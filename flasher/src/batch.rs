@@ -63,7 +63,7 @@ pub fn run_one(
     job: Job<'_>,
     listen: Listen,
 ) -> Result<Run, Failure> {
-    let place = job.place();
+    let (place, options) = (job.place(), job.options);
     let mut filter = Filter { listen, progress: job.progress };
     let job = Job {
         target: job.target,
@@ -75,7 +75,7 @@ pub fn run_one(
         progress: &mut filter,
     };
     let report = pipeline::run_locked(chip, source, job)?;
-    let range = 0..report.plan.bytes;
+    let range = pipeline::skipped_places(chip, options, &(0..report.plan.bytes))?;
     let record = pipeline::first_record(source.name(), Some(source.size()), &report.sha256, &range, &place);
     Ok(Run { report, record })
 }

@@ -8,6 +8,8 @@ use crate::options::{ClearBits, Extent, Options};
 pub enum Have {
     /// What it shall hold, to the last byte.
     Same,
+    /// What it shall hold, but so many of its bits have flipped that ECC may soon not correct them (NAND).
+    Flipping,
     /// 0xff in every byte, and something else is wanted.
     Blank,
     /// Something else, from which the wanted bytes can be reached by clearing bits alone.
@@ -71,7 +73,12 @@ impl Rules {
             (false, true) => Blank::Trusted,
             (false, false) => Blank::NotForData,
         };
-        Self { blank, clear_in_place, zero_in_place, extent: options.extent }
+        // A page whose programming was cut off can read right today and not tomorrow, and nothing tells which one.
+        let extent = match (interrupted, geometry.kind) {
+            (true, Kind::Nand) => Extent::Full,
+            _ => options.extent,
+        };
+        Self { blank, clear_in_place, zero_in_place, extent }
     }
 }
 
@@ -147,6 +154,11 @@ impl Comparison {
         self.clears &= have.iter().zip(want).all(|(have, want)| have & want == *want);
     }
 
+    /// Some of the bytes could not be read: whatever they were, the block is to be erased.
+    pub fn take_unreadable(&mut self) {
+        *self = Self { same: false, blank: false, clears: false };
+    }
+
     /// Whether nothing that follows can change the answer.
     #[must_use]
     pub fn is_decided(&self) -> bool {
@@ -196,6 +208,8 @@ mod tests {
             (Have::OnlyClears, Want::Data, Step::EraseProgram, Step::Clear),
             (Have::MustErase, Want::Data, Step::EraseProgram, Step::EraseProgram),
             (Have::MustErase, Want::Blank, Step::Erase, Step::Erase),
+            (Have::Flipping, Want::Data, Step::EraseProgram, Step::EraseProgram),
+            (Have::Flipping, Want::Blank, Step::Erase, Step::Erase),
         ];
         for (have, want, plain, clearing) in table {
             assert_eq!(step(have, want, PLAIN), plain, "{have:?} {want:?}");
@@ -244,6 +258,8 @@ mod tests {
         assert_eq!(nand.blank, Blank::NotForData);
         assert_eq!(step(Have::Blank, Want::Data, nand), Step::EraseProgram);
         assert_eq!(step(Have::Same, Want::Blank, nand), Step::Keep);
+        let nand = Rules::new(&chip(Kind::Nand, 2048, false), &Options::default(), true);
+        assert_eq!(step(Have::Same, Want::Data, nand), Step::EraseProgram);
     }
 
     #[test]
@@ -258,5 +274,9 @@ mod tests {
         assert_eq!(have(&[0xff, 0xff], &[0xff, 0]), (Have::Blank, false));
         assert_eq!(have(&[0xf0, 0xff], &[0x30, 0]), (Have::OnlyClears, false));
         assert_eq!(have(&[0xf0, 0xff], &[0x31, 0]), (Have::MustErase, true));
+        let mut unreadable = Comparison::default();
+        unreadable.take(&[1], &[1]);
+        unreadable.take_unreadable();
+        assert_eq!((unreadable.answer(), unreadable.is_decided()), (Have::MustErase, true));
     }
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::ops::Range;
 
+use nix::libc;
+
 /// What kind of flash it is: decides what may be done to it without an erase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -85,10 +87,37 @@ impl Geometry {
         GRANULE.max(self.write_size)
     }
 
+    /// Whether pages must be programmed once and in ascending order within a block, as NAND wants it.
+    #[must_use]
+    pub fn programs_in_order(&self) -> bool {
+        self.kind == Kind::Nand
+    }
+
     /// Whether bits can be cleared over data at all, were it only to zero a head that is about to be erased.
     #[must_use]
     pub fn clears_bits(&self) -> bool {
         self.bit_writeable && self.write_size == 1 && matches!(self.kind, Kind::SpiNor | Kind::ParallelNor)
+    }
+
+    /// What makes the sizes unusable, with numbers; `None` if they fit together. Regions must follow each other from
+    /// the start without a gap.
+    #[must_use]
+    pub fn flaw(&self) -> Option<String> {
+        if self.erase_size == 0 || self.size == 0 {
+            return Some(format!("size {}, erase blocks of {} bytes", self.size, self.erase_size));
+        }
+        let mut end = 0_u64;
+        for region in &self.regions {
+            if region.offset != end || region.erase_size == 0 || region.erase_size > self.erase_size {
+                return Some(format!(
+                    "an erase region of {} blocks of {} bytes at {:#x}, where {end:#x} was expected",
+                    region.blocks, region.erase_size, region.offset
+                ));
+            }
+            end = end.saturating_add(region.blocks.saturating_mul(region.erase_size));
+        }
+        (!self.regions.is_empty() && end != self.size)
+            .then(|| format!("its erase regions end at {end:#x}, and its size is {:#x}", self.size))
     }
 
     /// The erase block that holds the byte at `offset`; the last one for offsets behind the end.
@@ -126,6 +155,27 @@ impl Geometry {
 pub struct ReadHealth {
     /// Bit flips that the device's ECC corrected; always 0 on NOR.
     pub corrected: u32,
+    /// ECC steps that could not be corrected: their bytes are wrong. The kernel hands them out all the same.
+    pub failed: u32,
+}
+
+/// What ECC said over a whole run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Ecc {
+    /// Bit flips that were corrected.
+    pub corrected: u64,
+    /// ECC steps that could not be corrected.
+    pub failed: u64,
+    /// Blocks that held the right bytes and were rewritten for their flipped bits.
+    pub refreshed: u64,
+}
+
+impl Ecc {
+    /// Adds what one read said.
+    pub fn add(&mut self, health: ReadHealth) {
+        self.corrected += u64::from(health.corrected);
+        self.failed += u64::from(health.failed);
+    }
 }
 
 /// What failed on a device. Offsets are bytes from the device's start.
@@ -184,6 +234,33 @@ pub enum MtdError {
         /// What the driver said.
         source: io::Error,
     },
+    /// A block could not be marked bad.
+    #[error("cannot mark the block at {offset:#x} bad: {source}")]
+    Mark {
+        /// The block's start.
+        offset: u64,
+        /// What the driver said.
+        source: io::Error,
+    },
+}
+
+impl MtdError {
+    /// Whether trying again may help: the chip or the bus reported a failure. What the kernel refuses (a read-only
+    /// device, a range that is none) it refuses again.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        let (Self::Read { source, .. } | Self::Erase { source, .. } | Self::Program { source, .. }) = self
+        else {
+            return false;
+        };
+        match source.raw_os_error() {
+            Some(errno) => {
+                matches!(errno, libc::EIO | libc::EAGAIN | libc::ETIMEDOUT | libc::EBADMSG | libc::EUCLEAN)
+            }
+            // A write that ended short, and a read.
+            None => matches!(source.kind(), io::ErrorKind::WriteZero | io::ErrorKind::UnexpectedEof),
+        }
+    }
 }
 
 /// A flash device, or one partition of it. Offsets are bytes from its start; ranges that leave it are errors.
@@ -194,10 +271,10 @@ pub trait Mtd {
     /// How the device is divided.
     fn geometry(&self) -> &Geometry;
 
-    /// Fills `buf` from `offset`.
+    /// Fills `buf` from `offset`. Bytes that ECC could not correct are no error, but told of.
     ///
     /// # Errors
-    /// [`MtdError::Read`], which on NAND includes bytes that ECC could not correct.
+    /// [`MtdError::Read`].
     fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<ReadHealth, MtdError>;
 
     /// Erases whole erase blocks: afterwards they read 0xff. Callers keep one call to about a second's worth.
@@ -236,6 +313,26 @@ pub trait Mtd {
     /// # Errors
     /// [`MtdError::Bad`].
     fn is_bad(&mut self, offset: u64) -> Result<bool, MtdError>;
+
+    /// Marks the erase block at `offset` bad, for ever.
+    ///
+    /// # Errors
+    /// [`MtdError::Unsupported`] where blocks do not go bad, [`MtdError::Mark`].
+    fn mark_bad(&mut self, _offset: u64) -> Result<(), MtdError> {
+        Err(MtdError::Unsupported)
+    }
+
+    /// From so many corrected flips in one ECC step on, data is to be moved or refreshed (the kernel's
+    /// `bitflip_threshold`). `None` where there is no ECC.
+    fn bitflip_threshold(&self) -> Option<u32> {
+        None
+    }
+
+    /// Where on the partition the byte at `offset` lies, for people and records; another place where bad blocks are
+    /// skipped.
+    fn place(&self, offset: u64) -> u64 {
+        offset
+    }
 }
 
 #[cfg(test)]
@@ -264,6 +361,21 @@ mod tests {
         assert_eq!(starts, [(0x2000, 0x2000), (0x4000, 0x2000), (0x6000, 0x2000), (0x8000, 0x10000)]);
         assert_eq!(geometry.round_up(0x8001), 0x18000);
         assert_eq!(geometry.round_up(0), 0);
+    }
+
+    #[test]
+    fn regions_that_do_not_follow_each_other_are_a_flaw() {
+        assert_eq!(mixed().flaw(), None);
+        let gap = Geometry {
+            regions: vec![mixed().regions[0], Region { offset: 0x9000, ..mixed().regions[1] }],
+            ..mixed()
+        };
+        assert_eq!(
+            gap.flaw().unwrap(),
+            "an erase region of 2 blocks of 65536 bytes at 0x9000, where 0x8000 was expected"
+        );
+        let short = Geometry { size: 0x38000, ..mixed() };
+        assert_eq!(short.flaw().unwrap(), "its erase regions end at 0x28000, and its size is 0x38000");
     }
 
     #[test]

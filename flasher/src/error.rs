@@ -9,6 +9,7 @@ use crate::kernel::OpenError;
 use crate::plan_file::PlanError;
 use crate::source::ImageError;
 use crate::target::TargetError;
+use crate::ubi::UbiError;
 
 /// Why a run did not succeed. Offsets are bytes from the target's start.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,33 @@ pub enum Error {
     /// The device could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A UBI device reported an error.
+    #[error(transparent)]
+    Ubi(#[from] UbiError),
+    /// An update of a volume needs its image more than once.
+    #[error(
+        "the volume {target} is written from a file only: it is compared first, and read back beside its image"
+    )]
+    StreamToVolume {
+        /// The volume.
+        target: String,
+    },
+    /// Somebody uses the UBI volume.
+    #[error("{target} is in use: {}", users.join("; "))]
+    VolumeInUse {
+        /// The volume.
+        target: String,
+        /// By whom.
+        users: Vec<String>,
+    },
+    /// A UBI image is for a whole MTD device.
+    #[error("the image {image} is a UBI image: it is for the flash below UBI, not for the volume {target}")]
+    UbiInVolume {
+        /// The volume.
+        target: String,
+        /// The image's name.
+        image: String,
+    },
     /// The image is larger than the partition.
     #[error(
         "the image {image} does not fit: it has {size} bytes, {target} has {room} ({} too many)",
@@ -125,6 +153,49 @@ pub enum Error {
         target: String,
         /// The block's start.
         offset: u64,
+    },
+    /// Too few good blocks are left for the image.
+    #[error(
+        "the image {image} does not fit: it has {size} bytes, the good blocks of {target} have {room} ({} too many)",
+        size - room
+    )]
+    TooFewGood {
+        /// The image's name.
+        image: String,
+        /// Its size in bytes.
+        size: u64,
+        /// The partition.
+        target: String,
+        /// The size of its good blocks in bytes.
+        room: u64,
+    },
+    /// The chip's own protection could not be opened.
+    #[error("cannot unlock {start:#x} to {end:#x}: {}", unlocking(source.as_ref()))]
+    Locked {
+        /// The first byte that stays locked.
+        start: u64,
+        /// The first byte behind it.
+        end: u64,
+        /// What the driver said, if it said anything.
+        source: Option<MtdError>,
+    },
+    /// A block of NAND fails again and again.
+    #[error("the block at {offset:#x} is worn out: it failed again and again; last: {source}")]
+    Worn {
+        /// The block's start.
+        offset: u64,
+        /// What the driver said last.
+        source: MtdError,
+    },
+    /// Bytes that ECC cannot correct, again and again.
+    #[error(
+        "verification failed at {offset:#x}: more flipped bits than ECC can correct, after {rewrites} rewrites"
+    )]
+    Uncorrectable {
+        /// Where.
+        offset: u64,
+        /// How often the block was written again.
+        rewrites: u32,
     },
     /// The device's sizes cannot be worked with.
     #[error("{target} cannot be written: {what}")]
@@ -232,6 +303,14 @@ impl std::fmt::Display for Direction {
     }
 }
 
+fn unlocking(source: Option<&MtdError>) -> String {
+    match source {
+        None => "the chip stays locked though no error was reported".to_owned(),
+        Some(MtdError::Lock { source, .. }) => source.to_string(),
+        Some(error) => error.to_string(),
+    }
+}
+
 fn kind(found: Option<Content>) -> String {
     found.map_or_else(|| "something unknown".to_owned(), |found| found.to_string())
 }
@@ -278,6 +357,33 @@ mod tests {
         assert_eq!(
             text(&Error::BadBlock { target: target(), offset: 0x20000 }),
             "mtd5 \"firmware\" has a bad block at 0x20000, within the range to be written"
+        );
+        assert_eq!(
+            text(&Error::TooFewGood { image: image(), size: 1025, target: target(), room: 1024 }),
+            "the image fw.bin does not fit: it has 1025 bytes, the good blocks of mtd5 \"firmware\" have 1024 (1 too many)"
+        );
+        let source = MtdError::Erase {
+            start: 0x20000,
+            end: 0x40000,
+            source: io::Error::from_raw_os_error(nix::libc::EIO),
+        };
+        assert_eq!(
+            text(&Error::Worn { offset: 0x20000, source }),
+            "the block at 0x20000 is worn out: it failed again and again; last: cannot erase 0x20000 to 0x40000: \
+             Input/output error (os error 5)"
+        );
+        assert_eq!(
+            text(&Error::Locked { start: 0x100, end: 0x200, source: None }),
+            "cannot unlock 0x100 to 0x200: the chip stays locked though no error was reported"
+        );
+        let source = Some(MtdError::Unsupported);
+        assert_eq!(
+            text(&Error::Locked { start: 0x100, end: 0x200, source }),
+            "cannot unlock 0x100 to 0x200: the device does not support it"
+        );
+        assert_eq!(
+            text(&Error::Uncorrectable { offset: 0x800, rewrites: 2 }),
+            "verification failed at 0x800: more flipped bits than ECC can correct, after 2 rewrites"
         );
         assert_eq!(
             text(&Error::Busy { pid: 77, command: "flashcp -v fw.bin mtd5".to_owned() }),

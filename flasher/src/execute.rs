@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::decide::{Step, is_blank};
-use crate::device::{EraseBlock, GRANULE, GRANULE_BYTES, Geometry, Mtd};
+use crate::device::{Ecc, EraseBlock, GRANULE, GRANULE_BYTES, Geometry, Mtd, MtdError};
 use crate::error::Error;
-use crate::event::{Event, Operations, Phase, Progress};
+use crate::event::{Event, Operations, Phase, Progress, Retry};
 use crate::plan::{Invalidation, Plan, Summary, erase_at_once};
+use crate::retry::{self, AGAIN};
 use crate::source::Source;
 use crate::survey::{Buffers, wanted};
 
@@ -27,8 +28,10 @@ pub(crate) struct Work<'a> {
     pub(crate) buffers: Buffers,
     pub(crate) progress: &'a mut dyn Progress,
     pub(crate) operations: Operations,
-    /// Readings that were wrong once, and blocks that were written again.
+    /// What failed or was wrong and was read, erased or written again.
     pub(crate) retries: u64,
+    /// What ECC said.
+    pub(crate) ecc: Ecc,
     /// Blocks that were erased a second time: whatever their step says, all of them is to be programmed.
     pub(crate) rewritten: BTreeSet<u64>,
     /// The head's blocks that are erased and not programmed yet.
@@ -68,6 +71,7 @@ impl<'a> Work<'a> {
             progress,
             operations,
             retries: 0,
+            ecc: Ecc::default(),
             rewritten: BTreeSet::new(),
             erased_late: BTreeSet::new(),
             summary: plan.summary(geometry),
@@ -120,9 +124,9 @@ impl<'a> Work<'a> {
             }
             let limit = erase_at_once(block.len);
             let (mut end, mut group) = (block.end(), vec![(block, step)]);
-            while let Some(next) =
-                blocks.next_if(|(next, step)| step.erases() && next.end() - block.start <= limit)
-            {
+            while let Some(next) = blocks.next_if(|(next, step)| {
+                step.erases() && next.len == block.len && next.end() - block.start <= limit
+            }) {
                 end = next.0.end();
                 group.push(next);
             }
@@ -139,13 +143,43 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let over = if step == Step::Clear { Over::Data } else { Over::Blank };
-        self.write(block, block.range(), over)?;
+        let written = self.write(block, block.range(), over);
+        self.settle(block, written)?;
         self.count_written(&block.range());
         if !self.write_is_proven {
             self.write_is_proven = true;
             self.prove_first(block)?;
         }
         Ok(())
+    }
+
+    /// A program that failed leaves any part of its bytes: the block is erased and written again, twice at most.
+    fn settle(&mut self, block: EraseBlock, mut result: Result<(), Error>) -> Result<(), Error> {
+        for _ in 0..AGAIN {
+            if !result.as_ref().is_err_and(program_failed) {
+                break;
+            }
+            self.retries += 1;
+            result = self.rewrite_once(block);
+        }
+        result
+    }
+
+    /// Erases a block and writes all of it.
+    pub(crate) fn rewrite(&mut self, block: EraseBlock) -> Result<(), Error> {
+        let result = self.rewrite_once(block);
+        self.settle(block, result)
+    }
+
+    fn rewrite_once(&mut self, block: EraseBlock) -> Result<(), Error> {
+        self.tell_retry(block.start, Retry::Rewrite);
+        self.erase(block.range(), 1)?;
+        self.write(block, block.range(), Over::Blank)
+    }
+
+    pub(crate) fn tell_retry(&mut self, offset: u64, what: Retry) {
+        let offset = self.chip.place(offset);
+        self.progress.event(&Event::Retry { offset, what });
     }
 
     pub(crate) fn count_written(&mut self, part: &Range<u64>) {
@@ -160,7 +194,8 @@ impl<'a> Work<'a> {
         let part = within(block, &part);
         have.fill(0xff);
         if over == Over::Data {
-            self.chip.read(block.start + part.start as u64, &mut have[part.clone()])?;
+            let offset = block.start + part.start as u64;
+            self.ecc.add(retry::read(self.chip, offset, &mut have[part.clone()], &mut self.retries)?);
             self.operations.read += part.len() as u64;
         }
         let granule = usize::try_from(self.geometry.granule()).unwrap_or(usize::MAX);
@@ -183,7 +218,7 @@ impl<'a> Work<'a> {
     /// Erases `count` blocks. The first erase of a run is looked at: a protected chip swallows it without an error.
     pub(crate) fn erase(&mut self, range: Range<u64>, count: u64) -> Result<(), Error> {
         let start = range.start;
-        self.chip.erase(range)?;
+        retry::erase(self.chip, &range, &mut self.retries)?;
         self.operations.erases += count;
         self.erased = (self.erased + count).min(self.summary.erases);
         self.tell(Phase::Erase, self.erased, self.summary.erases);
@@ -191,7 +226,7 @@ impl<'a> Work<'a> {
             self.erase_is_proven = true;
             let mut head = vec![0; usize::try_from(self.geometry.granule()).unwrap_or(usize::MAX)];
             if !self.reads(start, &mut head, is_blank)? {
-                return Err(Error::Protected { what: "erase", offset: start });
+                return Err(Error::Protected { what: "erase", offset: self.chip.place(start) });
             }
         }
         Ok(())
@@ -200,9 +235,10 @@ impl<'a> Work<'a> {
     /// Whether bytes read as they should. They are read again if not: a flaky bus is no protected chip.
     fn reads(&mut self, offset: u64, bytes: &mut [u8], right: impl Fn(&[u8]) -> bool) -> Result<bool, Error> {
         for _ in 0..2 {
-            self.chip.read(offset, bytes)?;
+            let health = retry::read(self.chip, offset, bytes, &mut self.retries)?;
+            self.ecc.add(health);
             self.operations.read += bytes.len() as u64;
-            if right(bytes) {
+            if right(bytes) && health.failed == 0 {
                 return Ok(true);
             }
             self.retries += 1;
@@ -213,6 +249,11 @@ impl<'a> Work<'a> {
     pub(crate) fn tell(&mut self, phase: Phase, done: u64, total: u64) {
         self.progress.event(&Event::Progress { phase, done, total, operations: self.operations });
     }
+}
+
+/// Whether an error is that of programming, and may pass.
+pub(crate) fn program_failed(error: &Error) -> bool {
+    matches!(error, Error::Chip(error @ MtdError::Program { .. }) if error.is_transient())
 }
 
 /// A range of the device as one of its block's bytes.

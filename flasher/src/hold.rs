@@ -43,6 +43,10 @@ impl SystemHold {
 
 impl Hold for SystemHold {
     fn claim(&mut self, number: u32) -> io::Result<()> {
+        // A second exclusive descriptor of our own would be refused as well.
+        if self.claimed.contains_key(&number) {
+            return Ok(());
+        }
         if let Some(file) = facts::claim(&self.root, number)? {
             self.claimed.insert(number, file);
         }

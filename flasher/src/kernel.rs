@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -53,6 +53,14 @@ pub enum OpenError {
         /// What `MEMGETINFO` said.
         source: io::Error,
     },
+    /// The chip has erase blocks of several sizes, and the kernel does not tell where.
+    #[error("cannot ask {} for its erase regions: {source}", path.display())]
+    Regions {
+        /// The device node.
+        path: PathBuf,
+        /// What `MEMGETREGIONINFO` said.
+        source: io::Error,
+    },
     /// The kernel calls the partition read-only.
     #[error("{} is read-only: the kernel's partition table forbids to write it", path.display())]
     ReadOnly {
@@ -66,6 +74,7 @@ pub enum OpenError {
 pub struct KernelMtd {
     file: File,
     geometry: Geometry,
+    bitflip_threshold: Option<u32>,
 }
 
 impl KernelMtd {
@@ -85,7 +94,8 @@ impl KernelMtd {
             Access::Write if !writeable => return Err(OpenError::ReadOnly { path: path.to_owned() }),
             Access::Write => open(true).map_err(failed)?,
         };
-        let regions = ioctl::regions(&file).unwrap_or_default();
+        let regions = ioctl::regions(&file)
+            .map_err(|errno| OpenError::Regions { path: path.to_owned(), source: errno.into() })?;
         let geometry = Geometry {
             kind: kind(info.kind, bus),
             size: if size == 0 { u64::from(info.size) } else { size },
@@ -102,16 +112,30 @@ impl KernelMtd {
                 })
                 .collect(),
         };
-        Ok(Self { file, geometry })
+        let bitflip_threshold = if geometry.kind == Kind::Nand { threshold(&file) } else { None };
+        Ok(Self { file, geometry, bitflip_threshold })
     }
 
     fn lock_request(&self, what: Lock, text: &'static str, range: &Range<u64>) -> Result<bool, MtdError> {
         ioctl::lock(&self.file, what, range).map_err(|errno| match errno {
-            // What drivers and the concatenation layer answer where a chip has no locks.
-            Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL | Errno::EOVERFLOW => MtdError::Unsupported,
+            // What drivers answer where a chip has no locks.
+            Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EOVERFLOW => MtdError::Unsupported,
+            // The concatenation layer has no locks either; but to a request for a change it means that the chip
+            // cannot protect just this range.
+            Errno::EINVAL if what == Lock::Ask => MtdError::Unsupported,
             errno => MtdError::Lock { what: text, start: range.start, end: range.end, source: errno.into() },
         })
     }
+}
+
+/// sysfs's `bitflip_threshold` of an open node. A kernel that does not tell (or tells 0) leaves one flip: every block
+/// with a corrected flip is then refreshed.
+fn threshold(file: &File) -> Option<u32> {
+    let number = file.metadata().ok()?.rdev();
+    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    let path = format!("/sys/dev/char/{major}:{minor}/bitflip_threshold");
+    let told = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+    Some(told.filter(|flips| *flips > 0).unwrap_or(1))
 }
 
 /// The numbers are those of `<mtd/mtd-abi.h>`.
@@ -131,13 +155,21 @@ impl Mtd for KernelMtd {
     }
 
     fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<ReadHealth, MtdError> {
-        let nand = self.geometry.kind == Kind::Nand;
-        let corrected =
-            || if nand { ioctl::ecc_stats(&self.file).map_or(0, |stats| stats.corrected) } else { 0 };
-        let before = corrected();
         let length = buf.len() as u64;
-        self.file.read_exact_at(buf, offset).map_err(|source| MtdError::Read { offset, length, source })?;
-        Ok(ReadHealth { corrected: corrected().wrapping_sub(before) })
+        let failed = |source| MtdError::Read { offset, length, source };
+        if self.geometry.kind != Kind::Nand {
+            self.file.read_exact_at(buf, offset).map_err(failed)?;
+            return Ok(ReadHealth::default());
+        }
+        // read() returns bytes that ECC could not correct like any others: only the counters tell.
+        let stats = || ioctl::ecc_stats(&self.file).map_err(|errno| failed(errno.into()));
+        let before = stats()?;
+        self.file.read_exact_at(buf, offset).map_err(failed)?;
+        let after = stats()?;
+        Ok(ReadHealth {
+            corrected: after.corrected.wrapping_sub(before.corrected),
+            failed: after.failed.wrapping_sub(before.failed),
+        })
     }
 
     fn erase(&mut self, range: Range<u64>) -> Result<(), MtdError> {
@@ -175,6 +207,17 @@ impl Mtd for KernelMtd {
             Err(Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EINVAL) => Ok(false),
             Err(errno) => Err(MtdError::Bad { offset, source: errno.into() }),
         }
+    }
+
+    fn mark_bad(&mut self, offset: u64) -> Result<(), MtdError> {
+        ioctl::mark_bad(&self.file, offset).map_err(|errno| match errno {
+            Errno::EOPNOTSUPP | Errno::ENOTTY => MtdError::Unsupported,
+            errno => MtdError::Mark { offset, source: errno.into() },
+        })
+    }
+
+    fn bitflip_threshold(&self) -> Option<u32> {
+        self.bitflip_threshold
     }
 }
 

@@ -4,8 +4,8 @@
 //!
 //! 1. [`source`], [`image`]: the image, readable at any offset, as often as needed.
 //! 2. [`device`]: what a flash chip can do ([`device::Mtd`]) and how it is divided; [`kernel`] is the kernel's
-//!    character device, [`sim`] the simulated chip.
-//! 3. [`target`]: which partition is meant.
+//!    character device, [`sim`] the simulated chip; [`skip`] is NAND without its bad blocks.
+//! 3. [`target`]: which partition is meant; [`ubi`] is a run onto a UBI volume, which goes another way.
 //! 4. [`guard`]: who uses these bytes of the chip, and whether they may be written.
 //! 5. [`survey`], [`decide`], [`plan`]: what is there, what each erase block needs, in which order;
 //!    [`map`], [`estimate`]: what that looks like and how long it takes.
@@ -27,7 +27,13 @@ pub mod device;
 
 pub mod kernel;
 
+pub mod skip;
+
+mod retry;
+
 pub mod target;
+
+pub mod ubi;
 
 pub mod content;
 

@@ -62,6 +62,20 @@ pub enum ClearBits {
     Allow,
 }
 
+/// Bad blocks of NAND.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BadBlocks {
+    /// One within the image's range is a refusal: only the user knows whether the boot loader skips them.
+    #[default]
+    Refuse,
+    /// The image goes on in the next good block. None is ever marked: a mark cannot be taken back, and a
+    /// low supply voltage makes good blocks fail too.
+    Skip,
+    /// The same, and a block whose erase or program reports an error three times over is marked bad (the data sheets'
+    /// criterion; `nandwrite --markbad` does it after one), and the image moves on by a block.
+    Mark,
+}
+
 /// Everything a run is asked to do. The default is plain `flashcp IMAGE DEVICE`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
@@ -81,6 +95,8 @@ pub struct Options {
     pub content: Check,
     /// Where bits may be cleared without an erase.
     pub clear_bits: ClearBits,
+    /// What is done about bad blocks.
+    pub bad_blocks: BadBlocks,
     /// The image's SHA-256 in lower-case hexadecimal, if the user knows it.
     pub sha256: Option<String>,
     /// The image's size in bytes, if the user knows it.

@@ -6,21 +6,25 @@ use std::time::Instant;
 
 use crate::content::{self, Content};
 use crate::decide::{Have, Rules};
-use crate::device::{Geometry, Kind, Mtd};
+use crate::device::{Ecc, Geometry, Kind, Mtd};
 use crate::error::Error;
 use crate::event::{Event, Operations, Phase, Progress};
 use crate::execute::Work;
 use crate::guard::{self, Facts, ranges};
 use crate::hold::Hold;
-use crate::locks;
+use crate::locks::{self, Before};
 use crate::map::Map;
-use crate::options::{Check, Mode, Options, Rest};
+use crate::options::{BadBlocks, Check, Mode, Options, Rest};
 use crate::plan::{Plan, Summary, plan};
 use crate::record::{Record, RecordDir, Recorder, State, now};
 pub use crate::report::{Failure, Flash, Locks, Outcome, Report};
+use crate::retry;
+use crate::skip::Skipping;
 use crate::source::{ImageError, Source};
 use crate::survey::{Beyond, Buffers, Survey, survey};
 use crate::target::Target;
+
+pub(crate) mod worn;
 
 /// Everything around the chip and the image.
 pub struct Job<'a> {
@@ -74,8 +78,38 @@ pub fn run(chip: &mut dyn Mtd, source: &mut dyn Source, job: Job<'_>) -> Result<
 pub(crate) fn run_locked(
     chip: &mut dyn Mtd,
     source: &mut dyn Source,
-    mut job: Job<'_>,
+    job: Job<'_>,
 ) -> Result<Report, Failure> {
+    if skips(chip.geometry(), job.options) {
+        worn::run(chip, source, job)
+    } else {
+        run_once(chip, source, job)
+    }
+}
+
+/// Whether bad blocks are passed over.
+pub(crate) fn skips(geometry: &Geometry, options: &Options) -> bool {
+    geometry.kind == Kind::Nand && options.bad_blocks != BadBlocks::Refuse
+}
+
+/// The part of the partition in which a range lies: where bad blocks are skipped, those before its last byte belong
+/// to it, for a block that goes bad later moves everything.
+pub(crate) fn places(chip: &dyn Mtd, range: &Range<u64>) -> Range<u64> {
+    if range.is_empty() { range.clone() } else { range.start..chip.place(range.end - 1) + 1 }
+}
+
+/// The same for a chip that is not seen without its bad blocks yet.
+pub(crate) fn skipped_places(
+    chip: &mut dyn Mtd,
+    options: &Options,
+    range: &Range<u64>,
+) -> Result<Range<u64>, Error> {
+    let skips = skips(chip.geometry(), options);
+    Ok(if skips { places(&Skipping::new(chip)?, range) } else { range.clone() })
+}
+
+/// One run over blocks that are all usable.
+fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, mut job: Job<'_>) -> Result<Report, Failure> {
     let begun = Instant::now();
     let options = job.options;
     let geometry = chip.geometry().clone();
@@ -84,7 +118,7 @@ pub(crate) fn run_locked(
         return Err(Error::from(ImageError::Size { name, expected, found }).into());
     }
     let range = check_sizes(&geometry, source.name(), source.size(), &job)?;
-    let in_use = check_use(&range, &job)?;
+    let in_use = check_use(&places(chip, &range), &job)?;
     let mut image_head = [0xff; Content::MAGIC];
     let length = usize::try_from(source.size()).unwrap_or(usize::MAX).min(Content::MAGIC);
     source.read_at(0, &mut image_head[..length]).map_err(Error::from)?;
@@ -107,7 +141,11 @@ pub(crate) fn run_locked(
         outcome: Outcome::Possible,
         plan: plan.summary(&geometry),
         operations: Operations { read: found.read, ..Operations::default() },
-        retries: 0,
+        retries: found.retries,
+        ecc: Ecc {
+            refreshed: found.findings.iter().filter(|finding| finding.have == Have::Flipping).count() as u64,
+            ..found.ecc
+        },
         locks: Locks::AsBefore,
         unfinished: None,
         elapsed: begun.elapsed(),
@@ -150,12 +188,14 @@ pub(crate) fn check_sizes(
     job: &Job<'_>,
 ) -> Result<Range<u64>, Error> {
     let target = || job.target.to_string();
-    if geometry.erase_size == 0 || geometry.size == 0 {
-        let what = format!("size {}, erase blocks of {} bytes", geometry.size, geometry.erase_size);
+    if let Some(what) = geometry.flaw() {
         return Err(Error::Geometry { target: target(), what });
     }
     if size > geometry.size {
         let image = image.to_owned();
+        if geometry.size < job.target.size && geometry.kind == Kind::Nand {
+            return Err(Error::TooFewGood { image, size, target: target(), room: geometry.size });
+        }
         return Err(Error::TooLarge { image, size, target: target(), room: geometry.size });
     }
     let end = match job.options.rest {
@@ -197,10 +237,13 @@ pub(crate) fn check_content(
     let geometry = chip.geometry().clone();
     let target = || job.target.to_string();
     if geometry.kind == Kind::Nand {
-        let end = geometry.round_up(size);
+        let end = match job.options.rest {
+            Rest::Leave => geometry.round_up(size),
+            Rest::Erase => geometry.size,
+        };
         for block in geometry.blocks(0..end) {
             if chip.is_bad(block.start)? {
-                return Err(Error::BadBlock { target: target(), offset: block.start });
+                return Err(Error::BadBlock { target: target(), offset: chip.place(block.start) });
             }
         }
     }
@@ -212,7 +255,8 @@ pub(crate) fn check_content(
         return Err(Error::UbiOnNand { target: target(), image: image.to_owned() });
     }
     let mut head = [0xff; Content::MAGIC];
-    chip.read(0, &mut head)?;
+    // Not looked at: what cannot be read is of no known kind.
+    let _ = retry::read(chip, 0, &mut head, &mut 0);
     content::check(&head, &image_head).map_err(|expected| Error::Content {
         target: target(),
         expected,
@@ -225,7 +269,7 @@ fn compared(geometry: &Geometry, plan: &Plan, found: &Survey) -> Outcome {
     let mut differing = geometry
         .blocks(plan.range.clone())
         .zip(&found.findings)
-        .filter(|(_, finding)| finding.have != Have::Same)
+        .filter(|(_, finding)| !matches!(finding.have, Have::Same | Have::Flipping))
         .map(|(block, _)| block.start);
     match differing.next() {
         None => Outcome::Equal,
@@ -251,12 +295,13 @@ fn write(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let Found { geometry, plan, survey } = *found;
+    let places = places(chip, &plan.range);
     let record =
-        first_record(source.name(), Some(source.size()), &survey.image_sha256, &plan.range, &job.place());
+        first_record(source.name(), Some(source.size()), &survey.image_sha256, &places, &job.place());
     if plan.is_done() {
         return settle(job, record, &survey.image_sha256, report).map_err(Failure::from);
     }
-    let (recorder, locked) = begin(chip, job, plan, record)?;
+    let (recorder, locks) = begin(chip, job, plan, record)?;
     let mut watch = Watch { progress: &mut *job.progress, recorder, plan: report.plan };
     let mut work = Work::new(chip, source, plan, geometry, buffers, &mut watch, report.operations);
     let result = work
@@ -264,9 +309,11 @@ fn write(
         .and_then(|()| work.body())
         .and_then(|()| work.prove_and_complete(&survey.image_sha256));
     report.operations = work.operations;
-    report.retries = work.retries;
+    report.retries += work.retries;
+    report.ecc.corrected += work.ecc.corrected;
+    report.ecc.failed += work.ecc.failed;
     let recorder = watch.recorder;
-    end(chip, job, recorder, &locked, result, report)
+    end(chip, job, recorder, &locks, result, report)
 }
 
 /// The end of a run that had nothing to change.
@@ -294,12 +341,12 @@ pub(crate) fn begin(
     job: &mut Job<'_>,
     plan: &Plan,
     record: Record,
-) -> Result<(Recorder, Vec<Range<u64>>), Error> {
+) -> Result<(Recorder, Before), Error> {
     let geometry = chip.geometry().clone();
+    let places = places(chip, &plan.range);
     let mut claims = Vec::new();
     for other in job.facts.mtds() {
-        let related =
-            job.facts.mtd(job.target.number).and_then(|mtd| ranges::relation(mtd, &plan.range, other));
+        let related = job.facts.mtd(job.target.number).and_then(|mtd| ranges::relation(mtd, &places, other));
         if related.is_some() {
             claims.push(other.number);
         }
@@ -312,14 +359,14 @@ pub(crate) fn begin(
             Ok(()) | Err(_) => {}
         }
     }
-    let locked = locks::locked(chip, plan, &geometry)?;
     // Steeled first: no signal of a lost session comes between the record and what it tells of.
     job.hold.steel();
     job.hold.flush();
+    // Before the record: bytes that a lock protects are still the old ones.
+    let locks = locks::unlock(chip, plan, &geometry)?;
     let recorder = Recorder::changing(job.records, record)?;
     job.progress.event(&Event::FirstChange);
-    locks::unlock(chip, &locked);
-    Ok((recorder, locked))
+    Ok((recorder, locks))
 }
 
 /// Everything that comes right after the last change, and the last entry of the record.
@@ -327,12 +374,13 @@ pub(crate) fn end(
     chip: &mut dyn Mtd,
     job: &mut Job<'_>,
     mut recorder: Recorder,
-    locked: &[Range<u64>],
+    locks: &Before,
     result: Result<String, Error>,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    if let Err(error) = locks::lock(chip, locked) {
-        report.locks = Locks::NotRestored { error: error.to_string() };
+    let geometry = chip.geometry().clone();
+    if let Err(error) = locks.restore(chip, &geometry) {
+        report.locks = Locks::NotRestored { error };
     }
     job.hold.flush();
     report.outcome = Outcome::Written;
@@ -344,7 +392,7 @@ pub(crate) fn end(
             Ok(())
         }
         Err(error) => {
-            let failure = unverified(error);
+            let failure = unverified(worn::name(&geometry, error));
             // The first error is the one to tell.
             let _ = finish(recorder, Err(&failure), report);
             Err(failure)

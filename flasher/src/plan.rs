@@ -116,7 +116,13 @@ pub fn plan(
         Head::Keep => 0,
         Head::Auto => {
             let wanted = head_size.unwrap_or(first.len).max(1);
-            wanted.next_multiple_of(geometry.granule()).min(range.end - range.start)
+            let wanted = wanted.next_multiple_of(geometry.granule()).min(range.end - range.start);
+            // Within a block the first page comes first there: only whole blocks can be completed last.
+            if geometry.programs_in_order() {
+                geometry.round_up(range.start + wanted) - range.start
+            } else {
+                wanted
+            }
         }
     };
     let mut invalidation = Invalidation::None;
@@ -208,7 +214,8 @@ mod tests {
             interrupted: false,
             image_sha256: String::new(),
             read: 0,
-            corrected: 0,
+            ecc: crate::device::Ecc::default(),
+            retries: 0,
         };
         let rules = Rules { blank: Blank::Trusted, clear_in_place, zero_in_place, extent: Extent::Differing };
         plan(&geometry(), &survey, rules, 0..end, end - 5, head, head_size)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::device::Ecc;
 use crate::error::Error;
 use crate::event::Operations;
 use crate::plan::Summary;
@@ -58,6 +59,8 @@ pub struct Report {
     pub operations: Operations,
     /// Wrong readings, and blocks written again.
     pub retries: u64,
+    /// What the chip's ECC said.
+    pub ecc: Ecc,
     /// The chip's locks.
     pub locks: Locks,
     /// Another range that an earlier run left unverified: the command that completes it.
@@ -132,6 +135,7 @@ mod tests {
             plan: Summary::default(),
             operations: Operations::default(),
             retries: 0,
+            ecc: Ecc::default(),
             locks,
             unfinished: None,
             elapsed: Duration::ZERO,

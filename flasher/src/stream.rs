@@ -7,16 +7,18 @@ use std::time::Instant;
 
 use crate::content::Content;
 use crate::decide::{Finding, Have, Rules, Step, Want, decide, is_blank};
-use crate::device::{EraseBlock, Mtd};
+use crate::device::{Ecc, EraseBlock, Mtd};
 use crate::digest::Sha;
 use crate::error::Error;
 use crate::event::{Event, Operations, Phase, Retry};
+use crate::locks::Before;
 use crate::map::Map;
-use crate::options::{Mode, Rest};
+use crate::options::{BadBlocks, Mode, Rest};
 use crate::pipeline::{self, Job};
 use crate::plan::{Invalidation, Plan, Summary};
 use crate::record::{Record, Recorder};
 use crate::report::{Failure, Locks, Outcome, Report};
+use crate::skip::Skipping;
 use crate::source::{Feed, ImageError};
 
 mod chip;
@@ -38,7 +40,24 @@ const HEAD: u64 = 1 << 20;
 /// # Errors
 /// [`Failure`], which says whether the flash is untouched or changed and unverified. An end that nothing proves
 /// ([`ImageError::Unproven`]) is found before the first byte is read.
-pub fn run(mtd: &mut dyn Mtd, feed: &mut dyn Feed, mut job: Job<'_>) -> Result<Report, Failure> {
+///
+/// A block of NAND that wears out ends the run also where it is to be marked bad, which it then is: the image cannot be
+/// read again, so it is the next run that moves on by a block.
+pub fn run(mtd: &mut dyn Mtd, feed: &mut dyn Feed, job: Job<'_>) -> Result<Report, Failure> {
+    if !pipeline::skips(mtd.geometry(), job.options) {
+        return run_once(mtd, feed, job);
+    }
+    let marks = job.options.bad_blocks == BadBlocks::Mark;
+    let result = run_once(&mut Skipping::new(mtd).map_err(Error::from)?, feed, job);
+    if let (true, Err(Failure { error: Error::Worn { offset, .. }, .. })) = (marks, &result) {
+        // The worn block is what is to be told.
+        let _ = mtd.mark_bad(*offset);
+    }
+    result
+}
+
+/// One run over blocks that are all usable.
+fn run_once(mtd: &mut dyn Mtd, feed: &mut dyn Feed, mut job: Job<'_>) -> Result<Report, Failure> {
     let begun = Instant::now();
     let (name, options) = (feed.name().to_owned(), job.options);
     let _lock = match options.mode {
@@ -49,9 +68,10 @@ pub fn run(mtd: &mut dyn Mtd, feed: &mut dyn Feed, mut job: Job<'_>) -> Result<R
     let room = options.size.unwrap_or(geometry.size);
     let mut input = Input::new(feed, options, job.target.to_string(), room).map_err(Error::from)?;
     let range = pipeline::check_sizes(&geometry, &name, room, &job)?;
-    let in_use = pipeline::check_use(&range, &job)?;
+    let in_use = pipeline::check_use(&pipeline::places(mtd, &range), &job)?;
     let head_size = options.head_size.unwrap_or(geometry.block_at(0).len).max(1);
     let head_size = head_size.next_multiple_of(geometry.granule()).min(range.end);
+    let head_size = if geometry.programs_in_order() { geometry.round_up(head_size) } else { head_size };
     let (late, most) = (geometry.round_up(head_size), HEAD.max(geometry.block_at(0).len));
     if late > most {
         return Err(Error::HeadTooLong { size: late, most }.into());
@@ -90,10 +110,10 @@ pub fn run(mtd: &mut dyn Mtd, feed: &mut dyn Feed, mut job: Job<'_>) -> Result<R
     let mut report = run.report();
     let result = run.go(&mut report);
     let Run { chip, started, job, .. } = run;
-    (report.operations, report.retries) = (chip.operations, chip.retries);
+    (report.operations, report.retries, report.ecc) = (chip.operations, chip.retries, chip.ecc);
     match (result, started) {
-        (result, Some((recorder, locked))) => {
-            pipeline::end(chip.mtd, job, recorder, &locked, result, &mut report)?;
+        (result, Some((recorder, locks))) => {
+            pipeline::end(chip.mtd, job, recorder, &locks, result, &mut report)?;
         }
         (Err(error), None) => return Err(error.into()),
         (Ok(_), None) => in_use?,
@@ -131,7 +151,7 @@ struct Run<'a, 'j> {
     /// How many blocks differ, and the first of them.
     differing: (u64, Option<u64>),
     /// From the first change on.
-    started: Option<(Recorder, Vec<Range<u64>>)>,
+    started: Option<(Recorder, Before)>,
 }
 
 fn digest(bytes: &[u8]) -> [u8; 8] {
@@ -153,6 +173,7 @@ impl Run<'_, '_> {
             plan: Summary::default(),
             operations: Operations::default(),
             retries: 0,
+            ecc: Ecc::default(),
             locks: Locks::AsBefore,
             unfinished: None,
             elapsed: std::time::Duration::ZERO,
@@ -248,7 +269,7 @@ impl Run<'_, '_> {
     }
 
     fn differ(&mut self, block: EraseBlock, have: Have) {
-        if have != Have::Same {
+        if !matches!(have, Have::Same | Have::Flipping) {
             self.differing = (self.differing.0 + 1, self.differing.1.or(Some(block.start)));
         }
     }
@@ -275,7 +296,8 @@ impl Run<'_, '_> {
 
     fn record(&self, sha256: &str, range: &Range<u64>) -> Record {
         let size = if sha256.is_empty() { self.job.options.size } else { Some(self.input.taken()) };
-        pipeline::first_record(&self.name, size, sha256, range, &self.job.place())
+        let range = pipeline::places(self.chip.mtd, range);
+        pipeline::first_record(&self.name, size, sha256, &range, &self.job.place())
     }
 
     /// The first byte behind the blocks that were taken from the stream (or erased behind it).
@@ -314,15 +336,16 @@ impl Run<'_, '_> {
     fn prove_block(&mut self, block: EraseBlock) -> Result<(), Error> {
         let before = self.chip.geometry.blocks(self.late.end..block.start).count();
         let expected = self.digests.get(before).copied();
-        if expected == Some(self.read_digest(block)?) {
+        if expected == Some(self.read_digest(block)?) && !self.chip.unreadable {
             return Ok(());
         }
         self.chip.retries += 1;
         self.job.progress.event(&Event::Retry { offset: block.start, what: Retry::Reread });
-        if expected == Some(self.read_digest(block)?) {
+        if expected == Some(self.read_digest(block)?) && !self.chip.unreadable {
             return Ok(());
         }
-        Err(Error::Overwritten { start: block.start, end: block.end() })
+        let start = self.chip.mtd.place(block.start);
+        Err(Error::Overwritten { start, end: start + block.len })
     }
 
     fn read_digest(&mut self, block: EraseBlock) -> Result<[u8; 8], Error> {

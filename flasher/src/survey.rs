@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use crate::content::Content;
-use crate::decide::{Comparison, Finding, Want, is_blank};
-use crate::device::{EraseBlock, Mtd};
+use crate::decide::{Comparison, Finding, Have, Want, is_blank};
+use crate::device::{Ecc, EraseBlock, Kind, Mtd};
 use crate::digest::Sha;
 use crate::error::Error;
 use crate::event::{Event, Operations, Phase, Progress};
+use crate::retry;
 use crate::source::Source;
 
 /// A block is read in pieces of at most this many bytes (or one page, if that is more), so that reading can stop early.
@@ -35,8 +36,10 @@ pub struct Survey {
     pub image_sha256: String,
     /// Bytes read from flash.
     pub read: u64,
-    /// Corrected bit flips that the reads told of.
-    pub corrected: u64,
+    /// What ECC said of these reads.
+    pub ecc: Ecc,
+    /// Reads that failed and were tried again.
+    pub retries: u64,
 }
 
 /// Two erase blocks' worth of bytes: what is there, and what shall be. The only memory that grows with the chip.
@@ -99,6 +102,9 @@ pub fn survey(
 ) -> Result<Survey, Error> {
     let geometry = chip.geometry().clone();
     let page = usize::try_from(geometry.write_size).unwrap_or(PIECE);
+    // Flipped bits count page by page.
+    let by_page = geometry.kind == Kind::Nand;
+    let threshold = chip.bitflip_threshold();
     let mut sha = Sha::default();
     let mut found = Survey {
         findings: Vec::new(),
@@ -108,7 +114,8 @@ pub fn survey(
         interrupted: false,
         image_sha256: String::new(),
         read: 0,
-        corrected: 0,
+        ecc: Ecc::default(),
+        retries: 0,
     };
     let (mut head_is_blank, mut others_hold_data) = (false, false);
     let total = range.end - range.start;
@@ -119,17 +126,27 @@ pub fn survey(
         let mut comparison = Comparison::default();
         let mut seen = 0;
         let mut blank = true;
+        let mut flipping = false;
         while seen < have.len() && !comparison.is_decided() {
-            let piece = if seen == 0 { FIRST_PIECE.max(page) } else { PIECE.max(page) };
+            let piece = match seen {
+                _ if by_page => page.max(1),
+                0 => FIRST_PIECE.max(page),
+                _ => PIECE.max(page),
+            };
             let part = seen..seen.saturating_add(piece).min(have.len());
             let (have, want) = (&mut have[part.clone()], &mut want[part]);
-            found.corrected += u64::from(chip.read(block.start + seen as u64, have)?.corrected);
+            let health = retry::read(chip, block.start + seen as u64, have, &mut found.retries)?;
+            found.ecc.add(health);
+            flipping |= threshold.is_some_and(|threshold| health.corrected >= threshold);
             blank &= is_blank(have);
             if beyond == Beyond::Ignored {
                 let image = image.saturating_sub(seen).min(want.len());
                 want[image..].copy_from_slice(&have[image..]);
             }
             comparison.take(have, want);
+            if health.failed > 0 {
+                comparison.take_unreadable();
+            }
             seen += have.len();
         }
         found.read += seen as u64;
@@ -146,7 +163,11 @@ pub fn survey(
             others_hold_data |= !blank;
         }
         let want = if is_blank(want) { Want::Blank } else { Want::Data };
-        found.findings.push(Finding { have: comparison.answer(), want });
+        let have = match comparison.answer() {
+            Have::Same if flipping => Have::Flipping,
+            have => have,
+        };
+        found.findings.push(Finding { have, want });
         let operations = Operations { read: found.read, ..Operations::default() };
         progress.event(&Event::Progress {
             phase: Phase::Survey,

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+pub mod ubi;
+
 /// The major number of MTD character devices; minor 2N is mtdN, 2N + 1 mtdNro.
 pub const MTD_CHAR_MAJOR: u64 = 90;
 
@@ -62,6 +64,14 @@ pub enum TargetError {
         /// Every partition of that name.
         found: Vec<Target>,
     },
+    /// There is no such UBI volume.
+    #[error("there is no UBI volume {wanted}; {}", all(found))]
+    NoVolume {
+        /// The name as it was given.
+        wanted: String,
+        /// Every volume of that UBI device.
+        found: Vec<ubi::UbiVolume>,
+    },
     /// The name is that of another kind of thing.
     #[error("{wanted} is {what}: a flash partition is named /dev/mtdN, mtdN or mtd:NAME")]
     NotAPartition {
@@ -72,11 +82,11 @@ pub enum TargetError {
     },
 }
 
-fn list(found: &[Target]) -> String {
-    found.iter().map(Target::to_string).collect::<Vec<_>>().join(", ")
+fn list<T: fmt::Display>(found: &[T]) -> String {
+    found.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn all(found: &[Target]) -> String {
+fn all<T: fmt::Display>(found: &[T]) -> String {
     if found.is_empty() { "there are none at all".to_owned() } else { format!("there are: {}", list(found)) }
 }
 

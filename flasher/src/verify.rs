@@ -9,8 +9,9 @@ use crate::decide::Step;
 use crate::device::EraseBlock;
 use crate::digest::Sha;
 use crate::error::{Direction, Error};
-use crate::event::{Event, Phase, Retry};
-use crate::execute::{Over, Work, within};
+use crate::event::{Phase, Retry};
+use crate::execute::{Over, Work, program_failed, within};
+use crate::retry;
 use crate::source::ImageError;
 use crate::survey::wanted;
 
@@ -98,13 +99,25 @@ impl Work<'_> {
         self.erased_late.clear();
         let head_end = start + plan.head_size;
         let first_end = (start + geometry.granule()).min(head_end);
-        for part in [head_end..late, first_end..head_end, start..first_end] {
+        let parts = if geometry.programs_in_order() {
+            blocks.iter().rev().map(|(block, _)| block.range()).collect()
+        } else {
+            vec![head_end..late, first_end..head_end, start..first_end]
+        };
+        for part in parts {
             let parts = || blocks.iter().map(|(block, step)| (*block, *step, overlap(*block, &part)));
             for (block, step, part) in parts().filter(|(.., part)| !part.is_empty()) {
                 let again = self.rewritten.contains(&block.start);
                 if step.programs() || again {
                     let over = if step == Step::Clear && !again { Over::Data } else { Over::Blank };
-                    self.write(block, part.clone(), over)?;
+                    match self.write(block, part.clone(), over) {
+                        Err(error) if program_failed(&error) && rewrites < REWRITES => {
+                            self.retries += 1;
+                            self.restart_head(&blocks)?;
+                            return Ok(Pass::Rewritten);
+                        }
+                        written => written?,
+                    }
                     self.count_written(&part);
                 }
             }
@@ -132,7 +145,7 @@ impl Work<'_> {
     /// programmed twice between two erases.
     fn restart_head(&mut self, blocks: &[(EraseBlock, Step)]) -> Result<(), Error> {
         for (block, _) in blocks {
-            self.progress.event(&Event::Retry { offset: block.start, what: Retry::Rewrite });
+            self.tell_retry(block.start, Retry::Rewrite);
             self.rewritten.insert(block.start);
             self.erase(block.range(), 1)?;
             self.erased_late.insert(block.start);
@@ -158,15 +171,9 @@ impl Work<'_> {
         self.retries += 1;
         let again = self.compare(block, part)?;
         if again.is_none() {
-            self.progress.event(&Event::Retry { offset: part.start, what: Retry::Reread });
+            self.tell_retry(part.start, Retry::Reread);
         }
         Ok(again)
-    }
-
-    fn rewrite(&mut self, block: EraseBlock) -> Result<(), Error> {
-        self.progress.event(&Event::Retry { offset: block.start, what: Retry::Rewrite });
-        self.erase(block.range(), 1)?;
-        self.write(block, block.range(), Over::Blank)
     }
 
     /// The first programmed block is read back at once, so that a chip that swallows everything is found after one
@@ -178,10 +185,13 @@ impl Work<'_> {
         let before = self.have_sha(block);
         self.rewrite(block)?;
         let Some(wrong) = self.wrong(block, &block.range())? else { return Ok(()) };
-        if before != self.have_sha(block) {
+        let (have, want) = self.buffers.pair(block.len);
+        let many = have.iter().zip(&*want).filter(|(have, want)| have != want).count() > have.len() / 16;
+        // A few wrong bytes are those of a bad block, not of one that takes nothing.
+        if before != self.have_sha(block) || !many {
             return Err(self.mismatch(block, wrong, 1));
         }
-        let offset = block.start + wrong as u64;
+        let offset = self.chip.place(block.start + wrong as u64);
         let what = match Direction::of(self.buffers.want[wrong], self.buffers.have[wrong]) {
             Direction::ReadsOne => "write",
             Direction::ReadsZero | Direction::Both => "erase",
@@ -199,18 +209,24 @@ impl Work<'_> {
     fn compare(&mut self, block: EraseBlock, part: &Range<u64>) -> Result<Option<usize>, Error> {
         let bytes = within(block, part);
         let (have, want) = self.buffers.pair(block.len);
-        self.chip.read(part.start, &mut have[bytes.clone()])?;
+        let health = retry::read(self.chip, part.start, &mut have[bytes.clone()], &mut self.retries)?;
+        self.ecc.add(health);
         self.operations.read += bytes.len() as u64;
         if have[bytes.clone()] == want[bytes.clone()] {
-            return Ok(None);
+            // Right by chance, if ECC could not correct them.
+            return Ok((health.failed > 0).then_some(bytes.start));
         }
         Ok(bytes.into_iter().find(|at| have[*at] != want[*at]))
     }
 
     fn mismatch(&self, block: EraseBlock, at: usize, rewrites: u32) -> Error {
         let (expected, found) = (self.buffers.want[at], self.buffers.have[at]);
+        let offset = self.chip.place(block.start + at as u64);
+        if expected == found {
+            return Error::Uncorrectable { offset, rewrites };
+        }
         let direction = Direction::of(expected, found);
-        Error::Mismatch { offset: block.start + at as u64, expected, found, direction, rewrites }
+        Error::Mismatch { offset, expected, found, direction, rewrites }
     }
 
     /// A chip (or a driver) that ignores an address line writes the head to a second place as well, after that place

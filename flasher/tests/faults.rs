@@ -117,15 +117,15 @@ fn a_chip_that_swallows_everything_is_found_at_once_and_called_protected() {
 #[test]
 fn an_error_of_the_driver_is_told_with_its_place_and_the_flash_called_unverified() {
     for (fault, text) in [
-        (Fault::EraseFails(0), "cannot erase 0x100 to 0x800: Input/output error (os error 5)"),
-        (Fault::ProgramFails(3), "cannot program 256 bytes at 0x300: Input/output error (os error 5)"),
+        (Fault::EraseFailsFrom(0), "cannot erase 0x100 to 0x200: Input/output error (os error 5)"),
+        (Fault::ProgramFailsFrom(3), "cannot program 256 bytes at 0x300: Input/output error (os error 5)"),
     ] {
         let (result, _, bench) = faulty(fault);
         let failure = result.unwrap_err();
         assert_eq!((failure.to_string().as_str(), failure.exit_code()), (text, 3), "{fault:?}");
         assert_eq!(bench.records.read().unwrap().state, State::Unverified);
     }
-    let (result, chip, bench) = faulty(Fault::ReadFails(1));
+    let (result, chip, bench) = faulty(Fault::ReadFailsFrom(1));
     let failure = result.unwrap_err();
     let text = "cannot read 256 bytes at 0x0: Input/output error (os error 5)";
     assert_eq!((failure.to_string().as_str(), failure.exit_code()), (text, 1));

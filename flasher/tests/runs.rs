@@ -247,9 +247,40 @@ fn what_was_locked_is_locked_again_and_nothing_else_was_unlocked() {
     let mut chip = Faulty::new(serial().with_all_locked(), Fault::LockFails);
     let report = flash(&mut chip, &image, &Options::default(), &bench.records).unwrap();
     assert_eq!(report.exit_code(), 4);
-    let error = "cannot lock 0x0 to 0x200: Input/output error (os error 5)".to_owned();
+    let error =
+        "0x0 to 0x800 locked before, 0x200 to 0x800 now (cannot lock 0x0 to 0x800: Input/output error (os \
+                 error 5))"
+            .to_owned();
     assert_eq!(report.locks, Locks::NotRestored { error });
     assert_eq!(bench.records.read().unwrap().exit_code, Some(4));
+}
+
+#[test]
+fn a_chip_that_protects_one_end_only_is_opened_as_far_as_it_must_and_closed_again() {
+    let bench = bench();
+    let locked = serial().with_all_locked().locked_blocks();
+    let mut chip = Nor::new(uniform(Kind::SpiNor, BLOCKS), noise(1, SIZE)).with_all_locked_from_one_end();
+    let report = flash(&mut chip, &noise(2, 2 * ONE), &Options::default(), &bench.records).unwrap();
+    assert_eq!((report.exit_code(), chip.locked_blocks()), (0, locked.clone()));
+    // A block in the middle: the chip cannot open it alone.
+    let mut image = chip.bytes()[..6 * ONE].to_vec();
+    image[3 * ONE] ^= 0xff;
+    let keep = with(|options| options.head = Head::Keep);
+    let report = flash(&mut chip, &image, &keep, &bench.records).unwrap();
+    assert_eq!((report.exit_code(), report.operations.erases, chip.locked_blocks()), (0, 1, locked));
+    assert!(chip.bytes().starts_with(&image));
+}
+
+#[test]
+fn a_lock_that_takes_hold_of_more_than_before_is_told() {
+    let bench = bench();
+    let mut chip = serial().with_all_locked();
+    chip.unlock(4 * BLOCK..8 * BLOCK).unwrap();
+    let mut chip = Faulty::new(chip, Fault::LocksAll);
+    let report = flash(&mut chip, &noise(2, 2 * ONE), &Options::default(), &bench.records).unwrap();
+    let error = "0x0 to 0x400 locked before, 0x0 to 0x800 now".to_owned();
+    assert_eq!((report.locks.clone(), report.exit_code()), (Locks::NotRestored { error }, 4));
+    assert_eq!(bench.records.read().unwrap().state, State::Verified);
 }
 
 /// Notes the order of its calls.

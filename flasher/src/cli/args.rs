@@ -6,13 +6,20 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 
 use super::help::HELP;
-use crate::options::{Check, ClearBits, Extent, Head, Mode, Options, Rest};
+use crate::options::{BadBlocks, Check, ClearBits, Extent, Head, Mode, Options, Rest};
 use crate::source::{Decompress, Format};
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum HeadArg {
     Auto,
     Keep,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum BadBlocksArg {
+    Refuse,
+    Skip,
+    Mark,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -59,6 +66,8 @@ pub(super) struct Args {
     full: bool,
     #[arg(long)]
     clear_bits: bool,
+    #[arg(long, value_enum, default_value = "refuse", value_name = "WHAT")]
+    bad_blocks: BadBlocksArg,
     #[arg(long, conflicts_with = "verify_only")]
     dry_run: bool,
     #[arg(long)]
@@ -141,6 +150,11 @@ impl Args {
             in_use: check(self.allow_in_use),
             content: check(self.any_content),
             clear_bits: if self.clear_bits { ClearBits::Allow } else { ClearBits::WhereSafe },
+            bad_blocks: match self.bad_blocks {
+                BadBlocksArg::Refuse => BadBlocks::Refuse,
+                BadBlocksArg::Skip => BadBlocks::Skip,
+                BadBlocksArg::Mark => BadBlocks::Mark,
+            },
             sha256: self.sha256.clone(),
             size: self.size,
         }
@@ -204,7 +218,7 @@ mod tests {
 
     #[test]
     fn every_option_reaches_the_library() {
-        let all = "flashcp --head=keep --full --clear-bits --any-content --allow-in-use --size=1M --sha256=";
+        let all = "flashcp --head=keep --full --clear-bits --bad-blocks=skip --any-content --allow-in-use --size=1M --sha256=";
         let options = parse(&format!("{all}{} fw.bin mtd5", "AB".repeat(32))).unwrap();
         assert_eq!(
             options,
@@ -212,6 +226,7 @@ mod tests {
                 head: Head::Keep,
                 extent: Extent::Full,
                 clear_bits: ClearBits::Allow,
+                bad_blocks: BadBlocks::Skip,
                 content: Check::Allow,
                 in_use: Check::Allow,
                 sha256: Some("ab".repeat(32)),

@@ -7,7 +7,8 @@ Usage: flashcp [OPTIONS] IMAGE DEVICE
        flashcp [OPTIONS] --plan=FILE
 
   IMAGE   the image, a file; - is standard input
-  DEVICE  /dev/mtdN, mtdN, or mtd:NAME (the exact name from /proc/mtd)
+  DEVICE  /dev/mtdN, mtdN, or mtd:NAME (the exact name from /proc/mtd);
+          ubiN:NAME or /dev/ubiN_V is a UBI volume
 
 Only erase blocks that differ are erased and programmed. The image's head is
 made invalid first and completed last, after everything else was read back:
@@ -24,6 +25,10 @@ Options:
       --head=keep     in plain order; a power cut may leave a valid head
       --full          rewrite blocks that do not differ, too
       --clear-bits    clear bits without an erase on parallel NOR as well
+      --bad-blocks=refuse|skip|mark
+                      an image over a bad block of NAND is refused (default);
+                      goes on in the next good block; the same, and blocks that
+                      wear out are marked bad, for ever
       --dry-run       print what would be done with a map, change nothing
       --verify-only   compare, change nothing
       --size=BYTES    refuse an image of another size

@@ -12,6 +12,13 @@ pub(super) fn hints(failure: &Failure) -> Vec<&'static str> {
             "(--allow-in-use writes it all the same, and whatever uses it breaks)",
         ]),
         Error::Content { .. } => hints.push("if that is meant: --any-content"),
+        Error::BadBlock { .. } => hints.push(
+            "if the boot loader skips bad blocks, --bad-blocks=skip writes the image that way",
+        ),
+        Error::Worn { .. } => hints.push(
+            "--bad-blocks=mark marks it bad, for ever, and the image moves on by a block: if the boot loader skips \
+             bad blocks, and the supply voltage is good",
+        ),
         Error::Protected { .. } => hints.push("if a jumper or a pin protects the chip, release it"),
         _ => {}
     }

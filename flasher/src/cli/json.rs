@@ -1,5 +1,6 @@
 //! Events as JSON, one object in each line. The first is `start`, the last `end` or `failed`.
 
+use crate::device::Ecc;
 use crate::estimate::Part;
 use crate::event::{Event, Operations, Phase, Retry};
 use crate::map::Map;
@@ -152,6 +153,13 @@ pub(super) fn report(event: &str, report: &Report, exit_code: u8) -> String {
             .number("first_difference", *first),
     };
     let line = line.summary(&report.plan).operations(&report.operations).number("retries", report.retries);
+    let line = if report.ecc == Ecc::default() {
+        line
+    } else {
+        line.number("ecc_corrected", report.ecc.corrected)
+            .number("ecc_failed", report.ecc.failed)
+            .number("ecc_refreshed_blocks", report.ecc.refreshed)
+    };
     let line = match &report.locks {
         Locks::AsBefore => line,
         Locks::NotRestored { error } => line.text("locks_not_restored", error),
@@ -248,6 +256,7 @@ mod tests {
             plan: Summary::default(),
             operations: Operations::default(),
             retries: 0,
+            ecc: Ecc::default(),
             locks: Locks::NotRestored { error: "EIO".to_owned() },
             unfinished: Some("flashcp a b".to_owned()),
             elapsed: Duration::from_millis(1290),

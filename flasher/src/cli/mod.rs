@@ -19,10 +19,12 @@ use crate::plan_file::{self, Entry};
 use crate::record::RecordDir;
 use crate::source::feed::Descriptor;
 use crate::source::file::AnyFile;
-use crate::source::{Decompress, Format, ImageError, Limits, Window, stdin};
+use crate::source::{Decompress, Format, ImageError, Limits, Source, Window, stdin};
 use crate::stream;
 use crate::sys::process;
 use crate::target;
+use crate::target::ubi::{Named, UbiVolume};
+use crate::ubi::{self, SystemVolumes, VolumeJob};
 
 mod args;
 mod help;
@@ -101,6 +103,31 @@ impl System<'_> {
         };
         run(&mut chip, job)
     }
+
+    /// The UBI volume that the name means, if it is that of one.
+    fn volume(&self, device: &str) -> Result<Option<(UbiVolume, Named)>, Failure> {
+        target::ubi::resolve(Path::new("/"), device).map_err(|error| Error::from(error).into())
+    }
+
+    fn write_volume(
+        &self,
+        (volume, named): &(UbiVolume, Named),
+        screen: &mut Screen,
+        image: &mut dyn Source,
+    ) -> Result<Report, Failure> {
+        let root = Path::new("/");
+        let job = VolumeJob {
+            volume,
+            named: *named,
+            users: &target::ubi::users(root, volume),
+            options: self.options,
+            command: self.command,
+            records: &RecordDir::system(),
+            hold: &mut SystemHold::new(PathBuf::from(root)),
+            progress: screen,
+        };
+        ubi::run(&mut SystemVolumes::new(root, volume.ubi), image, job)
+    }
 }
 
 /// Returns the exit code; what was done has been told.
@@ -112,9 +139,16 @@ fn flash(command: &[String], parsed: &Args, screen: &mut Screen) -> Result<u8, F
             let image = AnyFile::open(path, parsed.decompress(), system.limits);
             let mut image = image.map_err(Error::from)?;
             announce(screen, image.format());
-            system.with(device, screen, |chip, job| pipeline::run(chip, image.source(), job))?
+            if let Some(volume) = system.volume(device)? {
+                system.write_volume(&volume, screen, image.source())?
+            } else {
+                system.with(device, screen, |chip, job| pipeline::run(chip, image.source(), job))?
+            }
         }
         Work::Stdin(device) => {
+            if let Some((volume, _)) = system.volume(device)? {
+                return Err(Error::StreamToVolume { target: volume.to_string() }.into());
+            }
             let input = Descriptor::new(std::io::stdin().as_fd());
             let name = stdin::NAME.to_owned();
             let input = input.map_err(|source| Error::from(ImageError::Read { name, offset: 0, source }))?;

@@ -8,6 +8,7 @@ use super::args::Args;
 use super::hints::hints;
 use super::json;
 use super::picture::{picture, planned, time};
+use crate::device::Ecc;
 use crate::event::{Event, Phase, Progress, Retry};
 use crate::options::Mode;
 use crate::report::{Failure, Locks, Outcome, Report};
@@ -349,6 +350,12 @@ fn summary(report: &Report) -> String {
             report.retries
         ));
     }
+    let Ecc { corrected, failed, refreshed } = report.ecc;
+    if report.ecc != Ecc::default() {
+        text.push_str(&format!(
+            "ECC: {corrected} flipped bits corrected, {failed} times too many; {refreshed} blocks refreshed\n"
+        ));
+    }
     if let Some(command) = &report.unfinished {
         text.push_str(&format!("another partition is still not verified, run again: {command}\n"));
     }
@@ -433,6 +440,7 @@ mod tests {
             },
             operations: Operations { erases: 3, programmed: 700, read: 2048 },
             retries: 0,
+            ecc: Ecc::default(),
             locks: Locks::AsBefore,
             unfinished: None,
             elapsed: Duration::from_millis(1290),
@@ -468,9 +476,11 @@ mod tests {
         );
         let mut odd = report(Outcome::Written);
         odd.retries = 2;
+        odd.ecc = Ecc { corrected: 7, failed: 1, refreshed: 2 };
         odd.unfinished = Some("flashcp a.bin mtd1".to_owned());
         assert!(summary(&odd).ends_with(
             "2 times bytes read back wrong and were read or written again\n\
+             ECC: 7 flipped bits corrected, 1 times too many; 2 blocks refreshed\n\
              another partition is still not verified, run again: flashcp a.bin mtd1\n"
         ));
     }

@@ -2,7 +2,13 @@
 //! does not name them does not hold them.
 
 mod faulty;
+mod nand;
 mod nor;
+mod sparse;
+mod volumes;
 
 pub use faulty::{Fault, Faulty};
+pub use nand::{Nand, Wear};
 pub use nor::{HalfErase, Nor, power_lost};
+pub use sparse::Sparse;
+pub use volumes::SimVolumes;

@@ -27,12 +27,12 @@ impl HalfErase {
 
 /// When the power goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cut {
+pub(super) struct Cut {
     /// The number of the erase or program call in which it happens, from 0.
-    at: u64,
+    pub(super) at: u64,
     /// How far into the operation, in sixteenths.
-    sixteenths: u64,
-    half: HalfErase,
+    pub(super) sixteenths: u64,
+    pub(super) half: HalfErase,
 }
 
 /// A simulated NOR chip, or a partition of one.
@@ -43,6 +43,8 @@ pub struct Nor {
     /// Blocks (by start) that read 0xff and are not safely erased.
     weak: BTreeSet<u64>,
     locked: Option<BTreeSet<u64>>,
+    /// Only a part at the top or at the bottom can be locked.
+    one_end: bool,
     cut: Option<Cut>,
     off: bool,
     calls: u64,
@@ -58,7 +60,7 @@ pub fn power_lost() -> io::Error {
 }
 
 /// A NOR chip's caller keeps these rules; a simulated chip insists on them.
-fn refused(what: &str) -> io::Error {
+pub(super) fn refused(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
@@ -71,6 +73,7 @@ impl Nor {
             bytes,
             weak: BTreeSet::new(),
             locked: None,
+            one_end: false,
             cut: None,
             off: false,
             calls: 0,
@@ -92,6 +95,25 @@ impl Nor {
     pub fn with_all_locked(mut self) -> Self {
         self.locked = Some(self.geometry.blocks(0..self.geometry.size).map(|block| block.start).collect());
         self
+    }
+
+    /// The same chip, all blocks locked, of the kind that can lock all, nothing, or a part at one end.
+    #[must_use]
+    pub fn with_all_locked_from_one_end(mut self) -> Self {
+        self.one_end = true;
+        self.with_all_locked()
+    }
+
+    /// Makes `locked` the locked blocks, if the chip can.
+    fn set_locked(&mut self, locked: BTreeSet<u64>) -> io::Result<()> {
+        let blocks: Vec<_> = self.geometry.blocks(0..self.geometry.size).map(|block| block.start).collect();
+        let pattern = || blocks.iter().map(|start| locked.contains(start));
+        let changes = pattern().zip(pattern().skip(1)).filter(|(one, next)| one != next).count();
+        if self.one_end && changes > 1 {
+            return Err(io::Error::from_raw_os_error(nix::libc::EINVAL));
+        }
+        self.locked = Some(locked);
+        Ok(())
     }
 
     /// The starts of the blocks that are locked now.
@@ -247,7 +269,7 @@ impl Nor {
     }
 }
 
-fn slice<'a>(bytes: &'a mut [u8], range: &Range<u64>) -> &'a mut [u8] {
+pub(super) fn slice<'a>(bytes: &'a mut [u8], range: &Range<u64>) -> &'a mut [u8] {
     let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
     bytes.get_mut(index(range.start)..index(range.end)).unwrap_or_default()
 }
@@ -282,16 +304,19 @@ impl Mtd for Nor {
     }
 
     fn unlock(&mut self, range: Range<u64>) -> Result<(), MtdError> {
-        let starts: Vec<_> = self.geometry.blocks(range).map(|block| block.start).collect();
-        let locked = self.locked.as_mut().ok_or(MtdError::Unsupported)?;
-        locked.retain(|start| !starts.contains(start));
-        Ok(())
+        let mut locked = self.locked.clone().ok_or(MtdError::Unsupported)?;
+        for block in self.geometry.blocks(range.clone()) {
+            locked.remove(&block.start);
+        }
+        let failed = |source| MtdError::Lock { what: "unlock", start: range.start, end: range.end, source };
+        self.set_locked(locked).map_err(failed)
     }
 
     fn lock(&mut self, range: Range<u64>) -> Result<(), MtdError> {
-        let starts: Vec<_> = self.geometry.blocks(range).map(|block| block.start).collect();
-        self.locked.as_mut().ok_or(MtdError::Unsupported)?.extend(starts);
-        Ok(())
+        let mut locked = self.locked.clone().ok_or(MtdError::Unsupported)?;
+        locked.extend(self.geometry.blocks(range.clone()).map(|block| block.start));
+        let failed = |source| MtdError::Lock { what: "lock", start: range.start, end: range.end, source };
+        self.set_locked(locked).map_err(failed)
     }
 
     fn is_bad(&mut self, _: u64) -> Result<bool, MtdError> {

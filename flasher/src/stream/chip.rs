@@ -1,10 +1,11 @@
 //! One block at a time: look, erase, program, prove, with pieces of a few KiB in memory.
 
 use crate::decide::{Comparison, Have, Step, is_blank};
-use crate::device::{EraseBlock, GRANULE_BYTES, Geometry, Mtd, MtdError};
+use crate::device::{Ecc, EraseBlock, GRANULE_BYTES, Geometry, Kind, Mtd, MtdError};
 use crate::error::{Direction, Error};
 use crate::event::{Event, Operations, Progress, Retry};
-use crate::execute::next_run;
+use crate::execute::{next_run, program_failed};
+use crate::retry;
 
 /// A block is written again at most this often.
 pub(super) const REWRITES: u32 = 2;
@@ -19,6 +20,12 @@ pub(super) struct Chip<'a> {
     pub(super) operations: Operations,
     /// Readings that were wrong once, and blocks that were written again.
     pub(super) retries: u64,
+    /// What ECC said.
+    pub(super) ecc: Ecc,
+    /// A page of the last look was beyond correction.
+    pub(super) unreadable: bool,
+    /// A page of the last look had as many flipped bits as the chip's threshold.
+    flipping: bool,
     piece: Vec<u8>,
     erase_is_proven: bool,
     write_is_proven: bool,
@@ -35,6 +42,9 @@ pub(super) struct Wrong {
 impl Wrong {
     pub(super) fn error(self, rewrites: u32) -> Error {
         let Self { offset, expected, found } = self;
+        if expected == found {
+            return Error::Uncorrectable { offset, rewrites };
+        }
         Error::Mismatch { offset, expected, found, direction: Direction::of(expected, found), rewrites }
     }
 }
@@ -42,12 +52,17 @@ impl Wrong {
 impl<'a> Chip<'a> {
     pub(super) fn new(mtd: &'a mut dyn Mtd) -> Self {
         let geometry = mtd.geometry().clone();
-        let piece = PIECE.max(usize::try_from(geometry.write_size).unwrap_or(PIECE));
+        let page = usize::try_from(geometry.write_size).unwrap_or(PIECE);
+        // Flipped bits count page by page.
+        let piece = if geometry.kind == Kind::Nand { page.max(1) } else { PIECE.max(page) };
         Self {
             mtd,
             geometry,
             operations: Operations::default(),
             retries: 0,
+            ecc: Ecc::default(),
+            unreadable: false,
+            flipping: false,
             piece: vec![0; piece],
             erase_is_proven: false,
             write_is_proven: false,
@@ -57,7 +72,10 @@ impl<'a> Chip<'a> {
     /// Reads up to one piece and hands it over.
     fn read(&mut self, offset: u64, length: usize) -> Result<&[u8], MtdError> {
         let piece = &mut self.piece[..length];
-        self.mtd.read(offset, piece)?;
+        let health = retry::read(self.mtd, offset, piece, &mut self.retries)?;
+        self.ecc.add(health);
+        self.unreadable |= health.failed > 0;
+        self.flipping |= self.mtd.bitflip_threshold().is_some_and(|threshold| health.corrected >= threshold);
         self.operations.read += length as u64;
         Ok(piece)
     }
@@ -69,6 +87,7 @@ impl<'a> Chip<'a> {
         want: &[u8],
         mut look: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), MtdError> {
+        (self.unreadable, self.flipping) = (false, false);
         let mut at = start;
         for want in want.chunks(self.piece.len()) {
             if look(self.read(at, want.len())?, want) {
@@ -86,7 +105,14 @@ impl<'a> Chip<'a> {
             comparison.take(have, want);
             comparison.is_decided()
         })?;
-        Ok(comparison.answer())
+        Ok(match comparison.answer() {
+            _ if self.unreadable => Have::MustErase,
+            Have::Same if self.flipping => {
+                self.ecc.refreshed += 1;
+                Have::Flipping
+            }
+            have => have,
+        })
     }
 
     /// Whether every byte of `length` reads 0xff.
@@ -108,6 +134,7 @@ impl<'a> Chip<'a> {
         block: EraseBlock,
         mut take: impl FnMut(&[u8]),
     ) -> Result<(), MtdError> {
+        (self.unreadable, self.flipping) = (false, false);
         let mut at = block.start;
         while at < block.end() {
             let piece = usize::try_from(block.end() - at).unwrap_or(usize::MAX).min(self.piece.len());
@@ -119,14 +146,14 @@ impl<'a> Chip<'a> {
 
     /// Erases a block. The first erase is looked at: a protected chip swallows it without an error.
     pub(super) fn erase(&mut self, block: EraseBlock) -> Result<(), Error> {
-        self.mtd.erase(block.range())?;
+        retry::erase(self.mtd, &block.range(), &mut self.retries)?;
         self.operations.erases += 1;
         if !self.erase_is_proven {
             self.erase_is_proven = true;
             let granule = self.geometry.granule();
             // Read again if wrong: a flaky bus is no protected chip.
             if !self.is_blank(block.start, granule)? && !self.is_blank(block.start, granule)? {
-                return Err(Error::Protected { what: "erase", offset: block.start });
+                return Err(Error::Protected { what: "erase", offset: self.mtd.place(block.start) });
             }
         }
         Ok(())
@@ -177,6 +204,11 @@ impl<'a> Chip<'a> {
                 at += want.len() as u64;
                 wrong.is_some()
             })?;
+            if let (None, true, Some(byte)) = (wrong, self.unreadable, want.first()) {
+                // Right by chance.
+                wrong = Some(Wrong { offset: start, expected: *byte, found: *byte });
+            }
+            let wrong = wrong.map(|wrong| Wrong { offset: self.mtd.place(wrong.offset), ..wrong });
             match wrong {
                 None => return Ok(None),
                 Some(wrong) if again => return Ok(Some(wrong)),
@@ -194,17 +226,27 @@ impl<'a> Chip<'a> {
         want: &[u8],
         progress: &mut dyn Progress,
     ) -> Result<(), Error> {
-        let mut before = None;
+        let (mut before, mut failed) = (None, None);
         for rewrites in 0..=REWRITES {
             let again = rewrites > 0;
             if again {
-                progress.event(&Event::Retry { offset: block.start, what: Retry::Rewrite });
+                let offset = self.mtd.place(block.start);
+                progress.event(&Event::Retry { offset, what: Retry::Rewrite });
             }
             if step.erases() || again {
                 self.erase(block)?;
             }
             if step.programs() || again {
-                self.program(block.start, want, step == Step::Clear && !again)?;
+                match self.program(block.start, want, step == Step::Clear && !again) {
+                    // Any part of the bytes may be there: the block is erased and written again.
+                    Err(error) if program_failed(&error) => {
+                        self.retries += 1;
+                        failed = Some(error);
+                        continue;
+                    }
+                    programmed => programmed?,
+                }
+                failed = None;
             }
             let Some(wrong) = self.wrong(block.start, want)? else {
                 self.write_is_proven = true;
@@ -219,6 +261,10 @@ impl<'a> Chip<'a> {
             }
             before = Some(wrong);
         }
-        before.map_or(Ok(()), |wrong| Err(wrong.error(REWRITES)))
+        match (failed, before) {
+            (Some(error), _) => Err(error),
+            (None, Some(wrong)) => Err(wrong.error(REWRITES)),
+            (None, None) => Ok(()),
+        }
     }
 }

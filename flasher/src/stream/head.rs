@@ -1,13 +1,20 @@
 //! The head of a stream's image: looked at first, invalid while the body is written, completed last.
 
-use super::chip::REWRITES;
+use super::chip::{REWRITES, Wrong};
 use super::{Run, wanted};
 use crate::decide::{Finding, Rules, Step, decide};
 use crate::device::EraseBlock;
 use crate::error::Error;
 use crate::event::{Event, Retry};
+use crate::execute::program_failed;
 use crate::options::Mode;
 use crate::plan::{Invalidation, plan_head};
+
+/// Why the head is to be erased and written again.
+enum Fault {
+    Wrong(Wrong),
+    Failed(Error),
+}
 
 impl Run<'_, '_> {
     /// The head's blocks with their part of the head's bytes.
@@ -98,7 +105,8 @@ impl Run<'_, '_> {
             self.erased_head = false;
             match self.program_head(&steps, again)? {
                 None => return self.prove_aliases(),
-                Some(wrong) if rewrites == REWRITES => return Err(wrong.error(rewrites)),
+                Some(Fault::Wrong(wrong)) if rewrites == REWRITES => return Err(wrong.error(rewrites)),
+                Some(Fault::Failed(error)) if rewrites == REWRITES => return Err(error),
                 Some(_) => self.chip.retries += 1,
             }
         }
@@ -106,12 +114,17 @@ impl Run<'_, '_> {
     }
 
     /// Behind the head's bytes, the head's bytes, the first granule: each programmed and proven before the next.
-    fn program_head(&mut self, steps: &[Step], again: bool) -> Result<Option<super::chip::Wrong>, Error> {
+    fn program_head(&mut self, steps: &[Step], again: bool) -> Result<Option<Fault>, Error> {
         let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(self.head.len());
         let (head_end, granule) = (index(self.head_size), index(self.chip.geometry.granule()));
         let first_end = granule.min(head_end);
         let blocks = self.late_blocks();
-        for part in [head_end..self.head.len(), first_end..head_end, 0..first_end] {
+        let parts = if self.chip.geometry.programs_in_order() {
+            blocks.iter().rev().map(|(_, bytes)| bytes.clone()).collect()
+        } else {
+            vec![head_end..self.head.len(), first_end..head_end, 0..first_end]
+        };
+        for part in parts {
             for prove in [false, true] {
                 for ((_, bytes), step) in blocks.iter().zip(steps) {
                     let bytes = bytes.start.max(part.start)..bytes.end.min(part.end);
@@ -121,10 +134,13 @@ impl Run<'_, '_> {
                     let (start, want) = (bytes.start as u64, &self.head[bytes]);
                     if prove {
                         if let Some(wrong) = self.chip.wrong(start, want)? {
-                            return Ok(Some(wrong));
+                            return Ok(Some(Fault::Wrong(wrong)));
                         }
                     } else if step.programs() || again {
-                        self.chip.program(start, want, *step == Step::Clear && !again)?;
+                        match self.chip.program(start, want, *step == Step::Clear && !again) {
+                            Err(error) if program_failed(&error) => return Ok(Some(Fault::Failed(error))),
+                            programmed => programmed?,
+                        }
                     }
                 }
             }

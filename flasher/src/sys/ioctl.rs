@@ -51,7 +51,7 @@ pub(crate) struct RegionInfo {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct EccStats {
     pub(crate) corrected: u32,
-    failed: u32,
+    pub(crate) failed: u32,
     bad_blocks: u32,
     table_blocks: u32,
 }
@@ -65,6 +65,7 @@ mod request {
     nix::ioctl_read!(mem_get_region_count, b'M', 7, libc::c_int);
     nix::ioctl_readwrite!(mem_get_region_info, b'M', 8, RegionInfo);
     nix::ioctl_write_ptr!(mem_get_bad_block, b'M', 11, libc::loff_t);
+    nix::ioctl_write_ptr!(mem_set_bad_block, b'M', 12, libc::loff_t);
     nix::ioctl_read!(ecc_get_stats, b'M', 18, EccStats);
     nix::ioctl_write_ptr!(mem_erase64, b'M', 20, EraseInfo64);
     nix::ioctl_read!(mem_is_locked, b'M', 23, EraseInfo);
@@ -85,7 +86,11 @@ pub(crate) fn info(file: &File) -> nix::Result<MtdInfo> {
 pub(crate) fn regions(file: &File) -> nix::Result<Vec<RegionInfo>> {
     let mut count: libc::c_int = 0;
     // SAFETY: the descriptor is open, and `count` is a live int that the kernel fills.
-    unsafe { request::mem_get_region_count(file.as_raw_fd(), &raw mut count) }?;
+    match unsafe { request::mem_get_region_count(file.as_raw_fd(), &raw mut count) } {
+        // A kernel that does not know the request has no such chips.
+        Err(Errno::ENOTTY | Errno::EOPNOTSUPP) => return Ok(Vec::new()),
+        told => drop(told?),
+    }
     let mut regions = Vec::new();
     for index in 0..u32::try_from(count).unwrap_or(0) {
         let mut region = RegionInfo { index, ..RegionInfo::default() };
@@ -140,6 +145,14 @@ pub(crate) fn is_bad(file: &File, offset: u64) -> nix::Result<bool> {
     let offset = libc::loff_t::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
     // SAFETY: the descriptor is open, and `offset` is a live 64-bit integer that the kernel only reads.
     Ok(unsafe { request::mem_get_bad_block(file.as_raw_fd(), &raw const offset) }? > 0)
+}
+
+/// MEMSETBADBLOCK.
+#[allow(unsafe_code)]
+pub(crate) fn mark_bad(file: &File, offset: u64) -> nix::Result<()> {
+    let offset = libc::loff_t::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
+    // SAFETY: the descriptor is open, and `offset` is a live 64-bit integer that the kernel only reads.
+    unsafe { request::mem_set_bad_block(file.as_raw_fd(), &raw const offset) }.map(drop)
 }
 
 /// ECCGETSTATS: counted since the device was registered.

@@ -3,3 +3,4 @@
 pub(crate) mod ioctl;
 pub(crate) mod output;
 pub(crate) mod process;
+pub(crate) mod ubi;

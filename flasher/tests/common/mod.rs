@@ -10,7 +10,7 @@ use flasher::hold::{Hold, NoHold};
 use flasher::options::Options;
 use flasher::pipeline::{self, Failure, Job, Report};
 use flasher::record::RecordDir;
-use flasher::sim::Nor;
+use flasher::sim::{HalfErase, Nand, Nor};
 use flasher::source::{Bytes, Source};
 use flasher::target::Target;
 
@@ -28,6 +28,11 @@ pub(crate) fn uniform(kind: Kind, blocks: u64) -> Geometry {
         writeable: true,
         regions: Vec::new(),
     }
+}
+
+/// A NAND chip of `blocks` erase blocks, of four pages each.
+pub(crate) fn nand(blocks: u64) -> Geometry {
+    Geometry { write_size: BLOCK / 4, bit_writeable: false, ..uniform(Kind::Nand, blocks) }
 }
 
 /// A chip of the same size with small blocks at its start.
@@ -142,3 +147,42 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     std::io::Write::write_all(&mut encoder, bytes).unwrap();
     encoder.finish().unwrap()
 }
+
+/// A simulated chip of either kind.
+pub(crate) trait Chip: Mtd + Clone {
+    fn make(geometry: &Geometry, bytes: &[u8]) -> Self;
+    /// What a reader finds in the good blocks.
+    fn holds(&self) -> Vec<u8>;
+    fn changes(&self) -> u64;
+    fn cut(&mut self, at: u64, sixteenths: u64, half: HalfErase);
+    fn power_on(&mut self);
+    fn grow_old(&mut self);
+}
+
+macro_rules! chip {
+    ($chip:ty, $holds:expr) => {
+        impl Chip for $chip {
+            fn make(geometry: &Geometry, bytes: &[u8]) -> Self {
+                Self::new(geometry.clone(), bytes.to_vec())
+            }
+            fn holds(&self) -> Vec<u8> {
+                $holds(self)
+            }
+            fn changes(&self) -> u64 {
+                self.calls()
+            }
+            fn cut(&mut self, at: u64, sixteenths: u64, half: HalfErase) {
+                self.cut_power(at, sixteenths, half);
+            }
+            fn power_on(&mut self) {
+                self.power_cycle();
+            }
+            fn grow_old(&mut self) {
+                self.age();
+            }
+        }
+    };
+}
+
+chip!(Nor, |chip: &Nor| chip.bytes().to_vec());
+chip!(Nand, Nand::good_bytes);

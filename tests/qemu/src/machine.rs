@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::assets::Assets;
-use crate::boards::virt::{self, Boot, Setup};
+use crate::boards::{Boot, Setup};
+use crate::chip_log::ChipLog;
 use crate::console::Console;
 use crate::firmware::Firmware;
 use crate::process;
@@ -34,6 +35,8 @@ pub(crate) struct Device {
     ssh_key: PathBuf,
     /// RAM in MiB, for the next power-on.
     pub(crate) memory: u32,
+    /// Whether the operations of an SPI-NOR are written down from the next power-on; see [`Machine::chip_log`].
+    pub(crate) log_chip: bool,
     /// Bytes per second that the chip erases or programs, for the next power-on; none for as fast as QEMU can.
     pub(crate) chip_speed: Option<u64>,
 }
@@ -41,6 +44,11 @@ pub(crate) struct Device {
 impl Device {
     /// A fresh copy of a device as it left the factory, with firmware v1.
     pub(crate) fn new(assets: &Assets, firmware: &Firmware) -> Result<Self, Failure> {
+        Self::with_chip(assets, &firmware.nor_v1, &firmware.ssh_key)
+    }
+
+    /// A device whose NOR is a fresh copy of the file `chip`; its roots let `ssh_key` in.
+    pub(crate) fn with_chip(assets: &Assets, chip: &Path, ssh_key: &Path) -> Result<Self, Failure> {
         let folder = tempfile::Builder::new()
             .prefix("device-")
             .tempdir_in(&assets.scratch)
@@ -49,12 +57,12 @@ impl Device {
             folder,
             assets: assets.clone(),
             boots: Cell::new(0),
-            ssh_key: firmware.ssh_key.clone(),
+            ssh_key: ssh_key.to_owned(),
             memory: MEMORY,
+            log_chip: false,
             chip_speed: None,
         };
-        std::fs::copy(&firmware.nor_v1, device.nor())
-            .map_err(|e| Failure::file("copy", &firmware.nor_v1, e))?;
+        std::fs::copy(chip, device.nor()).map_err(|e| Failure::file("copy", chip, e))?;
         Ok(device)
     }
 
@@ -73,7 +81,7 @@ impl Device {
     }
 
     /// Switches the power on: a new QEMU process on the same NOR file.
-    pub(crate) fn power_on(&self, boot: &Boot) -> Result<Machine, Failure> {
+    pub(crate) fn power_on(&self, boot: &dyn Boot) -> Result<Machine, Failure> {
         // The port is free when asked; should another process take it in between, QEMU ends at once and says so.
         let mut last = Failure::harness("QEMU was not started");
         for _ in 0..3 {
@@ -85,25 +93,27 @@ impl Device {
         Err(last)
     }
 
-    fn try_power_on(&self, boot: &Boot) -> Result<Machine, Failure> {
+    fn try_power_on(&self, boot: &dyn Boot) -> Result<Machine, Failure> {
         let number = self.boots.get() + 1;
         self.boots.set(number);
         // In the scratch folder, where a failing test's report looks for them.
         let console = self.assets.scratch.join(format!("{}-{number}.console", self.name()));
         let (qmp_socket, errors) =
             (self.file(&format!("qmp-{number}")), self.file(&format!("qemu-{number}.log")));
+        let chip_log = self.log_chip.then(|| self.file(&format!("chip-{number}.log")));
         let (nor, ssh_port) = (self.nor(), free_port()?);
         let setup = Setup {
             nor: &nor,
             chip_speed: self.chip_speed,
-            boot,
             memory: self.memory,
             console: &console,
             qmp: &qmp_socket,
+            chip_log: chip_log.as_deref(),
             ssh_port,
         };
         let log = File::create(&errors).map_err(|e| Failure::file("create", &errors, e))?;
-        let mut child = virt::command(&self.assets, &setup)
+        let mut child = boot
+            .command(&self.assets, &setup)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -117,13 +127,13 @@ impl Device {
                 return Err(failure.context(format!("QEMU said {:?}", said.trim())));
             }
         };
-        let known_hosts = match boot {
-            Boot::Flash { .. } => self.file("known_hosts"),
-            // A rescue root makes a key of its own.
-            Boot::Rescue { .. } => self.file(&format!("known_hosts-{number}")),
+        let known_hosts = if boot.keeps_host_key() {
+            self.file("known_hosts")
+        } else {
+            self.file(&format!("known_hosts-{number}"))
         };
         let ssh = Ssh::new(&self.assets, &self.ssh_key, &known_hosts, ssh_port);
-        Ok(Machine { child, qmp, console: Console::at(&console), ssh })
+        Ok(Machine { child, qmp, console: Console::at(&console), ssh, chip_log: chip_log.map(ChipLog::at) })
     }
 }
 
@@ -135,6 +145,8 @@ pub(crate) struct Machine {
     pub(crate) console: Console,
     /// The way in.
     pub(crate) ssh: Ssh,
+    /// What its chip was told to do; only with [`Device::log_chip`].
+    pub(crate) chip_log: Option<ChipLog>,
 }
 
 impl Machine {

@@ -8,6 +8,7 @@ mod assets;
 mod progress;
 
 mod boards;
+mod chip_log;
 mod console;
 mod firmware;
 mod machine;

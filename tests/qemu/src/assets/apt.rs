@@ -44,6 +44,16 @@ pub(crate) struct Resolved {
     pub(crate) source: Vec<Deb>,
 }
 
+/// The same for the second board.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ResolvedArmhf {
+    /// The cross compiler, for this machine.
+    pub(crate) gcc: Vec<Deb>,
+    pub(crate) guest: Vec<Deb>,
+    pub(crate) musl: Vec<Deb>,
+    pub(crate) kernel: Vec<Deb>,
+}
+
 /// The private apt.
 pub(crate) struct Apt {
     root: PathBuf,
@@ -59,6 +69,8 @@ enum Side {
     Guest,
     /// The guest, without the security archive: its index of an architecture can be out of step for a while.
     GuestMain,
+    /// The second board's guest, from the main archive alone, with package lists of its own: most runs never need them.
+    Armhf,
 }
 
 impl Apt {
@@ -117,6 +129,29 @@ impl Apt {
         Ok(resolved)
     }
 
+    /// The same for the second board's parts.
+    pub(crate) fn resolve_armhf(&self, step: &mut Step<'_>) -> Result<ResolvedArmhf> {
+        self.configure()?;
+        step.at(0, 0, "downloading the package lists");
+        for side in [Side::Host, Side::Armhf] {
+            self.run(side, "downloading Debian's package lists", 600, |apt| {
+                apt.args(["-o", "APT::Update::Error-Mode=any", "update"]);
+            })?;
+        }
+        step.at(0, 0, "finding what the packages depend on");
+        let mut kernel = self.closure(Side::Armhf, &[packages::ARMHF_KERNEL])?;
+        // the rest of its closure makes an initramfs on a device of its own
+        kernel.retain(|deb| packages::is_kernel(&deb.name));
+        let mut gcc = self.closure(Side::Host, &[packages::ARMHF_GCC])?;
+        gcc.retain(|deb| !packages::skipped(&deb.name));
+        Ok(ResolvedArmhf {
+            gcc,
+            guest: self.closure(Side::Armhf, &packages::ARMHF_GUEST)?,
+            musl: self.uris(Side::Armhf, &[packages::MUSL.to_owned()])?,
+            kernel,
+        })
+    }
+
     fn closure(&self, side: Side, names: &[impl AsRef<str>]) -> Result<Vec<Deb>> {
         if names.is_empty() {
             return Ok(Vec::new());
@@ -143,6 +178,20 @@ impl Apt {
     /// Downloads what is not there yet. Every file is compared with its hash, those of an earlier run too.
     pub(crate) fn download(&self, debs: &[&Deb], step: &mut Step<'_>) -> Result<()> {
         self.configure()?;
+        let done = self.download_from(Side::Host, debs, step);
+        self.forget_indexes();
+        done
+    }
+
+    /// Like [`Apt::download`], for packages of the second board's guest.
+    pub(crate) fn download_armhf(&self, debs: &[&Deb], step: &mut Step<'_>) -> Result<()> {
+        self.configure()?;
+        let done = self.download_from(Side::Armhf, debs, step);
+        self.forget_indexes();
+        done
+    }
+
+    fn download_from(&self, side: Side, debs: &[&Deb], step: &mut Step<'_>) -> Result<()> {
         let folder = &self.debs;
         fs::create_dir_all(folder).map_err(SetupError::io("create", folder))?;
         let total: u64 = debs.iter().map(|deb| deb.bytes).sum();
@@ -166,7 +215,7 @@ impl Apt {
             let (batch, rest) = left.split_at(left.iter().take_while(fits).count());
             left = rest;
             let detail = format!("{count} packages, {}", megabytes(total));
-            let mut job = self.job(Side::Host, "downloading packages", 1800);
+            let mut job = self.job(side, "downloading packages", 1800);
             // exact names with their architecture: one configuration knows both
             job.command.arg("download").args(batch.iter().map(|deb| deb.spec())).current_dir(folder);
             job.run(&mut |_| {
@@ -184,13 +233,12 @@ impl Apt {
                 done += deb.bytes;
             }
         }
-        self.forget_indexes();
         Ok(())
     }
 
     /// apt's own indexes of the package lists: 190 MB, made again in seconds when they are asked for.
     fn forget_indexes(&self) {
-        for cache in ["cache", "guest-cache"] {
+        for cache in ["cache", "guest-cache", "armhf-cache"] {
             for index in ["pkgcache.bin", "srcpkgcache.bin"] {
                 // one that stays only takes room
                 let _ = fs::remove_file(self.root.join(cache).join(index));
@@ -235,14 +283,24 @@ impl Apt {
                 self.keyring.display()
             )));
         }
-        for folder in ["lists/partial", "state", "cache/archives/partial", "guest-cache/archives/partial"] {
-            let folder = self.root.join(folder);
+        for folder in
+            ["lists", "armhf-lists", "cache/archives", "guest-cache/archives", "armhf-cache/archives"]
+        {
+            let folder = self.root.join(folder).join("partial");
             fs::create_dir_all(&folder).map_err(SetupError::io("create", &folder))?;
         }
+        let state = self.root.join("state");
+        fs::create_dir_all(&state).map_err(SetupError::io("create", &state))?;
         self.write("status", "")?;
         let acquire = self.system_acquire();
-        self.write("host.conf", &self.configuration("amd64", &["amd64", "arm64"], "cache", &acquire))?;
-        self.write("guest.conf", &self.configuration("arm64", &["arm64"], "guest-cache", &acquire))?;
+        self.write(
+            "host.conf",
+            &self.configuration("amd64", &["amd64", "arm64"], ["sources.list", "lists", "cache"], &acquire),
+        )?;
+        let guest = ["sources.list", "lists", "guest-cache"];
+        self.write("guest.conf", &self.configuration("arm64", &["arm64"], guest, &acquire))?;
+        let armhf = ["main.list", "armhf-lists", "armhf-cache"];
+        self.write("armhf.conf", &self.configuration("armhf", &["armhf"], armhf, &acquire))?;
         let Mirrors { main, security } = &self.mirrors;
         let line = |mirror: &str, suite: &str| {
             format!("deb [signed-by={}] {mirror} {suite} main\n", self.keyring.display())
@@ -273,13 +331,14 @@ impl Apt {
         acquire_lines(&job.run_quietly().unwrap_or_default())
     }
 
-    fn configuration(&self, arch: &str, all: &[&str], cache: &str, acquire: &str) -> String {
+    fn configuration(&self, arch: &str, all: &[&str], places: [&str; 3], acquire: &str) -> String {
         let root = self.root.display();
+        let [sources, lists, cache] = places;
         let all: String = all.iter().map(|arch| format!(" \"{arch}\";")).collect();
         format!(
-            "Dir::Etc::main \"/dev/null\";\nDir::Etc::parts \"/dev/null\";\nDir::Etc::sourcelist \"{root}/sources.list\";\n\
+            "Dir::Etc::main \"/dev/null\";\nDir::Etc::parts \"/dev/null\";\nDir::Etc::sourcelist \"{root}/{sources}\";\n\
              Dir::Etc::sourceparts \"/dev/null\";\nDir::Etc::preferences \"/dev/null\";\nDir::Etc::preferencesparts \"/dev/null\";\n\
-             Dir::State \"{root}/state\";\nDir::State::lists \"{root}/lists\";\nDir::State::status \"{root}/status\";\n\
+             Dir::State \"{root}/state\";\nDir::State::lists \"{root}/{lists}\";\nDir::State::status \"{root}/status\";\n\
              Dir::Cache \"{root}/{cache}\";\nAPT::Architecture \"{arch}\";\nAPT::Architectures {{{all} }};\n\
              APT::Sandbox::User \"\";\nAPT::Install-Recommends \"false\";\nAPT::Install-Suggests \"false\";\n\
              Acquire::Languages \"none\";\nAcquire::Retries \"3\";\nAcquire::http::Timeout \"30\";\n{acquire}"
@@ -288,7 +347,11 @@ impl Apt {
 
     fn job(&self, side: Side, what: &str, seconds: u64) -> Job {
         let mut command = Command::new("apt-get");
-        let file = if matches!(side, Side::Host) { "host.conf" } else { "guest.conf" };
+        let file = match side {
+            Side::Host => "host.conf",
+            Side::Guest | Side::GuestMain => "guest.conf",
+            Side::Armhf => "armhf.conf",
+        };
         command
             .arg("-q")
             .env("APT_CONFIG", self.root.join(file))

@@ -4,17 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use object::elf::{EM_AARCH64, FileHeader64, PT_INTERP};
+use object::elf::{FileHeader32, FileHeader64, Machine, PT_INTERP};
 use object::read::elf::{FileHeader, ProgramHeader};
 
 use super::error::{Result, SetupError};
 use super::places::Cross;
+use super::target::Target;
 use super::tools::Tools;
 
 /// The device's flash is small: the stripped multi-call binary has this many bytes at most.
 pub(crate) const LIMIT: u64 = 2 << 20;
-/// The target, whichever toolchain: with glibc the programs were twice as large.
-pub(crate) const TARGET: &str = "aarch64-unknown-linux-musl";
 
 /// This checkout's top folder.
 #[must_use]
@@ -64,20 +63,16 @@ pub(crate) fn rustc() -> std::ffi::OsString {
 
 /// Which toolchain builds for the device, if nobody said so: the user's own where it has the target.
 #[must_use]
-pub(crate) fn detect() -> Cross {
+pub(crate) fn detect(target: &Target) -> Cross {
     let sysroot = Command::new(rustc())
         .args(["--print", "sysroot"])
         .output()
         .map(|output| output.stdout)
         .unwrap_or_default();
-    let library =
-        Path::new(String::from_utf8_lossy(&sysroot).trim()).join("lib/rustlib").join(TARGET).join("lib");
+    let sysroot = String::from_utf8_lossy(&sysroot);
+    let library = Path::new(sysroot.trim()).join("lib/rustlib").join(target.triple).join("lib");
     if library.exists() { Cross::Rustup } else { Cross::Debian }
 }
-
-/// What to do where neither toolchain is there.
-pub(crate) const ADVICE: &str = "the device binary: `rustup target add aarch64-unknown-linux-musl`, or name a static \
-    aarch64 build by LEVITATE_DEVICE_BINARY";
 
 /// A cargo for the device: what all its builds have in common.
 pub(crate) struct Toolchain {
@@ -91,32 +86,35 @@ pub(crate) struct Toolchain {
     pub(crate) paths: Vec<String>,
 }
 
-/// The user's own cargo and rustc.
-pub(crate) fn rustup() -> Toolchain {
-    Toolchain { cargo: cargo(), arguments: &[], flags: &["-Ctarget-feature=+crt-static"], paths: Vec::new() }
+/// The user's own cargo and rustc, and a linker that comes with them unless the environment names one.
+pub(crate) fn rustup(target: &Target) -> Toolchain {
+    let mut cargo = cargo();
+    if std::env::var_os(target.linker_variable()).is_none() {
+        cargo.env(target.linker_variable(), "rust-lld");
+    }
+    Toolchain { cargo, arguments: &[], flags: &["-Ctarget-feature=+crt-static"], paths: Vec::new() }
 }
 
 /// Debian's cargo and rustc, with nothing of the toolchain that runs this program. They build the standard library, too:
 /// for this target there is none, and this one is for small programs and has no unwind tables. That is no stable
 /// feature; Debian's compiler and its source are of one version.
-pub(crate) fn debian(tools: &Tools, cross_prefix: &str, folder: &Path) -> Result<Toolchain> {
-    let Some(root) = &tools.root else { return Err(SetupError::Missing(ADVICE.into())) };
+pub(crate) fn debian(target: &Target, tools: &Tools, linker: &Path, folder: &Path) -> Result<Toolchain> {
+    let root = tools.root.as_ref().filter(|root| root.join("usr/bin/cargo").exists());
+    let Some(root) = root else { return Err(SetupError::Missing(target.advice())) };
     let mut command = tools.command_at(&root.join("usr/bin/cargo"));
     forget_cargo(&mut command);
     for name in ["RUSTUP_TOOLCHAIN", "RUSTUP_HOME", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTDOC"] {
         command.env_remove(name);
     }
     // the machine's own linker works with the machine's own libraries
-    let linker = folder.join("host-cc");
-    fs::write(&linker, "#!/bin/sh\nunset LD_LIBRARY_PATH\nexec cc \"$@\"\n")
-        .map_err(SetupError::io("write", &linker))?;
-    set_executable(&linker)?;
+    let host_linker = folder.join("host-cc");
+    script(&host_linker, "unset LD_LIBRARY_PATH\nexec cc \"$@\"\n")?;
     command
         .current_dir(checkout())
         .env("RUSTC", root.join("usr/bin/rustc"))
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER", &linker)
-        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", format!("{cross_prefix}gcc"));
+        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER", &host_linker)
+        .env(target.linker_variable(), linker);
     let mut paths = vec![format!("--remap-path-prefix={}=/rust", root.display())];
     paths.extend(cargo_home().map(|home| format!("--remap-path-prefix={}=/cargo", home.display())));
     Ok(Toolchain {
@@ -133,29 +131,34 @@ fn cargo_home() -> Option<PathBuf> {
     set("CARGO_HOME").or_else(|| set("HOME").map(|home| home.join(".cargo")))
 }
 
-fn set_executable(path: &Path) -> Result<()> {
+/// Writes a shell script that can be started.
+pub(crate) fn script(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
+    fs::write(path, format!("#!/bin/sh\n{text}")).map_err(SetupError::io("write", path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
         .map_err(SetupError::io("make executable", path))
 }
 
 /// Refuses what cannot run on a device whose root has no loader, and what is too large for its flash.
-pub(crate) fn check(path: &Path, limit: u64) -> Result<()> {
+pub(crate) fn check(target: &Target, path: &Path, limit: u64) -> Result<()> {
     let bytes = fs::read(path).map_err(SetupError::io("read", path))?;
-    inspect(&bytes, limit)
+    inspect(target, &bytes, limit)
         .map_err(|(expected, found)| SetupError::unexpected(path.display().to_string(), expected, found))
 }
 
-fn inspect(bytes: &[u8], limit: u64) -> std::result::Result<(), (String, String)> {
-    let not_elf = |error| ("a static aarch64 program".to_owned(), format!("{error}"));
-    let header = FileHeader64::<object::Endianness>::parse(bytes).map_err(not_elf)?;
-    let endian = header.endian().map_err(not_elf)?;
-    let machine = header.e_machine(endian);
-    if machine != EM_AARCH64 {
-        return Err(("a program for aarch64".to_owned(), format!("one for machine {machine}")));
+/// What was expected, and what was found.
+type Mismatch = (String, String);
+
+fn inspect(target: &Target, bytes: &[u8], limit: u64) -> std::result::Result<(), Mismatch> {
+    let (machine, loaded) = match target.bits {
+        64 => machine_and_loader::<FileHeader64<object::Endianness>>(bytes),
+        _ => machine_and_loader::<FileHeader32<object::Endianness>>(bytes),
     }
-    let segments = header.program_headers(endian, bytes).map_err(not_elf)?;
-    if segments.iter().any(|segment| segment.p_type(endian) == PT_INTERP) {
+    .map_err(|error| (format!("a static {} program", target.name), format!("{error}")))?;
+    if machine != target.machine {
+        return Err((format!("a program for {}", target.name), format!("one for machine {machine}")));
+    }
+    if loaded {
         return Err(("a static program".to_owned(), "one that needs a loader (PT_INTERP)".to_owned()));
     }
     let size = bytes.len() as u64;
@@ -165,8 +168,18 @@ fn inspect(bytes: &[u8], limit: u64) -> std::result::Result<(), (String, String)
     Ok(())
 }
 
+/// The machine that an ELF file is for, and whether it wants a loader.
+fn machine_and_loader<Elf: FileHeader>(bytes: &[u8]) -> object::read::Result<(Machine, bool)> {
+    let header = Elf::parse(bytes)?;
+    let endian = header.endian()?;
+    let segments = header.program_headers(endian, bytes)?;
+    let loaded = segments.iter().any(|segment| segment.p_type(endian) == PT_INTERP);
+    Ok((header.e_machine(endian), loaded))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::target::{AARCH64, ARMV7};
     use super::*;
 
     /// An ELF64 header for a machine, with one segment of a type.
@@ -185,11 +198,15 @@ mod tests {
 
     #[test]
     fn only_a_small_static_aarch64_program_is_accepted() {
-        assert_eq!(inspect(&elf(183, 1), LIMIT), Ok(()));
-        assert!(inspect(&elf(183, 3), LIMIT).unwrap_err().1.contains("PT_INTERP"));
-        assert!(inspect(&elf(62, 1), LIMIT).unwrap_err().1.contains("machine 62"));
-        assert_eq!(inspect(&elf(183, 1), 100), Err(("at most 100 bytes".into(), "120 bytes".into())));
-        assert!(inspect(b"#!/bin/sh\n", LIMIT).is_err());
+        assert_eq!(inspect(&AARCH64, &elf(183, 1), LIMIT), Ok(()));
+        assert!(inspect(&AARCH64, &elf(183, 3), LIMIT).unwrap_err().1.contains("PT_INTERP"));
+        assert!(inspect(&AARCH64, &elf(62, 1), LIMIT).unwrap_err().1.contains("machine 62"));
+        assert_eq!(
+            inspect(&AARCH64, &elf(183, 1), 100),
+            Err(("at most 100 bytes".into(), "120 bytes".into()))
+        );
+        assert!(inspect(&AARCH64, b"#!/bin/sh\n", LIMIT).is_err());
+        assert!(inspect(&ARMV7, &elf(183, 1), LIMIT).is_err());
     }
 
     #[test]

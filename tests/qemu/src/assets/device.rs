@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::child::Job;
-use super::cross::{self, TARGET, Toolchain};
+use super::cross::{self, Toolchain};
 use super::error::{Result, SetupError};
 use super::places::Cross;
 use super::sources::Sources;
+use super::target::Target;
 use super::tools::Tools;
 use super::{packages, unpack};
 use crate::progress::{Step, duration};
@@ -28,8 +29,10 @@ pub(crate) struct Device<'a> {
     pub(crate) cache: &'a Path,
     pub(crate) way: Cross,
     pub(crate) tools: &'a Tools,
-    /// What stands before `gcc`.
-    pub(crate) cross_prefix: &'a str,
+    /// What they are to run on.
+    pub(crate) target: &'static Target,
+    /// The cross compiler, which links.
+    pub(crate) linker: &'a Path,
     /// Versions of Debian's Rust and of the cross compiler.
     pub(crate) packages: &'a str,
 }
@@ -39,7 +42,12 @@ impl Device<'_> {
     pub(crate) fn binaries(&self, step: &mut Step<'_>) -> Result<[PathBuf; 2]> {
         let compiler = self.compiler()?;
         let sources = Sources::read(&cross::checkout())?;
-        let place = self.cache.join("device").join(packages::digest(&[RECIPE, &compiler, &sources.key()]));
+        let place = self.cache.join("device").join(packages::digest(&[
+            RECIPE,
+            self.target.triple,
+            &compiler,
+            &sources.key(),
+        ]));
         unpack::whole(&place, |new| self.build(&compiler, &sources, new, step))?;
         keep_used(&place, KEPT)?;
         Ok(PROGRAMS.map(|name| place.join(name)))
@@ -54,7 +62,7 @@ impl Device<'_> {
                 command.current_dir(cross::checkout()).arg("-vV");
                 let what = "asking rustc for its version".into();
                 let job = Job { what, command, log: self.log(), limit: Duration::from_secs(60) };
-                let linker = std::env::var("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER");
+                let linker = std::env::var(self.target.linker_variable());
                 Ok(format!("rustup {} {}", job.run_quietly()?, linker.unwrap_or_default()))
             }
         }
@@ -70,8 +78,8 @@ impl Device<'_> {
         let target = folder.join("target");
         sources.copy_to(&source)?;
         let toolchain = match self.way {
-            Cross::Rustup => cross::rustup(),
-            Cross::Debian => cross::debian(self.tools, self.cross_prefix, &folder)?,
+            Cross::Rustup => cross::rustup(self.target),
+            Cross::Debian => cross::debian(self.target, self.tools, self.linker, &folder)?,
         };
         let Toolchain { cargo: mut command, arguments, flags, paths } = toolchain;
         let flags: Vec<&str> = flags.iter().copied().chain(paths.iter().map(String::as_str)).collect();
@@ -80,7 +88,7 @@ impl Device<'_> {
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
             .env("CARGO_TARGET_DIR", &target)
             .env("CARGO_TERM_COLOR", "never")
-            .args(["build", "--locked", "--profile", "device", "--target", TARGET])
+            .args(["build", "--locked", "--profile", "device", "--target", self.target.triple])
             .args(["--package", "levitate", "--bin", "levitate", "--package", "flasher", "--bin", "flashcp"])
             .args(arguments)
             .arg("--manifest-path")
@@ -90,7 +98,7 @@ impl Device<'_> {
         let mut told = Told::default();
         job.run(&mut |line| told.hear(line, step))?;
         for name in PROGRAMS {
-            let from = target.join(TARGET).join("device").join(name);
+            let from = target.join(self.target.triple).join("device").join(name);
             fs::copy(&from, new.join(name)).map_err(SetupError::io("copy", &from))?;
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! kernels and the device binary. Everything lies in a cache folder under a key of what it is made from.
 
 mod apt;
+mod armhf;
 pub(crate) mod child;
 pub(crate) mod cross;
 mod device;
@@ -16,6 +17,7 @@ mod packages;
 pub(crate) mod places;
 mod setup;
 mod sources;
+pub(crate) mod target;
 pub(crate) mod tools;
 mod unpack;
 
@@ -24,6 +26,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use armhf::Armhf;
 pub(crate) use setup::prepare;
 pub(crate) use tools::Tools;
 
@@ -46,6 +49,8 @@ pub(crate) struct Assets {
     pub(crate) kernel_v2: PathBuf,
     /// arm64 packages (s6, execline, dropbear, busybox, mtd-utils and their libraries), unpacked; never written to.
     pub(crate) guest_root: PathBuf,
+    /// The second board's parts, once [`Assets::with_armhf`] made them.
+    pub(crate) armhf: Option<Armhf>,
     /// The host's tools.
     pub(crate) tools: Tools,
     /// This run's own folder (NOR files, consoles, keys), below the cache; removed when the run is over.
@@ -68,6 +73,15 @@ impl Assets {
         places.extend(self.tools.root.as_deref().map(|root| ("tools", root)));
         places.push(("cache", &self.cache));
         places
+    }
+
+    /// Makes the second board's parts, too. Most runs never need them: their packages are 90 MB more.
+    ///
+    /// # Errors
+    /// A part could not be made.
+    pub(crate) fn with_armhf(&mut self) -> error::Result<()> {
+        self.armhf = Some(armhf::prepare(&self.cache, &self.tools)?);
+        Ok(())
     }
 
     /// Removes this run's own folder. One that stays, after a failure, is removed by the next set-up.

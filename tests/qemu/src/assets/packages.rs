@@ -10,6 +10,18 @@ pub(crate) const GUEST: [&str; 5] = ["s6", "execline", "dropbear-bin", "busybox-
 /// The kernel's source.
 pub(crate) const KERNEL_SOURCE: &str = "linux-source-6.1";
 
+/// What the second board's root is made from.
+pub(crate) const ARMHF_GUEST: [&str; 3] = ["dropbear-bin", "busybox-static", "mtd-utils"];
+/// The second board's kernel: names the newest of its version.
+pub(crate) const ARMHF_KERNEL: &str = "linux-image-armmp";
+/// The compiler that links for it.
+pub(crate) const ARMHF_GCC: &str = "gcc-arm-linux-gnueabihf";
+
+/// Whether a package is a kernel itself, not one that names the newest.
+pub(crate) fn is_kernel(name: &str) -> bool {
+    name.strip_prefix("linux-image-").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
 /// The C library that programs for the device are linked with. Half as large in them as glibc.
 pub(crate) const MUSL: &str = "musl-dev";
 /// The source of the standard library.
@@ -211,6 +223,12 @@ mod tests {
             bytes: 0,
             sha256: String::new(),
         }
+    }
+
+    #[test]
+    fn a_kernel_is_told_from_the_name_of_the_newest_one() {
+        assert!(is_kernel("linux-image-6.1.0-50-armmp"));
+        assert!(!is_kernel("linux-image-armmp") && !is_kernel("linux-base"));
     }
 
     #[test]

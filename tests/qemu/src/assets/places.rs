@@ -29,6 +29,8 @@ pub(crate) struct Overrides {
     pub(crate) guest_root: Option<PathBuf>,
     /// `LEVITATE_DEVICE_BINARY`: `levitate` for the device, static.
     pub(crate) device_binary: Option<PathBuf>,
+    /// `LEVITATE_DEVICE_BINARY_ARMV7`: the same for the second board.
+    pub(crate) device_binary_armv7: Option<PathBuf>,
     /// `LEVITATE_FLASHCP_BINARY`: `flashcp` for the device, static.
     pub(crate) flashcp_binary: Option<PathBuf>,
     /// `LEVITATE_CROSS_PREFIX`: what stands before `gcc` in the name of an aarch64 Linux cross compiler.
@@ -64,6 +66,7 @@ impl Overrides {
             kernel_v2: path("LEVITATE_KERNEL_V2")?,
             guest_root: path("LEVITATE_GUEST_ROOT")?,
             device_binary: path("LEVITATE_DEVICE_BINARY")?,
+            device_binary_armv7: path("LEVITATE_DEVICE_BINARY_ARMV7")?,
             flashcp_binary: path("LEVITATE_FLASHCP_BINARY")?,
             cross_prefix: text("LEVITATE_CROSS_PREFIX"),
             cross: match text("LEVITATE_CROSS").as_deref() {
@@ -127,6 +130,7 @@ pub(crate) fn variables() -> BTreeMap<&'static str, &'static str> {
             "a folder with arm64 s6, execline, dropbear, busybox, mtd-utils, their libraries",
         ),
         ("LEVITATE_DEVICE_BINARY", "the static aarch64 `levitate`"),
+        ("LEVITATE_DEVICE_BINARY_ARMV7", "the static armv7 `levitate`, for the board ast2600-evb"),
         ("LEVITATE_FLASHCP_BINARY", "the static aarch64 `flashcp`"),
         ("LEVITATE_CROSS_PREFIX", "what stands before `gcc` in your aarch64 cross compiler's name"),
         ("LEVITATE_CROSS", "`rustup` or `debian`: which Rust builds for the device"),

@@ -14,6 +14,7 @@ use super::lock::{Lock, sweep};
 use super::mirrors::Mirrors;
 use super::packages::{self, Deb};
 use super::places::{self, Cross, Overrides};
+use super::target::AARCH64;
 use super::tools::Tools;
 use super::{Assets, cross, musl, unpack};
 use crate::progress::{Progress, duration, megabytes};
@@ -31,7 +32,7 @@ pub(crate) fn prepare() -> Result<Assets> {
     let _lock = Lock::take(&cache, &mut |text| eprintln!("[setup] {text}"))?;
     sweep(&cache)?;
     let mut setup = Setup {
-        way: overrides.cross.unwrap_or_else(cross::detect),
+        way: overrides.cross.unwrap_or_else(|| cross::detect(&AARCH64)),
         progress: Progress::new("setup", 6),
         cache,
         overrides,
@@ -87,6 +88,7 @@ impl Setup {
             kernel_v1: or(&own.kernel_v1, kernel("v1")).ok_or_else(|| lacking("kernel v1"))?,
             kernel_v2: or(&own.kernel_v2, kernel("v2")).ok_or_else(|| lacking("kernel v2"))?,
             guest_root: or(&own.guest_root, packages.guest).ok_or_else(|| lacking("the guest's root"))?,
+            armhf: None,
             tools: packages.tools,
             scratch: scratch(&self.cache)?,
             cache: self.cache.clone(),
@@ -121,17 +123,8 @@ impl Setup {
             }
         }
         let resolved = apt.resolve(&wanted, &mut self.progress.step(1, "package lists"))?;
-        self.pin(&pin, &resolved)?;
+        write_pin(&pin, &resolved)?;
         self.unpacked(&apt, &resolved)
-    }
-
-    fn pin(&mut self, pin: &Path, resolved: &Resolved) -> Result<()> {
-        let folder = self.cache.join("packages");
-        fs::create_dir_all(&folder).map_err(SetupError::io("create", &folder))?;
-        let new = unpack::unfinished(pin);
-        let text = serde_json::to_vec_pretty(resolved).unwrap_or_default();
-        fs::write(&new, text).map_err(SetupError::io("write", &new))?;
-        fs::rename(&new, pin).map_err(SetupError::io("rename into place", pin))
     }
 
     fn unpacked(&mut self, apt: &Apt, resolved: &Resolved) -> Result<Packages> {
@@ -185,7 +178,8 @@ impl Setup {
             let arm64 = new.join("arm64");
             unpack::unpack(&resolved.musl.iter().collect::<Vec<_>>(), apt.debs(), &arm64, &log, &mut step)?;
             let fresh = Tools { root: Some(new.to_owned()) };
-            musl::lay_out(&arm64, &fresh, new, &cross_prefix(&self.overrides, &fresh), &log)
+            let gcc = format!("{}gcc", cross_prefix(&self.overrides, &fresh));
+            musl::lay_out(&AARCH64, &arm64, new, &|| fresh.command_at(Path::new(&gcc)), &log)
         })?;
         step.done(&format!("{} packages unpacked", tools_debs.len()));
         let mut step = self.progress.step(4, "guest");
@@ -213,22 +207,23 @@ impl Setup {
         if let Some(levitate) = &self.overrides.device_binary {
             // it answers to the name flashcp, too
             let flashcp = self.overrides.flashcp_binary.as_ref().unwrap_or(levitate);
-            cross::check(levitate, cross::LIMIT)?;
-            cross::check(flashcp, cross::LIMIT)?;
+            cross::check(&AARCH64, levitate, cross::LIMIT)?;
+            cross::check(&AARCH64, flashcp, cross::LIMIT)?;
             return Ok([levitate.clone(), flashcp.clone()]);
         }
-        let cross_prefix = cross_prefix(&self.overrides, &packages.tools);
+        let linker = PathBuf::from(format!("{}gcc", cross_prefix(&self.overrides, &packages.tools)));
         let device = Device {
             cache: &self.cache,
             way: self.way,
             tools: &packages.tools,
-            cross_prefix: &cross_prefix,
+            target: &AARCH64,
+            linker: &linker,
             packages: &packages.rust,
         };
         let mut step = self.progress.step(6, "device binary");
         let [levitate, flashcp] = device.binaries(&mut step)?;
-        cross::check(&levitate, cross::LIMIT)?;
-        cross::check(&flashcp, cross::LIMIT)?;
+        cross::check(&AARCH64, &levitate, cross::LIMIT)?;
+        cross::check(&AARCH64, &flashcp, cross::LIMIT)?;
         let size = fs::metadata(&levitate).map_or(0, |data| data.len());
         step.done(&format!("{size} bytes, static, for aarch64"));
         Ok([levitate, self.overrides.flashcp_binary.clone().unwrap_or(flashcp)])
@@ -273,6 +268,17 @@ impl Setup {
     }
 }
 
+/// Keeps what apt answered, whole or not at all.
+pub(super) fn write_pin(pin: &Path, resolved: &impl serde::Serialize) -> Result<()> {
+    if let Some(folder) = pin.parent() {
+        fs::create_dir_all(folder).map_err(SetupError::io("create", folder))?;
+    }
+    let new = unpack::unfinished(pin);
+    let text = serde_json::to_vec_pretty(resolved).unwrap_or_default();
+    fs::write(&new, text).map_err(SetupError::io("write", &new))?;
+    fs::rename(&new, pin).map_err(SetupError::io("rename into place", pin))
+}
+
 /// What is missing where no package can be downloaded, each with the way to get it.
 fn lacking(own: &Overrides, way: Cross, on_path: &dyn Fn(&str) -> bool) -> Vec<String> {
     let mut lacks = Vec::new();
@@ -296,7 +302,7 @@ fn lacking(own: &Overrides, way: Cross, on_path: &dyn Fn(&str) -> bool) -> Vec<S
         "the guest's root: unpack Debian's arm64 packages s6 execline dropbear-bin busybox-static mtd-utils and what \
          they depend on into a folder, name it by LEVITATE_GUEST_ROOT",
     );
-    need(own.device_binary.is_some() || way == Cross::Rustup, cross::ADVICE);
+    need(own.device_binary.is_some() || way == Cross::Rustup, &AARCH64.advice());
     for (program, package) in [
         ("mksquashfs", "squashfs-tools"),
         ("mkimage", "u-boot-tools"),
@@ -311,7 +317,7 @@ fn lacking(own: &Overrides, way: Cross, on_path: &dyn Fn(&str) -> bool) -> Vec<S
     lacks
 }
 
-fn debian() -> bool {
+pub(super) fn debian() -> bool {
     std::env::consts::ARCH == "x86_64" && on_path("apt-get") && on_path("dpkg-deb")
 }
 
@@ -323,12 +329,13 @@ fn on_path(program: &str) -> bool {
 /// What stands before `gcc` in the cross compiler's name.
 fn cross_prefix(overrides: &Overrides, tools: &Tools) -> String {
     overrides.cross_prefix.clone().unwrap_or_else(|| {
-        let gcc = tools.root.as_ref().map(|root| root.join("usr/bin/aarch64-linux-gnu-"));
-        gcc.map_or_else(|| "aarch64-linux-gnu-".into(), |path| path.to_string_lossy().into_owned())
+        let gcc = tools.root.as_ref().map(|root| root.join("usr/bin").join(AARCH64.gcc));
+        gcc.map_or_else(|| AARCH64.gcc.into(), |path| path.to_string_lossy().into_owned())
     })
 }
 
-fn trim(root: &Path) -> Result<()> {
+/// Takes away what nobody reads.
+pub(super) fn trim(root: &Path) -> Result<()> {
     UNREAD.iter().try_for_each(|folder| unpack::remove(&root.join("usr/share").join(folder)))
 }
 

@@ -73,10 +73,10 @@ fn decides(path: &Path) -> bool {
     !path.starts_with(HARNESS) && !ASIDE.iter().any(|aside| second.is_some_and(|part| part == *aside))
 }
 
-/// Every file below a folder, build folders left out.
-fn walk(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Every file below a folder; its own build folder is left out, a module's folder of that name is not.
+fn walk(top: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut left = vec![folder.to_owned()];
+    let mut left = vec![top.to_owned()];
     while let Some(folder) = left.pop() {
         let entries = match fs::read_dir(&folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
@@ -86,7 +86,7 @@ fn walk(folder: &Path) -> Result<Vec<PathBuf>> {
             let entry = entry.map_err(SetupError::io("read", &folder))?;
             let path = entry.path();
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                left.extend((!path.ends_with("target")).then_some(path));
+                left.extend((path != top.join("target")).then_some(path));
             } else if path.is_file() {
                 files.push(path);
             }
@@ -135,6 +135,17 @@ mod tests {
         assert_eq!(sources(&[base[0], base[1], ("tests/qemu/src/main.rs", "m")]).key(), key);
         // a module of that name is no test
         assert_ne!(sources(&[base[0], base[1], ("flasher/src/tests/t.rs", "t")]).key(), key);
+    }
+
+    #[test]
+    fn a_build_folder_is_left_out_and_a_module_named_target_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in ["target/debug/x", "src/target/ubi.rs"] {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        assert_eq!(walk(folder.path()).unwrap(), [folder.path().join("src/target/ubi.rs")]);
     }
 
     #[test]

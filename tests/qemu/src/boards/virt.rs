@@ -4,11 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::Setup;
 use crate::assets::Assets;
 use crate::nor_image;
-
-/// The address that every firmware of this board has; not the one that QEMU's DHCP would give (10.0.2.15).
-pub(crate) const ADDRESS: &str = "10.0.2.77";
 
 /// Where the first instruction comes from.
 #[derive(Debug, Clone)]
@@ -27,35 +25,21 @@ pub(crate) enum Boot {
     },
 }
 
-/// What a machine of this board is made with.
-#[derive(Debug, Clone)]
-pub(crate) struct Setup<'a> {
-    /// The NOR's contents; written through by QEMU.
-    pub(crate) nor: &'a Path,
-    /// Bytes per second that the chip erases or programs; none for as fast as QEMU can.
-    pub(crate) chip_speed: Option<u64>,
-    /// Where the first instruction comes from.
-    pub(crate) boot: &'a Boot,
-    /// Mebibytes of RAM.
-    pub(crate) memory: u32,
-    /// Where the console's text goes.
-    pub(crate) console: &'a Path,
-    /// QEMU's control socket.
-    pub(crate) qmp: &'a Path,
-    /// The port on 127.0.0.1 that leads to the device's ssh.
-    pub(crate) ssh_port: u16,
-}
+impl super::Boot for Boot {
+    fn command(&self, assets: &Assets, setup: &Setup<'_>) -> Command {
+        let mut qemu = assets.qemu();
+        processor(&mut qemu, setup.memory);
+        flash(&mut qemu, setup.nor, setup.chip_speed);
+        boot(&mut qemu, self);
+        network(&mut qemu, setup);
+        super::console(&mut qemu, setup);
+        peripherals(&mut qemu);
+        qemu
+    }
 
-/// QEMU's whole command line.
-pub(crate) fn command(assets: &Assets, setup: &Setup<'_>) -> Command {
-    let mut qemu = assets.qemu();
-    processor(&mut qemu, setup.memory);
-    flash(&mut qemu, setup.nor, setup.chip_speed);
-    boot(&mut qemu, setup.boot);
-    network(&mut qemu, setup.ssh_port);
-    console(&mut qemu, setup.console, setup.qmp);
-    peripherals(&mut qemu);
-    qemu
+    fn keeps_host_key(&self) -> bool {
+        matches!(self, Self::Flash { .. })
+    }
 }
 
 fn processor(qemu: &mut Command, memory: u32) {
@@ -82,16 +66,9 @@ fn boot(qemu: &mut Command, boot: &Boot) {
     }
 }
 
-fn network(qemu: &mut Command, ssh_port: u16) {
-    qemu.arg("-netdev").arg(format!("user,id=n0,hostfwd=tcp:127.0.0.1:{ssh_port}-{ADDRESS}:22"));
+fn network(qemu: &mut Command, setup: &Setup<'_>) {
+    qemu.arg("-netdev").arg(format!("{},id=n0", super::user_network(setup)));
     qemu.args(["-device", "virtio-net-device,netdev=n0,id=nic0"]);
-}
-
-fn console(qemu: &mut Command, console: &Path, qmp: &Path) {
-    qemu.args(["-display", "none", "-monitor", "none"]);
-    qemu.arg("-chardev").arg(format!("file,id=con,path={}", console.display()));
-    qemu.args(["-serial", "chardev:con"]);
-    qemu.arg("-qmp").arg(format!("unix:{},server=on,wait=off", qmp.display()));
 }
 
 /// A source of entropy (without it dropbear waits for the kernel's pool) and a watchdog that resets the board.

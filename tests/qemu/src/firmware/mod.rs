@@ -1,8 +1,10 @@
 //! The firmware of the emulated device: v1 on a NOR chip as it leaves the factory, v2 as one `firmware.bin`, and a
 //! rescue root. Built once for each set of inputs, kept in the cache.
 
+pub(crate) mod ast2600;
 mod fit;
 mod initrd;
+mod modules;
 mod rootfs;
 mod uboot_env;
 
@@ -17,6 +19,7 @@ use crate::boards::virt::Boot;
 use crate::nor_image::{self, ENV, FIRMWARE, KERNEL, ROOTFS};
 use crate::process;
 use crate::suite::Failure;
+use rootfs::Programs;
 
 /// Where the files that are laid over Debian's packages lie.
 const DEVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/device");
@@ -42,19 +45,7 @@ impl Firmware {
     /// Builds what the cache does not hold yet.
     pub(crate) fn build(assets: &Assets) -> Result<Self, Failure> {
         let ssh_key = ssh_key(assets)?;
-        let folder = assets.cache.join("firmware").join(key(assets, &ssh_key)?);
-        if !folder.exists() {
-            let new = tempfile::Builder::new()
-                .prefix("new-")
-                .tempdir_in(make_folder(&assets.cache.join("firmware"))?)
-                .map_err(Failure::harness)?;
-            build_in(assets, &ssh_key, new.path())?;
-            match std::fs::rename(new.path(), &folder) {
-                // Another run may have been first with the same contents.
-                Err(e) if !folder.exists() => return Err(Failure::file("make", &folder, e)),
-                _ => drop(new.keep()),
-            }
-        }
+        let folder = kept(assets, &key(assets, &ssh_key)?, |folder| build_in(assets, &ssh_key, folder))?;
         Ok(Self {
             nor_v1: folder.join("nor-v1.img"),
             firmware_v2: folder.join("firmware.bin"),
@@ -78,6 +69,28 @@ impl Firmware {
     }
 }
 
+/// The folder `key` among those that are kept; where it is not there, `build` fills it, all or nothing.
+fn kept(
+    assets: &Assets,
+    key: &str,
+    build: impl FnOnce(&Path) -> Result<(), Failure>,
+) -> Result<PathBuf, Failure> {
+    let folder = assets.cache.join("firmware").join(key);
+    if !folder.exists() {
+        let new = tempfile::Builder::new()
+            .prefix("new-")
+            .tempdir_in(make_folder(&assets.cache.join("firmware"))?)
+            .map_err(Failure::harness)?;
+        build(new.path())?;
+        match std::fs::rename(new.path(), &folder) {
+            // Another run may have been first with the same contents.
+            Err(e) if !folder.exists() => return Err(Failure::file("make", &folder, e)),
+            _ => drop(new.keep()),
+        }
+    }
+    Ok(folder)
+}
+
 fn build_in(assets: &Assets, ssh_key: &Path, out: &Path) -> Result<(), Failure> {
     let (v1, v2) = (version(assets, ssh_key, out, "1")?, version(assets, ssh_key, out, "2")?);
 
@@ -98,7 +111,7 @@ fn build_in(assets: &Assets, ssh_key: &Path, out: &Path) -> Result<(), Failure> 
     write(&out.join("pflash0.img"), &bank)?;
 
     let tree = tempfile::tempdir_in(out).map_err(Failure::harness)?;
-    rootfs::assemble(assets, rootfs::Kind::Rescue, ssh_key, tree.path())?;
+    rootfs::assemble(Programs::arm64(assets), rootfs::Kind::Rescue, ssh_key, tree.path())?;
     initrd::write(tree.path(), &out.join("rescue.cpio"))
 }
 
@@ -116,7 +129,7 @@ fn version(assets: &Assets, ssh_key: &Path, out: &Path, version: &'static str) -
     let kernel = if version == "1" { &assets.kernel_v1 } else { &assets.kernel_v2 };
     fit::write(assets, kernel, &halves.kernel)?;
     let tree = tempfile::tempdir_in(out).map_err(Failure::harness)?;
-    rootfs::assemble(assets, rootfs::Kind::System { version }, ssh_key, tree.path())?;
+    rootfs::assemble(Programs::arm64(assets), rootfs::Kind::System { version }, ssh_key, tree.path())?;
     rootfs::squash(assets, tree.path(), if version == "1" { "128K" } else { "64K" }, &halves.rootfs)?;
     Ok(halves)
 }
@@ -140,15 +153,21 @@ fn ssh_key(assets: &Assets) -> Result<PathBuf, Failure> {
 
 /// What the firmware is made from, as a name: the same inputs give the same name.
 fn key(assets: &Assets, ssh_key: &Path) -> Result<String, Failure> {
-    let mut hash = Sha256::new();
-    for file in
-        [&assets.device_binary, &assets.uboot, &assets.kernel_v1, &assets.kernel_v2, ssh_key] as [&Path; 5]
-    {
-        hash.update(std::fs::read(file).map_err(|e| Failure::file("read", file, e))?);
-    }
+    let files: [&Path; 5] =
+        [&assets.device_binary, &assets.uboot, &assets.kernel_v1, &assets.kernel_v2, ssh_key];
+    let mut hash = hash_of(&files)?;
     // The unpacked packages' folder is itself keyed by their versions.
     hash.update(assets.guest_root.as_os_str().as_encoded_bytes());
     hash.update(nor_image::mtdparts());
+    Ok(name(hash))
+}
+
+/// The contents of `files`, and everything that a root is put together by.
+fn hash_of(files: &[&Path]) -> Result<Sha256, Failure> {
+    let mut hash = Sha256::new();
+    for file in files {
+        hash.update(std::fs::read(file).map_err(|e| Failure::file("read", file, e))?);
+    }
     hash.update(include_str!("mod.rs"));
     hash.update(include_str!("fit.rs"));
     hash.update(include_str!("initrd.rs"));
@@ -159,7 +178,11 @@ fn key(assets: &Assets, ssh_key: &Path) -> Result<String, Failure> {
         hash.update(mode.to_le_bytes());
         hash.update(std::fs::read(&path).map_err(|e| Failure::file("read", &path, e))?);
     }
-    Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    Ok(hash)
+}
+
+fn name(hash: Sha256) -> String {
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Runs one of the image tools; that it fails is a failure of the harness.

@@ -1,4 +1,4 @@
-//! Root file systems of the device: Debian's arm64 programs with merged /usr, and the files of `device/` laid over.
+//! Root file systems of the device: Debian's programs for its processor with merged /usr, and the files of `device/` laid over.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -19,6 +19,31 @@ pub(super) enum Kind {
     },
     /// Root of a rescue boot: a shell, ssh and flashcp.
     Rescue,
+}
+
+/// Where the programs of a root come from, and what is particular to their processor.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Programs<'a> {
+    /// Unpacked Debian packages.
+    pub(super) packages: &'a Path,
+    /// `levitate` for this processor.
+    pub(super) device_binary: &'a Path,
+    /// Debian's name of the folders that hold this processor's libraries.
+    pub(super) triplet: &'a str,
+    /// The loader's file name, which is fixed in every program.
+    pub(super) loader: &'a str,
+}
+
+impl<'a> Programs<'a> {
+    /// Of the `virt` board.
+    pub(super) fn arm64(assets: &'a Assets) -> Self {
+        Self {
+            packages: &assets.guest_root,
+            device_binary: &assets.device_binary,
+            triplet: "aarch64-linux-gnu",
+            loader: "ld-linux-aarch64.so.1",
+        }
+    }
 }
 
 /// Names by which busybox is called. Its own list cannot be asked for: it is built for another processor.
@@ -57,6 +82,7 @@ const APPLETS: &[&str] = &[
     "hostname",
     "id",
     "ifconfig",
+    "insmod",
     "ip",
     "kill",
     "killall",
@@ -65,6 +91,7 @@ const APPLETS: &[&str] = &[
     "login",
     "losetup",
     "ls",
+    "lsmod",
     "lsof",
     "md5sum",
     "mkdir",
@@ -92,6 +119,7 @@ const APPLETS: &[&str] = &[
     "reset",
     "rm",
     "rmdir",
+    "rmmod",
     "route",
     "sed",
     "seq",
@@ -133,6 +161,7 @@ const APPLETS: &[&str] = &[
 
 /// Programs and folders from Debian's packages, below /usr after the merge.
 const PROGRAMS: &[&str] = &["usr/sbin/dropbear", "usr/bin/dropbearkey", "usr/sbin/flash_erase"];
+const RESCUE_PROGRAMS: &[&str] = &["usr/sbin/nanddump"];
 const S6_PROGRAMS: &[&str] = &[
     "usr/bin/s6-svscan",
     "usr/bin/s6-svscanctl",
@@ -143,7 +172,7 @@ const S6_PROGRAMS: &[&str] = &[
 
 /// Libraries that those programs name, by the start of their file name.
 const LIBRARIES: &[&str] = &[
-    "ld-linux-aarch64.so",
+    "ld-linux-",
     "libc.so",
     "libcrypt.so",
     "libgmp.so",
@@ -157,22 +186,27 @@ const LIBRARIES: &[&str] = &[
 ];
 
 /// Puts the root together below the empty folder `root`. Modes are set explicitly: a checkout's depend on the umask.
-pub(super) fn assemble(assets: &Assets, kind: Kind, ssh_key: &Path, root: &Path) -> Result<(), Failure> {
-    folders(root)?;
-    let guest = &assets.guest_root;
+pub(super) fn assemble(
+    programs: Programs<'_>,
+    kind: Kind,
+    ssh_key: &Path,
+    root: &Path,
+) -> Result<(), Failure> {
+    let Programs { packages: guest, device_binary, triplet, loader } = programs;
+    folders(root, triplet)?;
     copy(&guest.join("bin/busybox"), &root.join("usr/bin/busybox"), 0o755)?;
     for applet in APPLETS {
         link("busybox", &root.join("usr/bin").join(applet))?;
     }
-    let s6 = if matches!(kind, Kind::System { .. }) { S6_PROGRAMS } else { &[] };
-    for program in PROGRAMS.iter().chain(s6) {
+    let more = if matches!(kind, Kind::System { .. }) { S6_PROGRAMS } else { RESCUE_PROGRAMS };
+    for program in PROGRAMS.iter().chain(more) {
         copy(&guest.join(program), &root.join(program), 0o755)?;
     }
-    libraries(guest, root)?;
-    // The loader's name is fixed in every program.
-    link("aarch64-linux-gnu/ld-linux-aarch64.so.1", &root.join("usr/lib/ld-linux-aarch64.so.1"))?;
+    libraries(guest, root, triplet)?;
+    set_mode(&root.join("usr/lib").join(triplet).join(loader), 0o755)?;
+    link(&format!("{triplet}/{loader}"), &root.join("usr/lib").join(loader))?;
 
-    copy(&assets.device_binary, &root.join("usr/sbin/levitate"), 0o755)?;
+    copy(device_binary, &root.join("usr/sbin/levitate"), 0o755)?;
     link("levitate", &root.join("usr/sbin/flashcp"))?;
 
     let (over, version) = match kind {
@@ -230,7 +264,7 @@ pub(super) fn overlay_files(folder: &Path) -> Result<Vec<(PathBuf, u32)>, Failur
     Ok(found)
 }
 
-fn folders(root: &Path) -> Result<(), Failure> {
+fn folders(root: &Path, triplet: &str) -> Result<(), Failure> {
     set_mode(root, 0o755)?;
     for folder in [
         "dev",
@@ -243,27 +277,28 @@ fn folders(root: &Path) -> Result<(), Failure> {
         "persist",
         "usr/bin",
         "usr/sbin",
-        "usr/lib/aarch64-linux-gnu",
+        "usr/lib",
         "var",
     ] {
         super::make_folder(&root.join(folder))?;
     }
+    super::make_folder(&root.join("usr/lib").join(triplet))?;
     for name in ["bin", "sbin", "lib"] {
         link(&format!("usr/{name}"), &root.join(name))?;
     }
     link("/run", &root.join("var/run"))
 }
 
-fn libraries(guest: &Path, root: &Path) -> Result<(), Failure> {
-    for folder in ["lib/aarch64-linux-gnu", "usr/lib/aarch64-linux-gnu"] {
-        let from = guest.join(folder);
+fn libraries(guest: &Path, root: &Path, triplet: &str) -> Result<(), Failure> {
+    for folder in ["lib", "usr/lib"] {
+        let from = guest.join(folder).join(triplet);
         for entry in fs::read_dir(&from).map_err(|e| Failure::file("list", &from, e))? {
             let entry = entry.map_err(Failure::harness)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if !LIBRARIES.iter().any(|wanted| name.starts_with(wanted)) {
                 continue;
             }
-            let to = root.join("usr/lib/aarch64-linux-gnu").join(&name);
+            let to = root.join("usr/lib").join(triplet).join(&name);
             if entry.file_type().map_err(Failure::harness)?.is_symlink() {
                 let target =
                     fs::read_link(entry.path()).map_err(|e| Failure::file("read", &entry.path(), e))?;
@@ -273,7 +308,7 @@ fn libraries(guest: &Path, root: &Path) -> Result<(), Failure> {
             }
         }
     }
-    set_mode(&root.join("usr/lib/aarch64-linux-gnu/ld-linux-aarch64.so.1"), 0o755)
+    Ok(())
 }
 
 fn lay_over(layer: &Path, root: &Path, version: &str) -> Result<(), Failure> {

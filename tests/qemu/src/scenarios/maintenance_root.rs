@@ -1,7 +1,7 @@
 //! What the maintenance root is, and what it has nothing of any more.
 
 use crate::assets::Assets;
-use crate::boards::virt::ADDRESS;
+use crate::boards::ADDRESS;
 use crate::check::check;
 use crate::firmware::Firmware;
 use crate::line;

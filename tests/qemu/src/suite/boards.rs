@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use super::tally::Tally;
-use super::{Scenario, report};
+use super::{Board, Failure, Scenario, report};
 use crate::assets::Assets;
 use crate::assets::child::kill_tree;
-use crate::firmware::Firmware;
+use crate::firmware::{Firmware, ast2600};
 
 /// Boards side by side, unless `LEVITATE_JOBS` says otherwise: each takes about one processor while it boots.
 const JOBS: usize = 2;
@@ -21,7 +21,7 @@ const JOBS: usize = 2;
 /// Runs them all, adds their counts, and tells for which the harness is to blame.
 pub(crate) fn run(assets: &Assets, scenarios: &[Scenario], tally: &mut Tally, problems: &mut Vec<String>) {
     // once, before several need it at the same time
-    if let Err(failure) = Firmware::build(assets) {
+    if let Err(failure) = roots(assets, scenarios) {
         problems.push(format!("{} board tests could not run: {failure}", scenarios.len()));
         tally.skipped += scenarios.len() as u64;
         return;
@@ -56,6 +56,18 @@ pub(crate) fn run(assets: &Assets, scenarios: &[Scenario], tally: &mut Tally, pr
         skipped: conclusion.num_ignored,
     });
     problems.append(&mut blamed);
+}
+
+/// Builds what the boards of these tests start from.
+fn roots(assets: &Assets, scenarios: &[Scenario]) -> Result<(), Failure> {
+    let needed = |board| scenarios.iter().any(|scenario| scenario.board == board);
+    if needed(Board::Virt) {
+        Firmware::build(assets)?;
+    }
+    if needed(Board::Ast2600) {
+        ast2600::Rescue::build(assets)?;
+    }
+    Ok(())
 }
 
 fn jobs(variable: Option<String>) -> usize {

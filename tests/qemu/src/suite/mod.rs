@@ -20,10 +20,21 @@ use tally::Tally;
 pub(crate) struct Scenario {
     /// The promise that it keeps, as a sentence with underscores.
     pub(crate) name: &'static str,
+    /// What it runs on.
+    pub(crate) board: Board,
     /// After this it is killed, with everything it started, and counted as a failure of the harness.
     pub(crate) limit: Duration,
     /// The test. Files named `*.console` in [`Assets::scratch`] become part of the report when it fails.
     pub(crate) run: fn(&Assets) -> Result<(), Failure>,
+}
+
+/// A board that is emulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Board {
+    /// `virt`: the device with its firmware.
+    Virt,
+    /// `ast2600-evb`: true NOR physics, a rescue root. Its parts are made only for a test that needs them.
+    Ast2600,
 }
 
 /// What a name that no test has ends with: a slip in a script's filter must not look like success.
@@ -35,6 +46,25 @@ fn matching(filter: Option<&str>) -> Vec<Scenario> {
         .into_iter()
         .filter(|scenario| filter.is_none_or(|part| scenario.name.contains(part)))
         .collect()
+}
+
+/// Makes the parts of every board that is needed; scenarios whose board cannot be had are taken out and told of.
+fn with_boards(
+    mut assets: Assets,
+    scenarios: &mut Vec<Scenario>,
+    tally: &mut Tally,
+    problems: &mut Vec<String>,
+) -> Assets {
+    let without = scenarios.iter().filter(|scenario| scenario.board == Board::Ast2600).count();
+    if without > 0
+        && let Err(error) = assets.with_armhf()
+    {
+        eprintln!("error: {error}");
+        problems.push(format!("{without} tests on the board ast2600-evb could not run: {error}"));
+        scenarios.retain(|scenario| scenario.board != Board::Ast2600);
+        tally.skipped += without as u64;
+    }
+    assets
 }
 
 /// Prints the names of all tests, set-up not needed. Returns the exit code.
@@ -57,7 +87,7 @@ pub(crate) fn list(filter: Option<&str>) -> u8 {
 /// Runs all tests whose name contains `filter`. Returns the exit code; the last line on standard output is
 /// `N passed, N failed`, with what could not run.
 pub(crate) fn run(filter: Option<&str>) -> u8 {
-    let scenarios = matching(filter);
+    let mut scenarios = matching(filter);
     let mut problems = Vec::new();
     // a unit test's name needs no board
     let assets = if scenarios.is_empty() { None } else { Some(assets::prepare()) };
@@ -72,6 +102,7 @@ pub(crate) fn run(filter: Option<&str>) -> u8 {
         None => None,
     };
     let mut tally = Tally::default();
+    let assets = assets.map(|assets| with_boards(assets, &mut scenarios, &mut tally, &mut problems));
     match cargo::run(filter, &mut tally) {
         Ok(()) => {}
         Err(failure) => problems.push(failure.to_string()),

@@ -1,0 +1,160 @@
+//! UBI volumes as a target: another kind of thing than a partition. UBI moves and skips blocks itself, so there is
+//! no erase, no head and no diff; there is an update, which voids the volume first, and a swap of names, which is
+//! atomic.
+
+use std::fmt;
+use std::io;
+
+use crate::target::ubi::{Named, UbiDevice, UbiVolume, VolumeKind};
+
+mod run;
+mod system;
+
+pub use run::{VolumeJob, run};
+pub use system::SystemVolumes;
+
+/// What failed on a UBI device.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {on}: {source}")]
+pub struct UbiError {
+    /// What was attempted: `read`, `update`, ...
+    pub what: &'static str,
+    /// On which volume or device.
+    pub on: String,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// The volumes of a UBI device, behind a seam.
+///
+/// On power loss an update leaves its volume void (its contents cannot be read until it is updated anew); making,
+/// renaming and removing happen wholly or not at all.
+pub trait Volumes {
+    /// The device and its volumes as they are now.
+    ///
+    /// # Errors
+    /// [`UbiError`] if it is gone.
+    fn device(&mut self) -> Result<UbiDevice, UbiError>;
+
+    /// Makes an empty volume of at least `bytes` bytes.
+    ///
+    /// # Errors
+    /// [`UbiError`]; nothing was made.
+    fn make(&mut self, name: &str, bytes: u64, kind: VolumeKind) -> Result<(), UbiError>;
+
+    /// Voids a volume and takes `bytes` bytes for it, in pieces, by [`Volumes::write`].
+    ///
+    /// # Errors
+    /// [`UbiError`], with `EBUSY` if somebody has it open; the volume is untouched then.
+    fn update(&mut self, volume: &UbiVolume, bytes: u64) -> Result<(), UbiError>;
+
+    /// The next bytes of the update that was begun. With the last of them the volume is valid.
+    ///
+    /// # Errors
+    /// [`UbiError`]; the volume is void.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), UbiError>;
+
+    /// Fills `buf` from `offset` of a volume.
+    ///
+    /// # Errors
+    /// [`UbiError`].
+    fn read(&mut self, volume: &UbiVolume, offset: u64, buf: &mut [u8]) -> Result<(), UbiError>;
+
+    /// Gives each of two volumes the other's name, at once.
+    ///
+    /// # Errors
+    /// [`UbiError`]; the names are as they were.
+    fn swap(&mut self, one: &UbiVolume, other: &UbiVolume) -> Result<(), UbiError>;
+
+    /// Removes a volume.
+    ///
+    /// # Errors
+    /// [`UbiError`], with `EBUSY` if somebody has it open.
+    fn remove(&mut self, volume: &UbiVolume) -> Result<(), UbiError>;
+}
+
+/// How an image gets into a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// Into a new volume of this name, which is read back and then swaps names with the old one. A power cut at any
+    /// point leaves the whole old image or the whole new one under the name.
+    Swap {
+        /// The new volume's name while it is written.
+        beside: String,
+    },
+    /// Over the old contents. *Not* atomic: a power cut leaves a void volume, and a second run completes it.
+    InPlace {
+        /// Why not beside it.
+        why: &'static str,
+    },
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Swap { beside } => write!(f, "by way of {beside} and a swap of names"),
+            Self::InPlace { why } => write!(f, "in place, which is not atomic ({why})"),
+        }
+    }
+}
+
+/// The name of the volume beside `name`.
+#[must_use]
+pub fn beside(name: &str) -> String {
+    format!("{name}.new")
+}
+
+/// The safest way that there is room for.
+#[must_use]
+pub fn way(device: &UbiDevice, volume: &UbiVolume, named: Named) -> Way {
+    let beside = beside(&volume.name);
+    // What an earlier run left is removed first.
+    let left = device.volumes.iter().find(|other| other.name == beside).map_or(0, |other| other.blocks);
+    match named {
+        Named::ByNumber => Way::InPlace { why: "it is named by its number, and a new volume has another" },
+        Named::ByName if beside.len() > crate::sys::ubi::MAX_NAME => {
+            Way::InPlace { why: "its name leaves no room for `.new`" }
+        }
+        Named::ByName if device.free_blocks.saturating_add(left) < volume.blocks => {
+            Way::InPlace { why: "there is no room for a second volume of its size" }
+        }
+        Named::ByName => Way::Swap { beside },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_written_beside_the_old_one_where_there_is_room() {
+        let volume = |number, name: &str, blocks| UbiVolume {
+            ubi: 0,
+            number,
+            name: name.to_owned(),
+            kind: VolumeKind::Dynamic,
+            blocks,
+            block_size: 100,
+            data_bytes: blocks * 100,
+            torn: false,
+        };
+        let device = |free_blocks, volumes| UbiDevice { number: 0, free_blocks, volumes };
+        let rootfs = volume(1, "rootfs", 10);
+        let swap = Way::Swap { beside: "rootfs.new".to_owned() };
+        assert_eq!(way(&device(10, vec![rootfs.clone()]), &rootfs, Named::ByName), swap);
+        let full = device(9, vec![rootfs.clone()]);
+        assert!(matches!(way(&full, &rootfs, Named::ByName), Way::InPlace { why } if why.contains("room")));
+        assert_eq!(swap.to_string(), "by way of rootfs.new and a swap of names");
+        assert_eq!(
+            way(&full, &rootfs, Named::ByName).to_string(),
+            "in place, which is not atomic (there is no room for a second volume of its size)"
+        );
+        // What a run that was cut off has left makes room.
+        let left = device(2, vec![rootfs.clone(), volume(2, "rootfs.new", 8)]);
+        assert_eq!(way(&left, &rootfs, Named::ByName), swap);
+        let by_number = way(&device(10, Vec::new()), &rootfs, Named::ByNumber);
+        assert!(matches!(by_number, Way::InPlace { why } if why.contains("number")));
+        let long = volume(1, &"x".repeat(125), 1);
+        assert!(matches!(way(&device(10, Vec::new()), &long, Named::ByName), Way::InPlace { .. }));
+    }
+}

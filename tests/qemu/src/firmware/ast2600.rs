@@ -1,0 +1,93 @@
+//! The second board's rescue root: Debian's kernel, the modules that it needs, and the programs of every rescue root.
+
+use std::path::{Path, PathBuf};
+
+use super::rootfs::{self, Programs};
+use super::{hash_of, initrd, kept, modules, name, ssh_key};
+use crate::assets::{Armhf, Assets};
+use crate::boards::ast2600::{Boot, CHIP, MEMORY};
+use crate::check::check;
+use crate::machine::Device;
+use crate::suite::Failure;
+
+/// Loaded at boot. The order counts beyond what they say of each other: without `ofpart` the chip has no partitions,
+/// without `mdio-aspeed` the network has no link.
+const LOADED: [&str; 6] = ["ofpart", "spi-nor", "spi-aspeed-smc", "mtdblock", "mdio-aspeed", "ftgmac100"];
+/// Brought along, for a scenario to load.
+const ASIDE: &str = "nandsim";
+/// Where that one lies in the root.
+pub(crate) const NANDSIM: &str = "/lib/modules/nandsim.ko";
+
+/// What a scenario on the second board needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Rescue {
+    /// The way to switch it on.
+    pub(crate) boot: Boot,
+    ssh_key: PathBuf,
+}
+
+impl Rescue {
+    /// Builds what the cache does not hold yet.
+    pub(crate) fn build(assets: &Assets) -> Result<Self, Failure> {
+        let missing = || Failure::harness("the parts of the board ast2600-evb were not made");
+        let armhf = assets.armhf.as_ref().ok_or_else(missing)?;
+        let ssh_key = ssh_key(assets)?;
+        let folder = kept(assets, &key(armhf, &ssh_key)?, |folder| build_in(armhf, &ssh_key, folder))?;
+        let boot = Boot {
+            kernel: armhf.kernel.clone(),
+            device_tree: armhf.device_tree.clone(),
+            initrd: folder.join("rescue.cpio"),
+        };
+        Ok(Self { boot, ssh_key })
+    }
+
+    /// A board whose chip holds `contents`.
+    pub(crate) fn device(&self, assets: &Assets, contents: &[u8]) -> Result<Device, Failure> {
+        check!(contents.len() as u64 == CHIP, "{} bytes are no contents of this chip", contents.len());
+        let file = tempfile::NamedTempFile::new_in(&assets.scratch).map_err(Failure::harness)?;
+        super::write(file.path(), contents)?;
+        let mut device = Device::with_chip(assets, file.path(), &self.ssh_key)?;
+        device.memory = MEMORY;
+        device.log_chip = true;
+        Ok(device)
+    }
+}
+
+fn build_in(armhf: &Armhf, ssh_key: &Path, out: &Path) -> Result<(), Failure> {
+    let tree = tempfile::tempdir_in(out).map_err(Failure::harness)?;
+    let root = tree.path();
+    let programs = Programs {
+        packages: &armhf.guest_root,
+        device_binary: &armhf.device_binary,
+        triplet: "arm-linux-gnueabihf",
+        loader: "ld-linux-armhf.so.3",
+    };
+    rootfs::assemble(programs, rootfs::Kind::Rescue, ssh_key, root)?;
+    let mut listed = String::new();
+    for module in modules::in_order(&armhf.modules, &LOADED)? {
+        listed += &format!("{}\n", add_module(&module, root)?);
+    }
+    super::write(&root.join("etc/modules"), listed.as_bytes())?;
+    for module in modules::in_order(&armhf.modules, &[ASIDE])? {
+        add_module(&module, root)?;
+    }
+    initrd::write(root, &out.join("rescue.cpio"))
+}
+
+/// Copies a module into the root; its path there.
+fn add_module(module: &Path, root: &Path) -> Result<String, Failure> {
+    let file = module.file_name().unwrap_or_default().to_string_lossy();
+    let folder = super::make_folder(&root.join("usr/lib/modules"))?.to_owned();
+    std::fs::copy(module, folder.join(&*file)).map_err(|e| Failure::file("copy", module, e))?;
+    Ok(format!("/lib/modules/{file}"))
+}
+
+fn key(armhf: &Armhf, ssh_key: &Path) -> Result<String, Failure> {
+    use sha2::Digest;
+    let mut hash = hash_of(&[&armhf.device_binary, ssh_key])?;
+    // The folder of the unpacked packages is itself keyed by their versions.
+    hash.update(armhf.guest_root.as_os_str().as_encoded_bytes());
+    hash.update(include_str!("ast2600.rs"));
+    hash.update(include_str!("modules.rs"));
+    Ok(name(hash))
+}
