@@ -25,12 +25,13 @@ const OURS: [&str; 4] = ["flashcp", "reboot", "poweroff", "halt"];
 const OTHER_DIRECTORIES: [&str; 3] = ["bin", "usr/bin", "usr/sbin"];
 /// Executed by the kernel as `/sbin/levitate init`: a file of its own, so that its mode is its own.
 const INIT: &str = "#!/sbin/levitate init\n";
-/// A login shell finds our commands first. The aliases are for busybox shells that prefer their own applets to PATH:
+/// A login shell shows where its user is, and finds our commands first. The aliases are for busybox shells that prefer their own applets to PATH:
 /// their `reboot` only sends a signal to PID 1, which then waits for flashcp all the same but cannot say so to the user.
 /// (An ssh server sets a PATH of its own where no login shell runs.)
 const PROFILE: &str = "export PATH=/sbin:/usr/sbin:/bin:/usr/bin\n\
     for name in reboot poweroff halt flashcp; do alias $name=/sbin/$name; done\n\
-    unset name\n";
+    unset name\n\
+    cat /etc/banner\n";
 /// Old C libraries look users up by modules that are not staged unless told to use files.
 const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n";
 

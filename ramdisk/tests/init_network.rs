@@ -47,8 +47,10 @@ fn what_was_read_is_set_again_and_setting_it_twice_changes_nothing() {
     let permitted =
         unshare().args(["ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1"]).output();
     if !permitted.as_ref().is_ok_and(|output| output.status.success()) {
-        let _ =
-            writeln!(std::io::stderr(), "DID NOT RUN: no network namespace with a veth pair: {permitted:?}");
+        let _ = writeln!(
+            std::io::stdout(),
+            "\nDID NOT RUN: no network namespace with a veth pair: {permitted:?}"
+        );
         return;
     }
     let tests = std::env::current_exe().unwrap();

@@ -29,9 +29,10 @@ const USAGE: u8 = 2;
 #[command(
     name = "levitate",
     version,
-    after_help = "Nothing is changed on flash. Until `reboot` everything can be undone by\n\
-                  `levitate abort`; after it, by another `reboot`.\n\n\
-                  Exit codes: 0 done; 1 refused or failed, nothing staged; 2 usage."
+    after_help = "Nothing is changed on flash but the state file, if there is one. Until\n\
+        `reboot` everything can be undone by `levitate abort`; after it, by another\n\
+        `reboot`.\n\n\
+        Exit codes: 0 done; 1 refused or failed, nothing staged; 2 usage."
 )]
 struct Arguments {
     /// The configuration.

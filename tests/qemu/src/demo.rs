@@ -120,6 +120,9 @@ pub(crate) fn run(assets: &Assets) -> Result<Outcome, Failure> {
     })
 }
 
+/// What ssh exits with when the connection was lost, and not the remote shell ended.
+const CONNECTION_LOST: i32 = 255;
+
 /// Where `--shell` leaves the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Place {
@@ -129,11 +132,12 @@ pub(crate) enum Place {
     Maintenance,
 }
 
-/// Boots a device and hands the terminal to an ssh session on it; the device is gone afterwards.
+/// Boots a device and hands the terminal to an ssh session on it. A session that the device ended (by `reboot`) is
+/// followed by another as soon as the device answers again; when its user ends one, the device is switched off.
 pub(crate) fn shell(assets: &Assets, place: Place) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
-    let machine = match place {
+    let mut machine = match place {
         Place::V1 => line::power_on(&device, &firmware, 1)?.0,
         Place::Maintenance => line::to_maintenance(&device, &firmware)?,
     };
@@ -141,18 +145,23 @@ pub(crate) fn shell(assets: &Assets, place: Place) -> Result<(), Failure> {
         machine.ssh.put(&firmware.firmware_v2, line::IMAGE)?;
         say(&format!("firmware v2 lies at {}; flash it by: {}", line::IMAGE, line::FLASHCP));
     } else {
-        say(
-            "this is v1; `levitate` and then `reboot` lead into the maintenance root (log in again by the line below)",
-        );
+        say("this is v1; `levitate` and then `reboot` lead into the maintenance root");
     }
-    let mut client = machine.ssh.client();
     say(&format!("from another terminal: {}", machine.ssh.by_hand()));
-    say("the device is switched off when this session ends");
-    if std::io::stdin().is_terminal() {
-        client.arg("-t");
+    say("`exit` ends the session and switches the device off");
+    loop {
+        let mut client = machine.ssh.client();
+        if std::io::stdin().is_terminal() {
+            client.arg("-t");
+        }
+        // The session lasts as long as its user wants.
+        let ended = client.status().map_err(|e| Failure::harness(format!("cannot start ssh: {e}")))?;
+        if ended.code() != Some(CONNECTION_LOST) || machine.is_off() {
+            return Ok(());
+        }
+        say("the device ended the session; waiting until it answers again (ctrl-C switches it off)");
+        machine.ssh.wait_for_login(line::HAND_OVER)?;
     }
-    // The session lasts as long as its user wants.
-    client.status().map(drop).map_err(|e| Failure::harness(format!("cannot start ssh: {e}")))
 }
 
 /// Shows each command and, as it comes, what it prints.

@@ -148,6 +148,11 @@ impl Machine {
         }
     }
 
+    /// Whether the device has powered off.
+    pub(crate) fn is_off(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Cuts the power now. What the chip had programmed stays in the NOR file.
     pub(crate) fn cut_power(mut self) {
         process::end(&mut self.child);

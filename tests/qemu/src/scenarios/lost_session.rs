@@ -40,18 +40,36 @@ pub(super) fn link_cut(assets: &Assets) -> Result<(), Failure> {
 pub(super) fn reboot_waits(assets: &Assets) -> Result<(), Failure> {
     let (firmware, device, machine) = ready(assets)?;
     let boot = line::boot_id(&machine)?;
-    let mut client = flashing(&device, &machine)?;
-    let output = device.file("reboot.out");
-    // By its path: busybox's shell would run its own applet, which signals PID 1 and says nothing.
-    let mut rebooting = machine.ssh.start("/sbin/reboot", &output)?;
-    let image = image(&firmware)?;
-    wait_for_flash(&device, "the whole new image", |flash| flash.starts_with(&image))?;
+    typed_while_flashing("reboot", &firmware, &device, &machine)?;
     line::wait_for_other_boot(&machine, &boot)?;
-    process::end(&mut rebooting);
+    line::runs_firmware(&machine, 2)?;
+    drop(machine);
+
+    let (firmware, device, machine) = ready(assets)?;
+    typed_while_flashing("poweroff", &firmware, &device, &machine)?;
+    machine.wait_for_power_off(line::FLASH)?;
+    line::power_on(&device, &firmware, 2).map(drop)
+}
+
+/// The chip holds the whole image when this comes back: the verb, typed in the middle, did not cut it short.
+fn typed_while_flashing(
+    verb: &str,
+    firmware: &Firmware,
+    device: &Device,
+    machine: &Machine,
+) -> Result<(), Failure> {
+    let mut client = flashing(device, machine)?;
+    let output = device.file("verb.out");
+    // By its path: busybox's shell would run its own applet, which signals PID 1 and says nothing.
+    let mut asking = machine.ssh.start(&format!("/sbin/{verb}"), &output)?;
+    let image = image(firmware)?;
+    let written = wait_for_flash(device, "the whole new image", |flash| flash.starts_with(&image));
+    process::end(&mut asking);
     process::end(&mut client);
+    written?;
     let said = std::fs::read_to_string(&output).map_err(|e| Failure::file("read", &output, e))?;
-    check!(said.contains("flashcp"), "reboot did not name who is writing: {said:?}");
-    line::runs_firmware(&machine, 2)
+    check!(said.contains("flashcp"), "{verb} did not name who is writing: {said:?}");
+    Ok(())
 }
 
 fn ready(assets: &Assets) -> Result<(Firmware, Device, Machine), Failure> {

@@ -21,12 +21,14 @@ const LIMIT: Duration = Duration::from_secs(45 * 60);
 pub(crate) fn run(filter: Option<&str>, tally: &mut Tally) -> Result<(), Failure> {
     let mut command = cargo_test();
     command.arg("--no-fail-fast").arg("--").args(filter);
-    let mut counted = Tally::default();
+    let (mut counted, mut not_run) = (Tally::default(), 0);
     let code = read(command, |line| {
         // nobody to read it is no reason to stop
         let _ = writeln!(std::io::stdout(), "{line}");
         counted.add(Tally::parse(line).unwrap_or_default());
+        not_run += u64::from(Tally::could_not_run(line));
     })?;
+    counted.not_run(not_run);
     tally.add(counted);
     if code != Some(0) && counted.failed == 0 {
         return Err(Failure::harness(format!(
@@ -42,6 +44,8 @@ pub(crate) fn run(filter: Option<&str>, tally: &mut Tally) -> Result<(), Failure
 /// # Errors
 /// The tests do not compile.
 pub(crate) fn list(filter: Option<&str>) -> Result<Vec<String>, Failure> {
+    // Without a word it would look stuck: the tests have to be built before they can be asked for their names.
+    eprintln!("building the tests ...");
     let mut command = cargo_test();
     command.arg("--quiet").arg("--").arg("--list").args(filter);
     let mut names = Vec::new();

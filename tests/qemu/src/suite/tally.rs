@@ -30,6 +30,17 @@ impl Tally {
         Some(tally)
     }
 
+    /// A test that found that it cannot run here says so in a line of its own, and libtest counts it as passed.
+    pub(crate) fn could_not_run(line: &str) -> bool {
+        line.contains("DID NOT RUN")
+    }
+
+    /// Moves tests that could not run from the passed to the skipped.
+    pub(crate) fn not_run(&mut self, count: u64) {
+        self.passed = self.passed.saturating_sub(count);
+        self.skipped += count;
+    }
+
     /// Adds another's counts.
     pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
