@@ -97,7 +97,13 @@ fn all<T: fmt::Display>(found: &[T]) -> String {
 pub fn partitions(root: &Path) -> Result<Vec<Target>, TargetError> {
     let path = root.join("proc/mtd");
     let text = std::fs::read(&path).map_err(|source| TargetError::List { path, source })?;
-    Ok(String::from_utf8_lossy(&text).lines().filter_map(line).collect())
+    Ok(list_of(&text))
+}
+
+/// Every partition in the text of /proc/mtd, in the order of its lines. Lines that are no partition are passed over.
+#[must_use]
+pub fn list_of(text: &[u8]) -> Vec<Target> {
+    String::from_utf8_lossy(text).lines().filter_map(line).collect()
 }
 
 /// `mtd3: 01800000 00040000 "rootfs"`

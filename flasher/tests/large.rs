@@ -4,10 +4,11 @@ mod common;
 
 use common::{bench, boot_sectors, flash, noise, uniform};
 use flasher::device::{Geometry, Kind, Mtd, Region};
+use flasher::error::Error;
 use flasher::options::{Head, Options, Rest};
 use flasher::record::State;
 use flasher::report::Outcome;
-use flasher::sim::{Nor, Sparse};
+use flasher::sim::{Fault, Faulty, Nor, Sparse};
 
 const MIB: u64 = 1 << 20;
 
@@ -71,4 +72,20 @@ fn regions_that_do_not_add_up_are_refused() {
         (failure.to_string().as_str(), failure.exit_code()),
         ("mtd5 \"firmware\" cannot be written: its erase regions end at 0x800, and its size is 0x1000", 1)
     );
+}
+
+#[test]
+fn a_chip_that_wraps_at_sixteen_megabytes_is_never_called_verified() {
+    let size = 17 * MIB;
+    let geometry = Geometry { size, erase_size: 64 << 10, ..uniform(Kind::SpiNor, 1) };
+    let bytes = usize::try_from(size).unwrap();
+    let (bench, image) = (bench(), noise(2, bytes - 100));
+    for head in [Head::Auto, Head::Keep] {
+        let inner = Nor::new(geometry.clone(), vec![0xff; bytes]);
+        let mut chip = Faulty::new(inner, Fault::AddressWraps(24));
+        let options = Options { head, ..Options::default() };
+        let failure = flash(&mut chip, &image, &options, &bench.records).unwrap_err();
+        assert_eq!(failure.exit_code(), 3, "{failure}");
+        assert!(matches!(failure.error, Error::Mismatch { .. } | Error::Overwritten { .. }), "{failure}");
+    }
 }

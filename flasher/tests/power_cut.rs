@@ -2,9 +2,10 @@
 
 mod common;
 
+use std::io::Write;
 use std::path::Path;
 
-use common::{BLOCK, Chip, boot_sectors, flash, nand, noise, uniform};
+use common::{BLOCK, Chip, Way, boot_sectors, flash_by, nand, noise, uniform};
 use flasher::device::{Geometry, Kind, MtdError, Region};
 use flasher::error::Error;
 use flasher::options::{BadBlocks, Extent, Options, Rest};
@@ -12,6 +13,14 @@ use flasher::record::{RecordDir, State};
 use flasher::report::Flash;
 use flasher::sim::{Fault, Faulty, HalfErase, Nand, Nor};
 use flasher::skip::SkipMap;
+
+/// Said even where the test harness keeps a passing test's output to itself.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let mut out = std::io::stdout();
+        writeln!(out, $($text)*).unwrap();
+    }};
+}
 
 const BLOCKS: u64 = 12;
 
@@ -100,6 +109,7 @@ fn lies() -> [(&'static str, Fault); 2] {
 
 struct Sweep {
     records: RecordDir,
+    way: Way,
     tried: u64,
     recovered: u64,
 }
@@ -151,20 +161,20 @@ impl<C: Chip> Setting<'_, C> {
 }
 
 impl Sweep {
-    fn new(dir: &Path, name: &str) -> Self {
-        Self { records: RecordDir::new(&dir.join(name)), tried: 0, recovered: 0 }
+    fn new(dir: &Path, name: &str, way: Way) -> Self {
+        Self { records: RecordDir::new(&dir.join(name)), way, tried: 0, recovered: 0 }
     }
 
     fn case<C: Chip>(&mut self, chip: C, case: &Case, head_size: Option<u64>, fault: Option<Fault>) {
         let options = Options { head_size, bad_blocks: BadBlocks::Skip, ..case.options.clone() };
         let geometry = chip.geometry().clone();
         let mut clean = chip.clone();
-        flash(&mut clean, &case.image, &options, &self.records).unwrap();
+        flash_by(self.way, &mut clean, &case.image, &options, &self.records).unwrap();
         let (old, new) = (chip.holds(), clean.holds());
         let setting = Setting { geometry: &geometry, case, options, chip, old, new, fault };
         let mut clean = setting.faulty(setting.chip.clone());
         // A chip that lies does not end verified, but it has operations all the same.
-        let _ = flash(&mut clean, &case.image, &setting.options, &self.records);
+        let _ = flash_by(self.way, &mut clean, &case.image, &setting.options, &self.records);
         let calls = clean.inner().changes();
         for at in 0..calls {
             for sixteenths in [0, 3, 7, 11, 16] {
@@ -194,7 +204,7 @@ impl Sweep {
         let mut chip = setting.chip.clone();
         chip.cut(place.0, place.1, place.2);
         let mut chip = setting.faulty(chip);
-        let failure = flash(&mut chip, &case.image, options, &self.records).unwrap_err();
+        let failure = flash_by(self.way, &mut chip, &case.image, options, &self.records).unwrap_err();
         assert_eq!(failure.flash, Flash::Unverified, "{}", what());
         assert_eq!(self.records.read().unwrap().state, State::Unverified, "{}", what());
         let mut chip = chip.into_inner();
@@ -204,11 +214,11 @@ impl Sweep {
         if fault.is_some() {
             // As long as it lies it is never called verified.
             let mut chip = setting.faulty(chip.clone());
-            if flash(&mut chip, &case.image, options, &self.records).is_ok() {
+            if flash_by(self.way, &mut chip, &case.image, options, &self.records).is_ok() {
                 assert!(chip.inner().holds() == setting.new, "verified, and not the image: {}", what());
             }
         }
-        let report = flash(&mut chip, &case.image, options, &self.records);
+        let report = flash_by(self.way, &mut chip, &case.image, options, &self.records);
         assert!(report.is_ok(), "{:?}: {}", report, what());
         chip.grow_old();
         assert!(chip.holds() == setting.new, "the second run left something else: {}", what());
@@ -268,14 +278,21 @@ fn after_a_cut_at_any_operation_a_second_run_verifies() {
         let mut threads = Vec::new();
         for (number, geometry) in geometries().into_iter().enumerate() {
             let name = format!("{:?}, {} regions", geometry.kind, geometry.regions.len());
-            let sweep = Sweep::new(dir, &number.to_string());
+            let sweep = Sweep::new(dir, &number.to_string(), Way::File);
             threads.push((name, scope.spawn(move || nor_sweep(sweep, &geometry))));
         }
-        let sweep = Sweep::new(dir, "nand");
-        threads.push(("Nand, two bad blocks".to_owned(), scope.spawn(move || nand_sweep(sweep))));
+        for way in [Way::File, Way::Stream] {
+            let sweep = Sweep::new(dir, &format!("nand {way:?}"), way);
+            let name = format!("Nand, two bad blocks, {way:?}");
+            threads.push((name, scope.spawn(move || nand_sweep(sweep))));
+        }
+        let sweep = Sweep::new(dir, "streamed", Way::Stream);
+        let geometry = geometries().remove(4);
+        let name = "SpiNor, 3 regions, Stream".to_owned();
+        threads.push((name, scope.spawn(move || nor_sweep(sweep, &geometry))));
         for (name, fault) in lies() {
             for kind in [Kind::SpiNor, Kind::ParallelNor] {
-                let sweep = Sweep::new(dir, &format!("{name}{kind:?}"));
+                let sweep = Sweep::new(dir, &format!("{name}{kind:?}"), Way::File);
                 let name = format!("{kind:?} that {name}");
                 threads.push((name, scope.spawn(move || lying_sweep(sweep, kind, fault))));
             }
@@ -284,11 +301,11 @@ fn after_a_cut_at_any_operation_a_second_run_verifies() {
     });
     let (mut tried, mut recovered) = (0, 0);
     for (name, sweep) in sweeps {
-        println!("{name}: {} tried, {} recovered", sweep.tried, sweep.recovered);
+        say!("{name}: {} tried, {} recovered", sweep.tried, sweep.recovered);
         assert!(sweep.tried > 1000, "{} cut points are too few to be a sweep", sweep.tried);
         tried += sweep.tried;
         recovered += sweep.recovered;
     }
-    println!("cut points: {tried} tried, {recovered} recovered");
+    say!("cut points: {tried} tried, {recovered} recovered");
     assert_eq!(tried, recovered);
 }

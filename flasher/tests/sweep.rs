@@ -3,12 +3,22 @@
 
 mod common;
 
-use common::{BLOCK, Chip, boot_sectors, facts, flash, nand, noise, uniform};
+use std::io::Write;
+
+use common::{BLOCK, Chip, Way, boot_sectors, facts, flash, flash_by, nand, noise, uniform};
 use flasher::device::{Geometry, Kind, Mtd, MtdError};
 use flasher::error::Error;
 use flasher::options::{BadBlocks, Options};
 use flasher::record::{RecordDir, State};
 use flasher::sim::{Fault, Faulty, Nand, Nor};
+
+/// Said even where the test harness keeps a passing test's output to itself.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let mut out = std::io::stdout();
+        writeln!(out, $($text)*).unwrap();
+    }};
+}
 
 const BLOCKS: u64 = 6;
 
@@ -19,8 +29,15 @@ struct Sweep {
 }
 
 impl Sweep {
-    /// One run over a chip with faults; what it claims must be true.
+    /// One run of each way over a chip with faults.
     fn run<C: Chip>(&mut self, geometry: &Geometry, faults: Vec<Fault>, what: &str) {
+        for way in [Way::File, Way::Stream] {
+            self.run_by::<C>(way, geometry, faults.clone(), what);
+        }
+    }
+
+    /// One run over a chip with faults; what it claims must be true.
+    fn run_by<C: Chip>(&mut self, way: Way, geometry: &Geometry, faults: Vec<Fault>, what: &str) {
         let size = usize::try_from(geometry.size).unwrap();
         // Bytes with every bit, so that stuck bits show.
         let old: Vec<u8> = noise(1, size).iter().zip(noise(7, size)).map(|(a, b)| a | b >> 7).collect();
@@ -31,9 +48,9 @@ impl Sweep {
         let _ = std::fs::remove_file(self.records.path());
         let mut chip = Faulty::with_all(C::make(geometry, &old), faults.clone());
         let options = Options { bad_blocks: BadBlocks::Skip, ..Options::default() };
-        let result = flash(&mut chip, &image, &options, &self.records);
+        let result = flash_by(way, &mut chip, &image, &options, &self.records);
         let what = format!(
-            "{what}: {faults:?} on {geometry:?}: {:?}",
+            "{way:?}, {what}: {faults:?} on {geometry:?}: {:?}",
             result.as_ref().map(|report| report.exit_code())
         );
         self.runs += 1;
@@ -58,7 +75,7 @@ impl Sweep {
                 assert_eq!(failure.exit_code(), 3, "{what}");
                 assert_eq!(record.unwrap().state, State::Unverified, "{what}");
                 let text = failure.to_string();
-                assert!(text.contains("at 0x") || text.contains("erase 0x"), "{text}: {what}");
+                assert!(text.contains("0x"), "{text}: {what}");
                 if let Error::Mismatch { expected, found, offset, .. } = failure.error {
                     assert_eq!(expected, wanted[usize::try_from(offset).unwrap()], "{what}");
                     assert_ne!(expected, found, "{what}");
@@ -135,7 +152,7 @@ fn no_fault_at_any_operation_is_ever_called_verified() {
     let seed = std::env::var("FAULT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |now| now.as_secs())
     });
-    println!("seed of the random faults: {seed} (FAULT_SEED={seed} repeats them)");
+    say!("seed of the random faults: {seed} (FAULT_SEED={seed} repeats them)");
     let mut sweep = Sweep { records: RecordDir::new(dir.path()), runs: 0, verified: 0 };
     let nors = [
         uniform(Kind::SpiNor, BLOCKS),
@@ -149,7 +166,7 @@ fn no_fault_at_any_operation_is_ever_called_verified() {
     }
     sweep.enumerate::<Nand>(&nand(BLOCKS));
     sweep.seeded::<Nand>(&nand(BLOCKS), seed, 1000);
-    println!("faults: {} runs, {} verified, the others told the truth", sweep.runs, sweep.verified);
+    say!("faults: {} runs, {} verified, the others told the truth", sweep.runs, sweep.verified);
     assert!(sweep.runs > 3000 && sweep.verified > 100);
 }
 

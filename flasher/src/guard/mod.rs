@@ -16,6 +16,7 @@ mod mounts;
 mod processes;
 
 pub use facts::{Facts, FactsError, MtdFacts};
+pub use mounts::{MountEntry, mounts_of};
 pub use ranges::Relation;
 pub use users::{Holder, Use, User};
 

@@ -115,6 +115,32 @@ pub(super) fn swaps(root: &Path, devices: &Devices) -> Vec<(u32, Use)> {
         .collect()
 }
 
+/// One mount, as proc_pid_mountinfo(5) tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Major and minor number of the file system's device.
+    pub dev: (u64, u64),
+    /// Where it is mounted.
+    pub mount_point: String,
+    /// `squashfs`, `ubifs`, ...
+    pub fs_type: String,
+    /// What is mounted, as the file system tells it: `/dev/mtdblock3`, `ubi0:rootfs`, ...
+    pub source: String,
+}
+
+/// Every mount in the text of a `mountinfo`. Lines that are none are passed over.
+#[must_use]
+pub fn mounts_of(text: &[u8]) -> Vec<MountEntry> {
+    let text = String::from_utf8_lossy(text);
+    let entry = |mount: Mount<'_>| MountEntry {
+        dev: mount.dev,
+        mount_point: unescape(mount.mount_point),
+        fs_type: mount.fs_type.to_owned(),
+        source: unescape(mount.source),
+    };
+    text.lines().filter_map(mount).map(entry).collect()
+}
+
 /// The fields of a mountinfo line that matter here (proc_pid_mountinfo(5)).
 struct Mount<'a> {
     dev: (u64, u64),

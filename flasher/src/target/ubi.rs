@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::TargetError;
+use crate::guard::mounts_of;
 
 /// How a volume was named. A volume that takes another's place keeps the name and not the number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,12 +148,9 @@ pub fn users(root: &Path, volume: &UbiVolume) -> Vec<String> {
     let mut users = Vec::new();
     for process in std::fs::read_dir(root.join("proc")).into_iter().flatten().flatten() {
         let Ok(table) = std::fs::read(process.path().join("mountinfo")) else { continue };
-        for line in String::from_utf8_lossy(&table).lines() {
-            // proc_pid_mountinfo(5): the mount point is the fifth field, type and source stand behind the dash.
-            let Some((fixed, rest)) = line.split_once(" - ") else { continue };
-            let mut rest = rest.split(' ').skip(1);
-            if rest.next().is_some_and(|source| names.iter().any(|name| name == source)) {
-                users.push(format!("mounted at {}", fixed.split(' ').nth(4).unwrap_or("?")));
+        for mount in mounts_of(&table) {
+            if names.contains(&mount.source) {
+                users.push(format!("mounted at {}", mount.mount_point));
             }
         }
     }

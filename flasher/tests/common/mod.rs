@@ -11,6 +11,7 @@ use flasher::options::Options;
 use flasher::pipeline::{self, Failure, Job, Report};
 use flasher::record::RecordDir;
 use flasher::sim::{HalfErase, Nand, Nor};
+use flasher::source::feed::Plain;
 use flasher::source::{Bytes, Source};
 use flasher::target::Target;
 
@@ -186,3 +187,36 @@ macro_rules! chip {
 
 chip!(Nor, |chip: &Nor| chip.bytes().to_vec());
 chip!(Nand, Nand::good_bytes);
+
+/// How the image comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// It can be read as often as needed.
+    File,
+    /// It can be read once, and its size is known.
+    Stream,
+}
+
+/// One run of either way where nobody listens and nobody else uses flash.
+pub(crate) fn flash_by(
+    way: Way,
+    chip: &mut dyn Mtd,
+    image: &[u8],
+    options: &Options,
+    records: &RecordDir,
+) -> Result<Report, Failure> {
+    if way == Way::File {
+        return flash(chip, image, options, records);
+    }
+    let target = target(chip.geometry().size);
+    let job = Job {
+        target: &target,
+        facts: &facts(chip.geometry()),
+        options: &Options { size: Some(image.len() as u64), ..options.clone() },
+        command: &["flashcp", "-", "mtd:firmware"].map(str::to_owned),
+        records,
+        hold: &mut NoHold,
+        progress: &mut flasher::event::Silent,
+    };
+    flasher::stream::run(chip, &mut Plain::new("standard input", image), job)
+}
