@@ -68,8 +68,9 @@ pub(super) fn reap_all() {
     loop {
         match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) => return,
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return,
+            Err(Errno::ECHILD) => return,
+            // EINVAL is nix's word for one that a realtime signal ended: it is reaped all the same.
+            Ok(_) | Err(_) => {}
         }
     }
 }
