@@ -18,7 +18,7 @@ use crate::progress::{Step, duration};
 const RECIPE: &str = "1";
 const PROGRAMS: [&str; 2] = ["levitate", "flashcp"];
 /// So many builds are kept, those used last.
-const KEPT: usize = 10;
+const KEPT: usize = 30;
 /// So many toolchains keep their half-made things: 350 MB each.
 const KEPT_FOLDERS: usize = 2;
 /// The crate that everything else is compiled for; with link-time optimization it takes as long as half of the rest.

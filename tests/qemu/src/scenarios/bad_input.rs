@@ -1,12 +1,21 @@
 //! What cannot be right is refused, each for its own reason, before the chip is touched.
 
+use super::minutes;
 use crate::assets::Assets;
 use crate::check::check;
 use crate::firmware::Firmware;
 use crate::line;
 use crate::machine::Device;
 use crate::nor_image::{LAYOUT, Snapshot};
-use crate::suite::Failure;
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "an_image_or_target_that_cannot_be_right_is_refused_before_any_change",
+    board: Board::Virt,
+    limit: minutes(5),
+    run,
+}];
 
 /// How each bad input is made, what flashcp is given, and words of the one message that fits.
 const CASES: &[(&str, &str, &[&str])] = &[
@@ -26,7 +35,7 @@ const CASES: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Exit code 1, the right words, and not one byte of the chip changed.
-pub(super) fn run(assets: &Assets) -> Result<(), Failure> {
+fn run(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let machine = device.power_on(&firmware.rescue_boot())?;

@@ -6,15 +6,24 @@ use object::elf::{FileHeader64, PT_INTERP, SHT_SYMTAB};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader};
 use object::{Endianness, elf};
 
+use super::minutes;
 use crate::assets::Assets;
 use crate::check::check;
-use crate::suite::Failure;
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "the_device_binary_is_static_stripped_and_at_most_2_mib",
+    board: Board::Virt,
+    limit: minutes(1),
+    run,
+}];
 
 /// Two mebibytes, the promise of the README.
 const MOST: u64 = 2 << 20;
 
 /// For both programs: aarch64, no interpreter, no symbol table, at most 2 MiB.
-pub(super) fn run(assets: &Assets) -> Result<(), Failure> {
+fn run(assets: &Assets) -> Result<(), Failure> {
     for path in [&assets.device_binary, &assets.flashcp_binary] {
         let bytes = std::fs::read(path).map_err(|e| Failure::file("read", path, e))?;
         static_stripped_and_small(path, &bytes)?;

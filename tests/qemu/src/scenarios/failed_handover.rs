@@ -1,14 +1,23 @@
 //! A hand-over that fails ends in the old system, and the old system can say why.
 
+use super::minutes;
 use crate::assets::Assets;
 use crate::check::check;
 use crate::firmware::Firmware;
 use crate::line::{self, Nobody};
 use crate::machine::Device;
-use crate::suite::Failure;
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "a_failed_hand_over_ends_in_v1_and_levitate_status_says_why",
+    board: Board::Virt,
+    limit: minutes(5),
+    run,
+}];
 
 /// The staged init loses its executable bit after arming: nobody can be at the console 300 km away.
-pub(super) fn run(assets: &Assets) -> Result<(), Failure> {
+fn run(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let (machine, _) = line::power_on(&device, &firmware, 1)?;

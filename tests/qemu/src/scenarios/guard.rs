@@ -1,15 +1,24 @@
 //! Flash that is in use is not written.
 
+use super::minutes;
 use crate::assets::Assets;
 use crate::check::check;
 use crate::firmware::Firmware;
 use crate::line;
 use crate::machine::Device;
 use crate::nor_image::{ENV, FIRMWARE, Snapshot};
-use crate::suite::Failure;
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "flashcp_is_refused_while_the_firmware_is_in_use",
+    board: Board::Virt,
+    limit: minutes(5),
+    run,
+}];
 
 /// On v1, without levitating: the refusal names the mount, the partition that overlaps, and a process.
-pub(super) fn run(assets: &Assets) -> Result<(), Failure> {
+fn run(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let (machine, _) = line::power_on(&device, &firmware, 1)?;

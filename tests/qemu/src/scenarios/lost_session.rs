@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::minutes;
 use crate::assets::Assets;
 use crate::check::check;
 use crate::console::POLL;
@@ -13,10 +14,32 @@ use crate::line;
 use crate::machine::{Device, Machine, SLOW_CHIP};
 use crate::nor_image::{self, FIRMWARE};
 use crate::process;
-use crate::suite::Failure;
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "flashing_completes_when_the_ssh_client_is_killed",
+        board: Board::Virt,
+        limit: minutes(10),
+        run: client_killed,
+    },
+    Scenario {
+        name: "flashing_completes_when_the_link_is_cut_without_a_word",
+        board: Board::Virt,
+        limit: minutes(10),
+        run: link_cut,
+    },
+    Scenario {
+        name: "reboot_and_poweroff_wait_while_flash_is_being_changed",
+        board: Board::Virt,
+        limit: minutes(10),
+        run: reboot_waits,
+    },
+];
 
 /// The ssh client is killed.
-pub(super) fn client_killed(assets: &Assets) -> Result<(), Failure> {
+fn client_killed(assets: &Assets) -> Result<(), Failure> {
     let (firmware, device, machine) = ready(assets)?;
     let mut client = flashing(&device, &machine)?;
     process::end(&mut client);
@@ -24,7 +47,7 @@ pub(super) fn client_killed(assets: &Assets) -> Result<(), Failure> {
 }
 
 /// The cable is pulled: no FIN, no RST; the client's pipe and the server's buffers fill up.
-pub(super) fn link_cut(assets: &Assets) -> Result<(), Failure> {
+fn link_cut(assets: &Assets) -> Result<(), Failure> {
     let (firmware, device, mut machine) = ready(assets)?;
     let mut client = flashing(&device, &machine)?;
     machine.set_link(false)?;
@@ -37,7 +60,7 @@ pub(super) fn link_cut(assets: &Assets) -> Result<(), Failure> {
 }
 
 /// `reboot` and `poweroff`, typed while flash is being changed, name the writer and wait for its end.
-pub(super) fn reboot_waits(assets: &Assets) -> Result<(), Failure> {
+fn reboot_waits(assets: &Assets) -> Result<(), Failure> {
     let (firmware, device, machine) = ready(assets)?;
     let boot = line::boot_id(&machine)?;
     typed_while_flashing("reboot", &firmware, &device, &machine)?;

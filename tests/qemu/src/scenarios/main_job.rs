@@ -1,16 +1,25 @@
 //! The main job, whole: v1 runs from flash, and at the end v2 does.
 
+use super::minutes;
 use crate::assets::Assets;
 use crate::check::check;
 use crate::firmware::Firmware;
 use crate::line::{self, Nobody};
 use crate::machine::Device;
 use crate::nor_image::{DATA, ENV, FIRMWARE, Snapshot};
-use crate::suite::Failure;
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "a_device_levitates_reflashes_itself_over_ssh_and_boots_v2",
+    board: Board::Virt,
+    limit: minutes(10),
+    run,
+}];
 
 /// `levitate`, `reboot`, `flashcp`, `reboot`. That `data` stays the same to the last byte while the device is in the
 /// maintenance root proves that jffs2 is really gone: v1 writes there all the time, and its garbage collector too.
-pub(super) fn run(assets: &Assets) -> Result<(), Failure> {
+fn run(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
 

@@ -1,16 +1,25 @@
 //! What the maintenance root is, and what it has nothing of any more.
 
+use super::minutes;
 use crate::assets::Assets;
 use crate::boards::ADDRESS;
 use crate::check::check;
 use crate::firmware::Firmware;
 use crate::line;
 use crate::machine::{Device, Machine};
-use crate::suite::Failure;
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "in_the_maintenance_root_nothing_is_left_of_flash",
+    board: Board::Virt,
+    limit: minutes(10),
+    run,
+}];
 
 /// Everything that was on flash is gone; what the owner needs is here. The ssh client of a device knows the host key
 /// that v1 made and refuses any other, so every login in this test holds it to that.
-pub(super) fn run(assets: &Assets) -> Result<(), Failure> {
+fn run(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let machine = line::to_maintenance(&device, &firmware)?;

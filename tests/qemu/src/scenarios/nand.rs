@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::minutes;
 use crate::assets::Assets;
 use crate::boards::ast2600::CHIP;
 use crate::check::check;
@@ -9,9 +10,17 @@ use crate::firmware::ast2600::{NANDSIM, Rescue};
 use crate::line;
 use crate::machine::{Device, Machine};
 use crate::process::{self, Finished};
-use crate::suite::Failure;
+use crate::suite::{Board, Failure, Scenario};
 
 use super::nor_physics::noise;
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "flashcp_on_nand_refuses_bad_blocks_or_skips_them_and_never_trusts_a_weak_one",
+    board: Board::Ast2600,
+    limit: minutes(5),
+    run,
+}];
 
 /// Bytes of an erase block of the simulated chip.
 const BLOCK: usize = 128 << 10;
@@ -21,7 +30,7 @@ const GEOMETRY: &str = "id_bytes=0x20,0xaa,0x00,0x15 parts=32";
 const SIZE: usize = 5 * BLOCK + 4321;
 
 /// One boot, a fresh chip for each fault.
-pub(super) fn run(assets: &Assets) -> Result<(), Failure> {
+fn run(assets: &Assets) -> Result<(), Failure> {
     let rescue = Rescue::build(assets)?;
     let device = rescue.device(assets, &vec![0xff; usize::try_from(CHIP).map_err(Failure::harness)?])?;
     let machine = device.power_on(&rescue.boot)?;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::minutes;
 use crate::assets::Assets;
 use crate::boards::ast2600::{CHIP, ERASE_BLOCK, KERNEL, LAYOUT};
 use crate::check::check;
@@ -11,7 +12,23 @@ use crate::line;
 use crate::machine::{Device, Machine};
 use crate::nor_image;
 use crate::process;
-use crate::suite::Failure;
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "flashcp_on_spi_nor_erases_and_programs_only_what_it_must_and_nothing_else_changes",
+        board: Board::Ast2600,
+        limit: minutes(5),
+        run,
+    },
+    Scenario {
+        name: "flashcp_on_spi_nor_completes_after_a_power_cut",
+        board: Board::Ast2600,
+        limit: minutes(5),
+        run: power_cut,
+    },
+];
 
 /// Bytes of an erase block.
 const BLOCK: usize = 4 << 10;
@@ -21,7 +38,7 @@ const IMAGE: usize = 24 * BLOCK + 1234;
 const GRANULE: usize = 16;
 
 /// Three images after one another, each for another kind of step, and each operation on the chip looked at.
-pub(super) fn run(assets: &Assets) -> Result<(), Failure> {
+fn run(assets: &Assets) -> Result<(), Failure> {
     let rescue = Rescue::build(assets)?;
     let first = noise(1, IMAGE);
     let mut contents = noise(2, at(CHIP));
@@ -82,7 +99,7 @@ pub(super) fn run(assets: &Assets) -> Result<(), Failure> {
 }
 
 /// The power is cut in the middle of the image; the second run ends as if there had been none.
-pub(super) fn power_cut(assets: &Assets) -> Result<(), Failure> {
+fn power_cut(assets: &Assets) -> Result<(), Failure> {
     let rescue = Rescue::build(assets)?;
     let (old, image) = (noise(11, 128 * BLOCK), noise(12, 128 * BLOCK));
     let mut contents = noise(13, at(CHIP));

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::minutes;
 use crate::assets::Assets;
 use crate::check::check;
 use crate::firmware::Firmware;
@@ -9,13 +10,21 @@ use crate::line::{self, Nobody};
 use crate::machine::{Device, Machine, SLOW_CHIP};
 use crate::nor_image::{self, DATA, ENV, ERASE_BLOCK, FIRMWARE, Snapshot};
 use crate::process;
-use crate::suite::Failure;
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "a_power_cut_at_any_moment_of_flashing_leaves_no_valid_head_and_a_second_flashcp_completes_it",
+    board: Board::Virt,
+    limit: minutes(15),
+    run,
+}];
 
 /// Seed of the two moments that are drawn; the third is fixed: the body is written, the head is not.
 const SEED: u64 = 0x6c65_7669_7461_7465;
 
 /// Three cuts, each followed by what the owner would do: a rescue boot and flashcp again.
-pub(super) fn run(assets: &Assets) -> Result<(), Failure> {
+fn run(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let image =
         std::fs::read(&firmware.firmware_v2).map_err(|e| Failure::file("read", &firmware.firmware_v2, e))?;

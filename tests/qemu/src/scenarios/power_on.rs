@@ -1,14 +1,31 @@
 //! From power-on to a login, and the way back in when nothing on flash can be trusted.
 
+use super::minutes;
 use crate::assets::Assets;
 use crate::check::check;
 use crate::firmware::Firmware;
 use crate::line::{self, Nobody};
 use crate::machine::Device;
-use crate::suite::Failure;
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "a_rescue_boot_and_flashcp_take_the_device_from_v1_to_v2",
+        board: Board::Virt,
+        limit: minutes(10),
+        run: rescue,
+    },
+    Scenario {
+        name: "v1_boots_from_flash_through_u_boot_to_an_ssh_login",
+        board: Board::Virt,
+        limit: minutes(5),
+        run: from_flash,
+    },
+];
 
 /// The boot loader, the kernel, the mounts and the address are the ones that the flash holds.
-pub(super) fn from_flash(assets: &Assets) -> Result<(), Failure> {
+fn from_flash(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let (machine, _) = line::power_on(&device, &firmware, 1)?;
@@ -34,7 +51,7 @@ pub(super) fn from_flash(assets: &Assets) -> Result<(), Failure> {
 }
 
 /// Step 2 of the way: kernel and root from outside, flashcp, then a normal power-on.
-pub(super) fn rescue(assets: &Assets) -> Result<(), Failure> {
+fn rescue(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let machine = device.power_on(&firmware.rescue_boot())?;

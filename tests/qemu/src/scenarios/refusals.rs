@@ -1,11 +1,20 @@
 //! `levitate` refuses what would leave a device that nobody can reach, and then nothing has changed.
 
+use super::minutes;
 use crate::assets::Assets;
 use crate::check::check;
 use crate::firmware::Firmware;
 use crate::line;
 use crate::machine::{Device, Machine};
-use crate::suite::Failure;
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "levitate_refuses_what_would_lose_the_device_and_stages_nothing",
+    board: Board::Virt,
+    limit: minutes(5),
+    run,
+}];
 
 /// How the cause is made, the configuration that is used, and words of the refusal.
 const CASES: &[(&str, &str, &[&str])] = &[
@@ -40,7 +49,7 @@ const CASES: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Exit code 1, the right words, nothing staged, and `reboot` stays a reboot.
-pub(super) fn run(assets: &Assets) -> Result<(), Failure> {
+fn run(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let (machine, _) = line::power_on(&device, &firmware, 1)?;

@@ -2,15 +2,32 @@
 
 use std::time::Duration;
 
+use super::minutes;
 use crate::assets::Assets;
 use crate::check::check;
 use crate::firmware::Firmware;
 use crate::line::{self, Nobody};
 use crate::machine::Device;
-use crate::suite::Failure;
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "after_levitate_abort_reboot_is_a_normal_reboot",
+        board: Board::Virt,
+        limit: minutes(5),
+        run: abort,
+    },
+    Scenario {
+        name: "poweroff_after_levitate_powers_off",
+        board: Board::Virt,
+        limit: minutes(5),
+        run: poweroff,
+    },
+];
 
 /// `levitate abort` leaves no trace in mounts and files, and the next `reboot` resets the board into v1.
-pub(super) fn abort(assets: &Assets) -> Result<(), Failure> {
+fn abort(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let (machine, _) = line::power_on(&device, &firmware, 1)?;
@@ -37,7 +54,7 @@ pub(super) fn abort(assets: &Assets) -> Result<(), Failure> {
 }
 
 /// `poweroff` stays what it is, even though the system's last script hands over without asking for the verb.
-pub(super) fn poweroff(assets: &Assets) -> Result<(), Failure> {
+fn poweroff(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let (machine, _) = line::power_on(&device, &firmware, 1)?;
