@@ -132,6 +132,7 @@ mod tests {
             pid: Some(42),
             since: 1_000,
             restarts: 3,
+            last: None,
             failure: None,
         };
         assert_eq!(status_line(&status, 9_999), "sshd up 42 8 3");
