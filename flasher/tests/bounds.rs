@@ -66,7 +66,8 @@ fn looks(case: &Case, block: usize) -> u64 {
         16..256 => 256,
         _ => (first as u64 / 4096 + 1) * 4096,
     });
-    looked.sum()
+    // And the padding behind the image's end is read back.
+    looked.sum::<u64>() + case.image.len().next_multiple_of(block) as u64 - case.image.len() as u64
 }
 
 /// Nobody can tell what a block needs without a look at it: that, and a page and a few bytes at once, is what a peer

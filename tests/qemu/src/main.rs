@@ -31,6 +31,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use assets::Assets;
+use bench_flash::Shown;
 use cli::{Action, Arguments};
 use suite::Failure;
 
@@ -51,15 +52,15 @@ fn main() -> ExitCode {
     })
 }
 
-fn with_assets(work: impl FnOnce(&Assets) -> Result<(), Failure>) -> u8 {
-    let assets = match assets::prepare() {
+fn with_assets(work: impl FnOnce(&mut Assets) -> Result<(), Failure>) -> u8 {
+    let mut assets = match assets::prepare() {
         Ok(assets) => assets,
         Err(error) => {
             eprintln!("error: {error}");
             return HARNESS;
         }
     };
-    match work(&assets) {
+    match work(&mut assets) {
         Ok(()) => {
             assets.tidy();
             0
@@ -82,13 +83,19 @@ fn show_demo(assets: &Assets, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show_bench(assets: &Assets, json: bool) -> Result<(), Failure> {
-    if !json {
-        println!("{}", bench_flash::heading());
-    }
-    bench_flash::run(assets, |line| match json {
-        true => println!("{}", serde_json::json!(line)),
-        false => println!("{}", line.text()),
+fn show_bench(assets: &mut Assets, json: bool) -> Result<(), Failure> {
+    let mut boards = 0;
+    bench_flash::run(assets, |shown| match shown {
+        Shown::Line(line) if json => println!("{}", serde_json::json!(line)),
+        Shown::Line(line) => println!("{}", line.text()),
+        Shown::Board(_) if json => {}
+        Shown::Board(heading) => {
+            if boards > 0 {
+                println!();
+            }
+            boards += 1;
+            println!("{heading}");
+        }
     })?;
     if !json {
         println!("\n{}", bench_flash::NOTES);
