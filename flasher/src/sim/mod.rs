@@ -11,4 +11,4 @@ pub use faulty::{Fault, Faulty};
 pub use nand::{Nand, Wear};
 pub use nor::{HalfErase, Nor, power_lost};
 pub use sparse::Sparse;
-pub use volumes::SimVolumes;
+pub use volumes::{Misread, SimVolumes};
