@@ -98,7 +98,7 @@ fn add_module(module: &Path, root: &Path) -> Result<String, Failure> {
 
 fn key(armhf: &Armhf, ssh_key: &Path) -> Result<String, Failure> {
     use sha2::Digest;
-    let mut hash = hash_of(&[&armhf.device_binary, ssh_key])?;
+    let mut hash = hash_of(&[&armhf.device_binary, ssh_key], &[rootfs::Kind::Rescue])?;
     // The folder of the unpacked packages is itself keyed by their versions.
     hash.update(armhf.guest_root.as_os_str().as_encoded_bytes());
     hash.update(include_str!("ast2600.rs"));
