@@ -9,6 +9,7 @@ use crate::plan_file::Entry;
 use crate::record::{Record, RecordDir};
 use crate::report::{Failure, Flash, Outcome, Report};
 use crate::source::Source;
+use crate::ubi::{self, VolumeJob, Volumes};
 
 /// A run over one image, with the record's entry that it would begin with.
 pub struct Run {
@@ -19,11 +20,11 @@ pub struct Run {
 
 /// What a batch needs of its surroundings.
 pub trait Surroundings {
-    /// Opens image and partition of an entry and calls [`run_one`] with them and `options`; with
+    /// Opens image and target of an entry and calls [`run_one`] or [`run_volume`] with them and `options`; with
     /// `listen`.
     ///
     /// # Errors
-    /// What opening says, and what [`run_one`] says.
+    /// What opening says, and what these say.
     fn run(&mut self, entry: &Entry, options: &Options, listen: Listen) -> Result<Run, Failure>;
 
     /// One image is done.
@@ -77,6 +78,33 @@ pub fn run_one(
     let report = pipeline::run_locked(chip, source, job)?;
     let range = pipeline::skipped_places(chip, options, &(0..report.plan.bytes))?;
     let record = pipeline::first_record(source.name(), Some(source.size()), &report.sha256, &range, &place);
+    Ok(Run { report, record })
+}
+
+/// The same for a UBI volume.
+///
+/// # Errors
+/// [`Failure`].
+pub fn run_volume(
+    volumes: &mut dyn Volumes,
+    source: &mut dyn Source,
+    job: VolumeJob<'_>,
+    listen: Listen,
+) -> Result<Run, Failure> {
+    let (volume, command) = (job.volume, job.command);
+    let mut filter = Filter { listen, progress: job.progress };
+    let job = VolumeJob {
+        volume,
+        named: job.named,
+        users: job.users,
+        options: job.options,
+        command,
+        records: job.records,
+        hold: job.hold,
+        progress: &mut filter,
+    };
+    let report = ubi::run_locked(volumes, source, job)?;
+    let record = ubi::record(source.name(), source.size(), &report.sha256, volume, command);
     Ok(Run { report, record })
 }
 

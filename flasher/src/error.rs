@@ -32,11 +32,9 @@ pub enum Error {
     /// A UBI device reported an error.
     #[error(transparent)]
     Ubi(#[from] UbiError),
-    /// An update of a volume needs its image more than once.
-    #[error(
-        "the volume {target} is written from a file only: it is compared first, and read back beside its image"
-    )]
-    StreamToVolume {
+    /// A static volume is told its size before its first byte.
+    #[error("{target} is a static volume: the size of an image for it must be known before it is written")]
+    StreamToStatic {
         /// The volume.
         target: String,
     },
@@ -246,6 +244,14 @@ pub enum Error {
          driver may ignore an address line"
     )]
     Overwritten {
+        /// The block's first byte.
+        start: u64,
+        /// The first byte behind it.
+        end: u64,
+    },
+    /// A block of a volume is not what was written to it.
+    #[error("verification failed: {start:#x} to {end:#x} does not read back as it was written")]
+    ReadBack {
         /// The block's first byte.
         start: u64,
         /// The first byte behind it.

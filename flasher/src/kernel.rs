@@ -181,11 +181,19 @@ impl Mtd for KernelMtd {
     }
 
     fn program(&mut self, offset: u64, bytes: &[u8]) -> Result<(), MtdError> {
-        self.file.write_all_at(bytes, offset).map_err(|source| MtdError::Program {
-            offset,
-            length: bytes.len() as u64,
-            source,
-        })
+        // The kernel does not say which page of a longer write failed.
+        let at_once = match self.geometry.kind {
+            Kind::Nand => usize::try_from(self.geometry.write_size).unwrap_or(usize::MAX).max(1),
+            _ => bytes.len().max(1),
+        };
+        let mut offset = offset;
+        for bytes in bytes.chunks(at_once) {
+            let length = bytes.len() as u64;
+            let failed = |source| MtdError::Program { offset, length, source };
+            self.file.write_all_at(bytes, offset).map_err(failed)?;
+            offset += length;
+        }
+        Ok(())
     }
 
     fn is_locked(&mut self, range: Range<u64>) -> Result<bool, MtdError> {

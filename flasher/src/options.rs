@@ -93,6 +93,8 @@ pub struct Options {
     pub in_use: Check,
     /// Whether an image of another kind than the target holds may be written.
     pub content: Check,
+    /// Whether a UBI image may be written onto raw NAND, which loses the erase counters of the blocks.
+    pub raw_ubi: Check,
     /// Where bits may be cleared without an erase.
     pub clear_bits: ClearBits,
     /// What is done about bad blocks.

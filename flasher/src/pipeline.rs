@@ -239,6 +239,11 @@ pub(crate) fn check_content(
     }
     let geometry = chip.geometry().clone();
     let target = || job.target.to_string();
+    let found = Content::of(&image_head);
+    // Before its blocks are looked at: whoever is sent to another tool need not think about them.
+    if geometry.kind == Kind::Nand && found == Some(Content::Ubi) && job.options.raw_ubi == Check::Refuse {
+        return Err(Error::UbiOnNand { target: target(), image: image.to_owned() });
+    }
     if geometry.kind == Kind::Nand {
         let end = match job.options.rest {
             Rest::Leave => geometry.round_up(size),
@@ -252,10 +257,6 @@ pub(crate) fn check_content(
     }
     if job.options.content == Check::Allow {
         return Ok(());
-    }
-    let found = Content::of(&image_head);
-    if geometry.kind == Kind::Nand && found == Some(Content::Ubi) {
-        return Err(Error::UbiOnNand { target: target(), image: image.to_owned() });
     }
     let mut head = [0xff; Content::MAGIC];
     // Not looked at: what cannot be read is of no known kind.

@@ -81,10 +81,16 @@ impl Record {
     /// Whether both are about the same bytes, in part at least.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let same_chip = match (&self.chip, &other.chip) {
+            // The bytes of a UBI volume are counted from its own start: they compare with no partition's.
+            _ if self.is_volume() != other.is_volume() => false,
             (Some(ours), Some(theirs)) => ours == theirs,
             _ => true,
         };
         same_chip && self.start < other.end && other.start < self.end
+    }
+
+    fn is_volume(&self) -> bool {
+        self.device.starts_with("/dev/ubi")
     }
 
     /// Whether this range lies wholly within the other's.
@@ -233,6 +239,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 pub(crate) struct Recorder {
     dir: RecordDir,
     record: Record,
+    /// What was there before this run.
+    before: Option<Record>,
     written: Instant,
 }
 
@@ -246,7 +254,8 @@ impl Recorder {
 
     /// The same, but nothing is written yet: for a run that changes nothing.
     pub(crate) fn prepared(dir: &RecordDir, mut record: Record) -> Self {
-        let mut earlier = dir.read().into_iter().collect::<Vec<_>>();
+        let before = dir.read();
+        let mut earlier = before.clone().into_iter().collect::<Vec<_>>();
         if let Some(latest) = earlier.first_mut() {
             let older = std::mem::take(&mut latest.earlier);
             earlier.extend(older);
@@ -257,7 +266,7 @@ impl Recorder {
             other.state = State::Unverified;
         }
         record.earlier = earlier;
-        Self { dir: dir.clone(), record, written: Instant::now() }
+        Self { dir: dir.clone(), record, before, written: Instant::now() }
     }
 
     /// Brings the record up to date if it is due. A failure changes nothing: the state on file stays right.
@@ -268,6 +277,11 @@ impl Recorder {
             let _ = self.dir.write(&self.record);
             self.written = Instant::now();
         }
+    }
+
+    /// Puts back what was there before, if nothing was changed after all.
+    pub(crate) fn take_back(self) {
+        self.dir.take_back(Expected { before: self.before });
     }
 
     pub(crate) fn record(&mut self) -> &mut Record {

@@ -23,7 +23,7 @@ use crate::source::{Feed, ImageError};
 
 mod chip;
 mod head;
-mod input;
+pub(crate) mod input;
 
 use chip::Chip;
 use input::Input;

@@ -5,13 +5,18 @@
 use std::fmt;
 use std::io;
 
-use crate::target::ubi::{Named, UbiDevice, UbiVolume, VolumeKind};
+use crate::target::ubi::{Named, UbiDevice, UbiVolume};
 
 mod run;
+mod stream;
 mod system;
+mod work;
 
+pub(crate) use run::run_locked;
 pub use run::{VolumeJob, run};
+pub use stream::run as run_stream;
 pub use system::SystemVolumes;
+pub(crate) use work::record;
 
 /// What failed on a UBI device.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +30,16 @@ pub struct UbiError {
     pub source: io::Error,
 }
 
+impl UbiError {
+    /// Whether the bytes themselves are at fault: flash that ECC cannot correct, a check sum that is wrong, an update
+    /// that was cut off.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        use nix::libc::{EBADF, EBADMSG, EIO};
+        self.source.raw_os_error().is_some_and(|errno| [EBADF, EBADMSG, EIO].contains(&errno))
+    }
+}
+
 /// The volumes of a UBI device, behind a seam.
 ///
 /// On power loss an update leaves its volume void (its contents cannot be read until it is updated anew); making,
@@ -36,11 +51,18 @@ pub trait Volumes {
     /// [`UbiError`] if it is gone.
     fn device(&mut self) -> Result<UbiDevice, UbiError>;
 
-    /// Makes an empty volume of at least `bytes` bytes.
+    /// Keeps everybody else from writing a volume and from mounting it writable, until it is updated, renamed or removed
+    /// here. The volume is not changed.
+    ///
+    /// # Errors
+    /// [`UbiError`], with `EBUSY` if somebody already does.
+    fn claim(&mut self, volume: &UbiVolume) -> Result<(), UbiError>;
+
+    /// Makes an empty volume of the kind, size and alignment of another.
     ///
     /// # Errors
     /// [`UbiError`]; nothing was made.
-    fn make(&mut self, name: &str, bytes: u64, kind: VolumeKind) -> Result<(), UbiError>;
+    fn make(&mut self, name: &str, like: &UbiVolume) -> Result<(), UbiError>;
 
     /// Voids a volume and takes `bytes` bytes for it, in pieces, by [`Volumes::write`].
     ///
@@ -125,6 +147,20 @@ pub fn way(device: &UbiDevice, volume: &UbiVolume, named: Named) -> Way {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::ubi::VolumeKind;
+
+    #[test]
+    fn bytes_that_are_at_fault_are_told_from_a_device_that_is() {
+        let error = |errno| UbiError {
+            what: "read",
+            on: "ubi0_1".to_owned(),
+            source: io::Error::from_raw_os_error(errno),
+        };
+        for errno in [nix::libc::EIO, nix::libc::EBADMSG, nix::libc::EBADF] {
+            assert!(error(errno).is_unreadable());
+        }
+        assert!(!error(nix::libc::ENODEV).is_unreadable());
+    }
 
     #[test]
     fn a_volume_is_written_beside_the_old_one_where_there_is_room() {
@@ -136,6 +172,7 @@ mod tests {
             blocks,
             block_size: 100,
             data_bytes: blocks * 100,
+            alignment: 1,
             torn: false,
         };
         let device = |free_blocks, volumes| UbiDevice { number: 0, free_blocks, volumes };

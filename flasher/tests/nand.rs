@@ -173,6 +173,14 @@ fn a_ubi_image_is_not_for_raw_nand() {
     let image = [b"UBI#".as_slice(), &noise(2, 60)].concat();
     let failure = flash(&mut chip(), &image, &Options::default(), &bench().records).unwrap_err();
     assert!(matches!(failure.error, Error::UbiOnNand { .. }));
+    // A kind of image is one thing, the erase counters are another.
     let any = Options { content: Check::Allow, ..Options::default() };
-    written(&mut chip(), &image, &any);
+    let failure = flash(&mut chip(), &image, &any, &bench().records).unwrap_err();
+    assert!(matches!(failure.error, Error::UbiOnNand { .. }));
+    // Who is sent to another tool need not think about bad blocks.
+    let mut bad = chip().with_bad(0);
+    let failure = flash(&mut bad, &image, &Options::default(), &bench().records).unwrap_err();
+    assert!(matches!(failure.error, Error::UbiOnNand { .. }));
+    let raw = Options { raw_ubi: Check::Allow, ..Options::default() };
+    written(&mut chip(), &image, &raw);
 }

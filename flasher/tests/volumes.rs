@@ -8,10 +8,11 @@ use flasher::hold::NoHold;
 use flasher::options::{Check, Mode, Options};
 use flasher::record::State;
 use flasher::report::{Failure, Flash, Outcome, Report};
-use flasher::sim::SimVolumes;
+use flasher::sim::{Misread, SimVolumes};
 use flasher::source::Bytes;
+use flasher::source::feed::Plain;
 use flasher::target::ubi::{Named, VolumeKind};
-use flasher::ubi::{VolumeJob, Volumes, run};
+use flasher::ubi::{VolumeJob, Volumes, run, run_stream};
 
 const BLOCK: u64 = 124;
 
@@ -24,7 +25,26 @@ fn device(free: u64, kind: VolumeKind) -> SimVolumes {
     )
 }
 
+/// How the image arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    File,
+    Stream,
+}
+
 fn go(
+    device: &mut SimVolumes,
+    image: &[u8],
+    named: Named,
+    options: &Options,
+    users: &[String],
+    bench: &Bench,
+) -> Result<Report, Failure> {
+    go_by(Way::File, device, image, named, options, users, bench)
+}
+
+fn go_by(
+    way: Way,
     device: &mut SimVolumes,
     image: &[u8],
     named: Named,
@@ -44,7 +64,22 @@ fn go(
         hold: &mut NoHold,
         progress: &mut Silent,
     };
-    run(device, &mut Bytes::new("fw.bin", image.to_vec()).unwrap(), job)
+    match way {
+        Way::File => run(device, &mut Bytes::new("fw.bin", image.to_vec()).unwrap(), job),
+        Way::Stream => run_stream(device, &mut Plain::new("standard input", image), job),
+    }
+}
+
+/// A stream that is said to have `size` bytes; more or less of it may come.
+fn feed(
+    device: &mut SimVolumes,
+    image: &[u8],
+    size: usize,
+    named: Named,
+    bench: &Bench,
+) -> Result<Report, Failure> {
+    let options = Options { size: Some(size as u64), ..Options::default() };
+    go_by(Way::Stream, device, image, named, &options, &[], bench)
 }
 
 fn plain(device: &mut SimVolumes, image: &[u8], named: Named, bench: &Bench) -> Result<Report, Failure> {
@@ -139,7 +174,10 @@ fn what_cannot_be_written_is_refused_before_any_change() {
     // Who holds it without a mount is told by the kernel; the volume is as it was.
     let mut busy = device.clone().with_busy(1);
     let failure = plain(&mut busy, &noise(2, 9), Named::ByNumber, &bench).unwrap_err();
-    assert_eq!(failure.to_string(), "cannot update ubi0_1 \"rootfs\": Device or resource busy (os error 16)");
+    assert_eq!(
+        failure.to_string(),
+        "ubi0_1 \"rootfs\" is in use: held by the kernel (it cannot be opened for writing)"
+    );
     assert_eq!((failure.exit_code(), busy.holds("rootfs")), (1, Some(&before[..])));
     assert_eq!(bench.records.read(), None);
 }
@@ -171,4 +209,162 @@ fn dry_run_and_verify_only_touch_no_volume() {
     // A static volume is longer than an image that is its beginning.
     assert_eq!(go(&noise(1, 800), mode(Mode::VerifyOnly)), Outcome::Differs { blocks: 1, first: 744 });
     assert_eq!(device.calls(), 0);
+}
+
+#[test]
+fn a_stream_takes_the_name_when_its_end_is_proven_and_not_before() {
+    for kind in [VolumeKind::Dynamic, VolumeKind::Static] {
+        let (bench, mut device) = (bench(), device(8, kind));
+        let (old, image) = (device.holds("rootfs").unwrap().to_vec(), noise(2, 700));
+        for (sent, said) in [
+            (600, "the image standard input ended at byte 600 of 700 while it was read"),
+            (0, "the image standard input is empty"),
+        ] {
+            let failure = feed(&mut device, &image[..sent], 700, Named::ByName, &bench).unwrap_err();
+            assert_eq!((failure.to_string().as_str(), failure.exit_code()), (said, 1));
+            assert_eq!((device.holds("rootfs"), bench.records.read()), (Some(&old[..]), None));
+            assert_eq!(device.device().unwrap().volumes.len(), 2);
+        }
+        let failure = feed(&mut device, &image, 600, Named::ByName, &bench).unwrap_err();
+        assert_eq!(
+            failure.to_string(),
+            "the image standard input goes on behind the 600 bytes it was said to have"
+        );
+        assert_eq!(device.holds("rootfs"), Some(&old[..]));
+        let report = feed(&mut device, &image, 700, Named::ByName, &bench).unwrap();
+        assert_eq!((report.outcome.clone(), report.image_bytes), (Outcome::Written, 700));
+        assert!(device.holds("rootfs").unwrap().starts_with(&image));
+        let record = bench.records.read().unwrap();
+        assert_eq!(
+            (record.state, record.bytes_done, record.range_sha256),
+            (State::Verified, 700, Some(report.sha256))
+        );
+        // The same once more changes nothing.
+        let calls = device.calls();
+        let again = feed(&mut device, &image, 700, Named::ByName, &bench).unwrap();
+        assert_eq!((again.outcome, device.calls()), (Outcome::Unchanged, calls));
+    }
+}
+
+#[test]
+fn a_stream_that_differs_late_keeps_its_beginning() {
+    let (bench, mut device) = (bench(), device(8, VolumeKind::Dynamic));
+    let mut image = noise(1, 900);
+    image[800] ^= 1;
+    feed(&mut device, &image, 900, Named::ByName, &bench).unwrap();
+    assert!(device.holds("rootfs").unwrap().starts_with(&image));
+    assert_eq!(bench.records.read().unwrap().state, State::Verified);
+}
+
+#[test]
+fn a_volume_written_in_place_stays_void_until_the_end_of_the_stream_is_proven() {
+    let (bench, mut device) = (bench(), device(0, VolumeKind::Dynamic));
+    // As long as the volume, so that its last byte is the image's.
+    let image = noise(2, 992);
+    for sent in [1, 124, 991] {
+        let failure = feed(&mut device, &image[..sent], 992, Named::ByName, &bench).unwrap_err();
+        assert_eq!((failure.exit_code(), device.holds("rootfs")), (3, None), "{sent}");
+        assert_eq!(bench.records.read().unwrap().state, State::Unverified);
+    }
+    let longer = noise(2, 993);
+    let failure = feed(&mut device, &longer, 992, Named::ByName, &bench).unwrap_err();
+    assert_eq!((failure.exit_code(), device.holds("rootfs")), (3, None));
+    feed(&mut device, &image, 992, Named::ByName, &bench).unwrap();
+    assert_eq!(device.holds("rootfs").unwrap(), image);
+}
+
+#[test]
+fn a_stream_of_unknown_size_goes_to_a_dynamic_volume_and_is_refused_by_a_static_one() {
+    let image = noise(2, 300);
+    let (bench, mut device) = (bench(), device(8, VolumeKind::Dynamic));
+    let report = go(&mut device.clone(), &image, Named::ByName, &Options::default(), &[], &bench).unwrap();
+    let by_digest = Options { sha256: Some(report.sha256), ..Options::default() };
+    let go = |device: &mut SimVolumes, options: &Options| {
+        go_by(Way::Stream, device, &image, Named::ByName, options, &[], &bench)
+    };
+    let report = go(&mut device, &by_digest).unwrap();
+    assert_eq!((report.image_bytes, report.plan.bytes), (300, 300));
+    let mut wanted = image.clone();
+    wanted.resize(992, 0xff);
+    assert_eq!(device.holds("rootfs").unwrap(), wanted);
+    let mut fixed = self::device(8, VolumeKind::Static);
+    assert_eq!(
+        go(&mut fixed, &by_digest).unwrap_err().to_string(),
+        "ubi0_1 \"rootfs\" is a static volume: the size of an image for it must be known before it is written"
+    );
+    assert_eq!(go(&mut fixed, &Options::default()).unwrap_err().exit_code(), 2);
+    let other = Options { sha256: Some("00".repeat(32)), ..Options::default() };
+    assert_eq!(go(&mut self::device(8, VolumeKind::Dynamic), &other).unwrap_err().exit_code(), 1);
+}
+
+#[test]
+fn streams_are_compared_and_planned_without_a_change() {
+    let bench = bench();
+    let mut device = device(8, VolumeKind::Dynamic);
+    let mut go = |image: &[u8], mode| {
+        let options = Options { mode, size: Some(image.len() as u64), ..Options::default() };
+        go_by(Way::Stream, &mut device, image, Named::ByName, &options, &[], &bench).unwrap().outcome
+    };
+    assert_eq!(go(&noise(2, 300), Mode::DryRun), Outcome::Possible);
+    assert_eq!(go(&noise(1, 900), Mode::VerifyOnly), Outcome::Equal);
+    let mut other = noise(1, 900);
+    other[300] ^= 2;
+    other[899] ^= 2;
+    assert_eq!(go(&other, Mode::VerifyOnly), Outcome::Differs { blocks: 2, first: 248 });
+    assert_eq!(device.calls(), 0);
+}
+
+#[test]
+fn no_fault_of_a_volume_is_ever_called_verified() {
+    let (image, mut runs, mut verified) = (noise(2, 800), 0_u32, 0_u32);
+    for way in [Way::File, Way::Stream] {
+        for kind in [VolumeKind::Dynamic, VolumeKind::Static] {
+            for (free, named) in [(8, Named::ByName), (0, Named::ByName), (8, Named::ByNumber)] {
+                let fresh = || device(free, kind);
+                let options = Options { size: Some(800), ..Options::default() };
+                let mut clean = fresh();
+                let old = clean.holds("rootfs").unwrap().to_vec();
+                go_by(way, &mut clean, &image, named, &options, &[], &bench()).unwrap();
+                let new = clean.holds("rootfs").unwrap().to_vec();
+                let failures = (0..clean.calls()).map(|at| fresh().with_failure(at));
+                let misreadings = (0..clean.reads()).flat_map(|at| {
+                    [Misread::Flips, Misread::Fails].map(|how| fresh().with_misreading(at, how))
+                });
+                let cuts = (0..clean.calls()).map(|at| {
+                    let mut device = fresh();
+                    device.cut_power(at);
+                    device
+                });
+                for mut device in failures.chain(misreadings).chain(cuts) {
+                    let what = format!("{way:?}, {device:?}");
+                    let bench = bench();
+                    let result = go_by(way, &mut device, &image, named, &options, &[], &bench);
+                    device.power_cycle();
+                    let (found, state) = (device.holds("rootfs"), bench.records.read().map(|r| r.state));
+                    runs += 1;
+                    match result {
+                        Ok(report) => {
+                            verified += 1;
+                            assert_eq!((report.exit_code(), found), (0, Some(&new[..])), "{what}");
+                            assert_eq!(state, Some(State::Verified), "{what}");
+                        }
+                        Err(failure) if failure.exit_code() == 1 => {
+                            assert_eq!((found, state), (Some(&old[..]), None), "{what}");
+                        }
+                        Err(failure) => {
+                            assert_eq!((failure.exit_code(), state), (3, Some(State::Unverified)), "{what}");
+                            assert!(found.is_none_or(|found| found == old || found == new), "{what}");
+                        }
+                    }
+                    // What a fault has left does not stand in the way of the next run.
+                    go_by(way, &mut device, &image, named, &options, &[], &bench).unwrap();
+                    assert_eq!(device.holds("rootfs"), Some(&new[..]), "{what}");
+                    assert_eq!(bench.records.read().unwrap().state, State::Verified, "{what}");
+                    assert_eq!(device.device().unwrap().volumes.len(), 2, "{what}");
+                }
+            }
+        }
+    }
+    println!("{runs} faults of volumes, {verified} runs verified all the same");
+    assert!(runs > 400 && verified > 100, "{runs}, {verified}");
 }

@@ -85,6 +85,8 @@ pub(super) struct Args {
     #[arg(long)]
     any_content: bool,
     #[arg(long)]
+    raw_ubi: bool,
+    #[arg(long)]
     allow_in_use: bool,
 }
 
@@ -149,6 +151,7 @@ impl Args {
             rest: if self.erase_all { Rest::Erase } else { Rest::Leave },
             in_use: check(self.allow_in_use),
             content: check(self.any_content),
+            raw_ubi: check(self.raw_ubi),
             clear_bits: if self.clear_bits { ClearBits::Allow } else { ClearBits::WhereSafe },
             bad_blocks: match self.bad_blocks {
                 BadBlocksArg::Refuse => BadBlocks::Refuse,
@@ -218,7 +221,7 @@ mod tests {
 
     #[test]
     fn every_option_reaches_the_library() {
-        let all = "flashcp --head=keep --full --clear-bits --bad-blocks=skip --any-content --allow-in-use --size=1M --sha256=";
+        let all = "flashcp --head=keep --full --clear-bits --bad-blocks=skip --any-content --raw-ubi --allow-in-use --size=1M --sha256=";
         let options = parse(&format!("{all}{} fw.bin mtd5", "AB".repeat(32))).unwrap();
         assert_eq!(
             options,
@@ -228,6 +231,7 @@ mod tests {
                 clear_bits: ClearBits::Allow,
                 bad_blocks: BadBlocks::Skip,
                 content: Check::Allow,
+                raw_ubi: Check::Allow,
                 in_use: Check::Allow,
                 sha256: Some("ab".repeat(32)),
                 size: Some(1 << 20),

@@ -37,6 +37,7 @@ Options:
                       what the image is compressed with; auto asks its first
                       bytes (default: a file named .gz, .xz or .zst is)
       --any-content   write an image of another kind than the flash holds
+      --raw-ubi       write a UBI image onto raw NAND as plain bytes
       --allow-in-use  write although somebody uses it
       --plan=FILE     write several images: all are checked before the first
                       change; FILE is TOML, see below

@@ -12,6 +12,8 @@ pub(super) fn hints(failure: &Failure) -> Vec<&'static str> {
             "(--allow-in-use writes it all the same, and whatever uses it breaks)",
         ]),
         Error::Content { .. } => hints.push("if that is meant: --any-content"),
+        Error::UbiOnNand { .. } => hints.push("(--raw-ubi writes its bytes all the same, and the counters are lost)"),
+        Error::StreamToStatic { .. } => hints.push("say its size: --size"),
         Error::BadBlock { .. } => hints.push(
             "if the boot loader skips bad blocks, --bad-blocks=skip writes the image that way",
         ),

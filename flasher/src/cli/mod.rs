@@ -14,12 +14,13 @@ use crate::guard::Facts;
 use crate::hold::SystemHold;
 use crate::kernel::{Access, Bus, KernelMtd};
 use crate::options::{Mode, Options};
-use crate::pipeline::{self, Failure, Job, Report};
+use crate::pipeline::{self, Failure, Job};
 use crate::plan_file::{self, Entry};
 use crate::record::RecordDir;
+use crate::report::Report;
 use crate::source::feed::Descriptor;
 use crate::source::file::AnyFile;
-use crate::source::{Decompress, Format, ImageError, Limits, Source, Window, stdin};
+use crate::source::{Decompress, Format, ImageError, Limits, Window, stdin};
 use crate::stream;
 use crate::sys::process;
 use crate::target;
@@ -109,12 +110,13 @@ impl System<'_> {
         target::ubi::resolve(Path::new("/"), device).map_err(|error| Error::from(error).into())
     }
 
-    fn write_volume(
+    /// The same for a volume.
+    fn with_volume<T>(
         &self,
         (volume, named): &(UbiVolume, Named),
         screen: &mut Screen,
-        image: &mut dyn Source,
-    ) -> Result<Report, Failure> {
+        run: impl FnOnce(&mut SystemVolumes, VolumeJob<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let root = Path::new("/");
         let job = VolumeJob {
             volume,
@@ -126,7 +128,7 @@ impl System<'_> {
             hold: &mut SystemHold::new(PathBuf::from(root)),
             progress: screen,
         };
-        ubi::run(&mut SystemVolumes::new(root, volume.ubi), image, job)
+        run(&mut SystemVolumes::new(root, volume.ubi), job)
     }
 }
 
@@ -140,22 +142,26 @@ fn flash(command: &[String], parsed: &Args, screen: &mut Screen) -> Result<u8, F
             let mut image = image.map_err(Error::from)?;
             announce(screen, image.format());
             if let Some(volume) = system.volume(device)? {
-                system.write_volume(&volume, screen, image.source())?
+                system.with_volume(&volume, screen, |volumes, job| ubi::run(volumes, image.source(), job))?
             } else {
                 system.with(device, screen, |chip, job| pipeline::run(chip, image.source(), job))?
             }
         }
         Work::Stdin(device) => {
-            if let Some((volume, _)) = system.volume(device)? {
-                return Err(Error::StreamToVolume { target: volume.to_string() }.into());
-            }
+            let volume = system.volume(device)?;
             let input = Descriptor::new(std::io::stdin().as_fd());
             let name = stdin::NAME.to_owned();
             let input = input.map_err(|source| Error::from(ImageError::Read { name, offset: 0, source }))?;
             let (mut feed, format) =
                 stdin::open(input, parsed.decompress(), system.limits).map_err(Error::from)?;
             announce(screen, format);
-            system.with(device, screen, |chip, job| stream::run(chip, feed.as_mut(), job))?
+            if let Some(volume) = volume {
+                system.with_volume(&volume, screen, |volumes, job| {
+                    ubi::run_stream(volumes, feed.as_mut(), job)
+                })?
+            } else {
+                system.with(device, screen, |chip, job| stream::run(chip, feed.as_mut(), job))?
+            }
         }
         Work::Plan(path) => {
             let entries = plan_file::read(path).map_err(Error::from)?;
@@ -181,6 +187,11 @@ impl Surroundings for Batch<'_> {
         let mut image = AnyFile::open(&entry.image, Decompress::ByName, limits).map_err(Error::from)?;
         announce(self.screen, image.format());
         let system = System { options, ..self.system };
+        if let Some(volume) = system.volume(&entry.partition)? {
+            return system.with_volume(&volume, self.screen, |volumes, job| {
+                batch::run_volume(volumes, image.source(), job, listen)
+            });
+        }
         system.with(&entry.partition, self.screen, |chip, job| {
             batch::run_one(chip, image.source(), job, listen)
         })

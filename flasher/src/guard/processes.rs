@@ -33,6 +33,14 @@ pub(super) struct Seen {
     pub(super) hidden: usize,
 }
 
+impl Seen {
+    /// Whether a process was told of already: what runs from flash has files of it open as a rule.
+    fn runs_from(&self, mtd: u32, pid: u32) -> bool {
+        let is = |how: &Use| matches!(how, Use::Process { holder, .. } if holder.pid == pid);
+        self.users.iter().any(|(number, how)| *number == mtd && is(how))
+    }
+}
+
 /// Every process there is, by number.
 pub(super) fn list(root: &Path) -> Result<Vec<Process>, FactsError> {
     let path = root.join("proc");
@@ -63,7 +71,7 @@ pub(super) fn read(root: &Path, pids: &[Process], devices: &Devices) -> Seen {
         let mut hidden = false;
         runs_from(root, process, devices, &mut seen, &mut hidden);
         if own != Some(process.pid) {
-            opens(root, process, &mut seen, &mut hidden);
+            opens(root, process, devices, &mut seen, &mut hidden);
         }
         seen.hidden += usize::from(hidden);
     }
@@ -134,7 +142,7 @@ fn mapping(line: &str) -> Option<((u64, u64), &str)> {
     Some((dev, line.get(line.find(path)?..)?.trim_end()))
 }
 
-fn opens(root: &Path, process: &Process, seen: &mut Seen, hidden: &mut bool) {
+fn opens(root: &Path, process: &Process, devices: &Devices, seen: &mut Seen, hidden: &mut bool) {
     let dir = root.join("proc").join(process.pid.to_string()).join("fd");
     let entries = match std::fs::read_dir(&dir) {
         Ok(entries) => entries,
@@ -154,6 +162,10 @@ fn opens(root: &Path, process: &Process, seen: &mut Seen, hidden: &mut bool) {
             Ok(meta) if meta.file_type().is_block_device() && major(meta.rdev()) == 31 => {
                 u32::try_from(minor(meta.rdev())).ok()
             }
+            // A file keeps its file system alive, whoever has unmounted it; of jffs2 no other trace may be left.
+            Ok(meta) if meta.is_file() || meta.is_dir() => devices
+                .mtd((major(meta.dev()), minor(meta.dev())))
+                .filter(|mtd| !seen.runs_from(*mtd, process.pid)),
             // Seen from here the node may be gone, or lie in another root.
             Ok(_) | Err(_) => None,
         };

@@ -14,4 +14,4 @@ pub use nand::{Nand, Wear};
 pub use nor::Nor;
 pub use power::{HalfErase, power_lost};
 pub use sparse::Sparse;
-pub use volumes::SimVolumes;
+pub use volumes::{Misread, SimVolumes};

@@ -27,6 +27,20 @@ pub struct SimVolumes {
     busy: Option<u32>,
     /// Writes flip a bit of their first byte.
     flips: bool,
+    /// The changing call that fails once, with an error of the driver.
+    fails: Option<u64>,
+    /// The reading that fails once, and how.
+    misreads: Option<(u64, Misread)>,
+    reads: u64,
+}
+
+/// How one reading goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misread {
+    /// A bit of its first byte is flipped.
+    Flips,
+    /// The driver reports an error.
+    Fails,
 }
 
 impl SimVolumes {
@@ -34,7 +48,19 @@ impl SimVolumes {
     #[must_use]
     pub fn new(free_blocks: u64, block_size: u64) -> Self {
         let (kept, updating, cut) = (Vec::new(), None, None);
-        Self { free_blocks, block_size, kept, updating, cut, calls: 0, busy: None, flips: false }
+        Self {
+            free_blocks,
+            block_size,
+            kept,
+            updating,
+            cut,
+            calls: 0,
+            busy: None,
+            flips: false,
+            fails: None,
+            misreads: None,
+            reads: 0,
+        }
     }
 
     /// The same device with one volume more, which takes `blocks` of its free blocks and holds `bytes`.
@@ -61,6 +87,26 @@ impl SimVolumes {
         self
     }
 
+    /// The same device; changing call number `at` (from 0) fails, and does nothing.
+    #[must_use]
+    pub fn with_failure(mut self, at: u64) -> Self {
+        self.fails = Some(at);
+        self
+    }
+
+    /// The same device; reading number `at` (from 0) goes wrong.
+    #[must_use]
+    pub fn with_misreading(mut self, at: u64, how: Misread) -> Self {
+        self.misreads = Some((at, how));
+        self
+    }
+
+    /// How many readings there were.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.reads
+    }
+
     /// What the volume of this name holds; `None` if there is none, or if its update was cut off.
     #[must_use]
     pub fn holds(&self, name: &str) -> Option<&[u8]> {
@@ -79,9 +125,10 @@ impl SimVolumes {
         self.cut = Some(at);
     }
 
-    /// Power comes back.
+    /// Power comes back, and every fault has passed.
     pub fn power_cycle(&mut self) {
         self.cut = None;
+        (self.fails, self.misreads) = (None, None);
         self.calls = 0;
         self.updating = None;
     }
@@ -97,6 +144,7 @@ impl SimVolumes {
             blocks,
             block_size: self.block_size,
             data_bytes: 0,
+            alignment: 1,
             torn: false,
         };
         self.free_blocks = self.free_blocks.saturating_sub(blocks);
@@ -111,6 +159,7 @@ impl SimVolumes {
         self.calls += 1;
         match self.cut {
             Some(at) if at <= number => Err(UbiError { what, on: on.to_owned(), source: power_lost() }),
+            _ if self.fails == Some(number) => Err(Self::errno(what, on, nix::libc::EIO)),
             _ => Ok(()),
         }
     }
@@ -141,16 +190,23 @@ impl Volumes for SimVolumes {
         Ok(UbiDevice { number: 0, free_blocks: self.free_blocks, volumes })
     }
 
-    fn make(&mut self, name: &str, bytes: u64, kind: VolumeKind) -> Result<(), UbiError> {
+    fn claim(&mut self, volume: &UbiVolume) -> Result<(), UbiError> {
+        if self.busy == Some(volume.number) {
+            return Err(Self::errno("claim", &volume.to_string(), nix::libc::EBUSY));
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, name: &str, like: &UbiVolume) -> Result<(), UbiError> {
         self.call("make", name)?;
-        let blocks = bytes.div_ceil(self.block_size);
+        let blocks = like.blocks;
         if blocks > self.free_blocks {
             return Err(Self::errno("make", name, nix::libc::ENOSPC));
         }
         if self.kept.iter().any(|kept| kept.volume.name == name) {
             return Err(Self::errno("make", name, nix::libc::EEXIST));
         }
-        self.add(name, kind, blocks);
+        self.add(name, like.kind, blocks);
         Ok(())
     }
 
@@ -189,11 +245,19 @@ impl Volumes for SimVolumes {
     }
 
     fn read(&mut self, volume: &UbiVolume, offset: u64, buf: &mut [u8]) -> Result<(), UbiError> {
+        let misread = self.misreads.filter(|(at, _)| *at == self.reads).map(|(_, how)| how);
+        self.reads += 1;
+        if misread == Some(Misread::Fails) {
+            return Err(Self::errno("read", &volume.to_string(), nix::libc::EIO));
+        }
         let kept = self.find("read", volume.number)?;
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         match kept.bytes.get(start..start.saturating_add(buf.len())).filter(|_| !kept.volume.torn) {
             Some(bytes) => {
                 buf.copy_from_slice(bytes);
+                if let (Some(Misread::Flips), Some(first)) = (misread, buf.first_mut()) {
+                    *first ^= 1;
+                }
                 Ok(())
             }
             None => Err(Self::errno("read", &volume.to_string(), nix::libc::EBADF)),

@@ -33,7 +33,7 @@ pub enum Decompress {
 pub struct Window {
     /// How far back the data refers, in bytes; by the stream's own header.
     pub size: u64,
-    /// The memory that this takes at most, in bytes.
+    /// The memory that is set aside for it, in bytes: what the decoder's source says that it allocates.
     pub memory: u64,
 }
 
@@ -86,7 +86,8 @@ impl Format {
             Self::Xz => xz_dictionary(head)?,
             Self::Zstd => zstd_window(head)?,
         };
-        // Measured against the decoders' sources: zstd's ring is grown by copying it.
+        // Counted from what the decoders' sources allocate, not measured: a ring that zstd's decoder grows is copied, so
+        // that the old one stands beside the new one for a moment.
         let more = match self {
             Self::Gzip => 32 << 10,
             Self::Xz => 256 << 10,

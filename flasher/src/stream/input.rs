@@ -7,7 +7,7 @@ use crate::source::feed::fill;
 use crate::source::{Feed, ImageError};
 
 /// A stream that is being taken.
-pub(super) struct Input<'a> {
+pub(crate) struct Input<'a> {
     feed: &'a mut dyn Feed,
     options: &'a Options,
     target: String,
@@ -20,7 +20,7 @@ pub(super) struct Input<'a> {
 impl<'a> Input<'a> {
     /// # Errors
     /// [`ImageError::Unproven`].
-    pub(super) fn new(
+    pub(crate) fn new(
         feed: &'a mut dyn Feed,
         options: &'a Options,
         target: String,
@@ -34,7 +34,7 @@ impl<'a> Input<'a> {
 
     /// Fills `want` with the next bytes, and with 0xff behind the last. Returns how many are the image's; less than
     /// there is room for only at the end.
-    pub(super) fn take(&mut self, want: &mut [u8]) -> Result<usize, ImageError> {
+    pub(crate) fn take(&mut self, want: &mut [u8]) -> Result<usize, ImageError> {
         let left = usize::try_from(self.room - self.taken).unwrap_or(usize::MAX).min(want.len());
         let (bytes, padding) = want.split_at_mut(left);
         let taken = fill(self.feed, bytes)?;
@@ -46,12 +46,12 @@ impl<'a> Input<'a> {
     }
 
     /// How many bytes were taken.
-    pub(super) fn taken(&self) -> u64 {
+    pub(crate) fn taken(&self) -> u64 {
         self.taken
     }
 
     /// Called when [`Input::take`] has given the last bytes: whether this is the image's end. Returns its SHA-256.
-    pub(super) fn prove_end(&mut self) -> Result<String, Error> {
+    pub(crate) fn prove_end(&mut self) -> Result<String, Error> {
         let name = || self.feed.name().to_owned();
         if let Some(expected) = self.options.size.filter(|expected| *expected != self.taken) {
             return Err(ImageError::Shrank { name: name(), expected, found: self.taken }.into());

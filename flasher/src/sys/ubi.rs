@@ -75,12 +75,12 @@ fn name_field(name: &str) -> nix::Result<([u8; MAX_NAME + 1], i16)> {
 
 /// UBI_IOCMKVOL: makes a volume of the next free number. `ubi` is the UBI device's node.
 #[allow(unsafe_code)]
-pub(crate) fn make(ubi: &File, name: &str, bytes: u64, kind: Kind) -> nix::Result<()> {
+pub(crate) fn make(ubi: &File, name: &str, bytes: u64, alignment: u64, kind: Kind) -> nix::Result<()> {
     let (name, name_length) = name_field(name)?;
     let bytes = i64::try_from(bytes).map_err(|_| Errno::EOVERFLOW)?;
     let info = MakeVolume {
         number: ANY_NUMBER,
-        alignment: 1,
+        alignment: i32::try_from(alignment).map_err(|_| Errno::EOVERFLOW)?,
         bytes,
         kind: kind as i8,
         flags: 0,

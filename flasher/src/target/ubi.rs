@@ -1,6 +1,7 @@
 //! UBI volumes by their names.
 
 use std::fmt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::TargetError;
@@ -41,6 +42,8 @@ pub struct UbiVolume {
     pub block_size: u64,
     /// How many bytes can be read today.
     pub data_bytes: u64,
+    /// Its blocks' usable bytes are a multiple of this.
+    pub alignment: u64,
     /// An update was cut off: what it holds cannot be read, until it is written anew.
     pub torn: bool,
 }
@@ -56,6 +59,12 @@ impl UbiVolume {
     #[must_use]
     pub fn room(&self) -> u64 {
         self.blocks.saturating_mul(self.block_size)
+    }
+
+    /// How many bytes of it can be read: none after an update that was cut off.
+    #[must_use]
+    pub fn readable(&self) -> u64 {
+        if self.torn { 0 } else { self.data_bytes }
     }
 }
 
@@ -99,6 +108,7 @@ pub fn device(root: &Path, number: u32) -> Option<UbiDevice> {
                 blocks: number_of(&dir, "reserved_ebs")?,
                 block_size: number_of(&dir, "usable_eb_size")?,
                 data_bytes: number_of(&dir, "data_bytes")?,
+                alignment: number_of(&dir, "alignment").unwrap_or(1).max(1),
                 torn: number_of(&dir, "upd_marker")? != 0,
             })
         })
@@ -139,14 +149,21 @@ fn split(wanted: &str) -> Option<(u32, Rest<'_>)> {
     Some((ubi.parse().ok()?, Rest::Number(number.parse().ok()?)))
 }
 
-/// Who uses a volume, in words: mounts of UBIFS in any mount namespace, and a block device on top of it. The
-/// kernel's own exclusive opening is asked by whoever writes.
+/// Who uses a volume, in words: mounts of UBIFS in any mount namespace, a block device on top of it, and processes that
+/// have it open. The kernel's own exclusive opening is asked by whoever writes.
 #[must_use]
 pub fn users(root: &Path, volume: &UbiVolume) -> Vec<String> {
     let short = format!("ubi{}_{}", volume.ubi, volume.number);
     let names = [format!("ubi{}:{}", volume.ubi, volume.name), format!("/dev/{short}"), short.clone()];
     let mut users = Vec::new();
+    let own = std::fs::read_link(root.join("proc/self")).ok();
     for process in std::fs::read_dir(root.join("proc")).into_iter().flatten().flatten() {
+        if own.as_deref() != Some(Path::new(&process.file_name())) && has_open(root, &process.path(), volume)
+        {
+            let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            let pid = process.file_name().to_string_lossy().into_owned();
+            users.push(format!("process {pid} ({}) has /dev/{short} open", comm.trim()));
+        }
         let Ok(table) = std::fs::read(process.path().join("mountinfo")) else { continue };
         for mount in mounts_of(&table) {
             if names.contains(&mount.source) {
@@ -161,6 +178,24 @@ pub fn users(root: &Path, volume: &UbiVolume) -> Vec<String> {
     users.sort();
     users.dedup();
     users
+}
+
+/// By the device's numbers, or by its name where these cannot be had.
+fn has_open(root: &Path, process: &Path, volume: &UbiVolume) -> bool {
+    let node = volume.node();
+    let class = root.join(format!("sys/class/ubi/ubi{}_{}/dev", volume.ubi, volume.number));
+    let numbers = std::fs::read_to_string(class).unwrap_or_default();
+    let descriptors = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+    descriptors.into_iter().any(|descriptor| {
+        let by_numbers = std::fs::metadata(descriptor.path())
+            .is_ok_and(|meta| meta.file_type().is_char_device() && dev(meta.rdev()) == numbers.trim());
+        by_numbers || std::fs::read_link(descriptor.path()).is_ok_and(|link| link == node)
+    })
+}
+
+/// As sysfs spells it.
+fn dev(numbers: u64) -> String {
+    format!("{}:{}", nix::sys::stat::major(numbers), nix::sys::stat::minor(numbers))
 }
 
 #[cfg(test)]
@@ -229,7 +264,19 @@ mod tests {
         let proc = root.path().join("proc/12");
         std::fs::create_dir_all(&proc).unwrap();
         std::fs::write(proc.join("mountinfo"), "21 1 0:17 / /mnt rw - ubifs ubi0:rootfs rw\n").unwrap();
+        std::fs::write(proc.join("comm"), "reader\n").unwrap();
+        std::fs::create_dir_all(proc.join("fd")).unwrap();
+        std::os::unix::fs::symlink("/dev/ubi0_1", proc.join("fd/3")).unwrap();
         std::fs::create_dir_all(root.path().join("sys/class/block/ubiblock0_1")).unwrap();
-        assert_eq!(users(root.path(), &volume), ["block device ubiblock0_1 lies on it", "mounted at /mnt"]);
+        assert_eq!(
+            users(root.path(), &volume),
+            [
+                "block device ubiblock0_1 lies on it",
+                "mounted at /mnt",
+                "process 12 (reader) has /dev/ubi0_1 open"
+            ]
+        );
+        let (other, _) = resolve(root.path(), "ubi0:kernel").unwrap().unwrap();
+        assert!(users(root.path(), &other).is_empty());
     }
 }

@@ -1,8 +1,9 @@
-//! A whole run onto a UBI volume.
+//! A whole run onto a UBI volume, from an image that can be read again.
 
 use std::time::Instant;
 
-use super::{UbiError, Volumes, Way, beside, way};
+use super::work::{self, Plan, Work};
+use super::{Volumes, way};
 use crate::content::{self, Content};
 use crate::device::Ecc;
 use crate::digest::Sha;
@@ -11,8 +12,8 @@ use crate::event::{Event, Operations, Phase, Progress};
 use crate::hold::Hold;
 use crate::options::{Check, Extent, Mode, Options};
 use crate::plan::Summary;
-use crate::record::{Record, RecordDir, Recorder, State, now};
-use crate::report::{Failure, Flash, Locks, Outcome, Report};
+use crate::record::{RecordDir, Recorder};
+use crate::report::{Failure, Locks, Outcome, Report};
 use crate::source::{ImageError, Source};
 use crate::target::ubi::{Named, UbiVolume, VolumeKind};
 
@@ -43,8 +44,8 @@ struct Compared {
     first: u64,
 }
 
-/// Does what the options say. With [`Way::Swap`] a power cut leaves the whole old image or the whole new one under
-/// the name; with [`Way::InPlace`] it may leave a void volume, which a second run completes.
+/// Does what the options say. With [`super::Way::Swap`] a power cut leaves the whole old image or the whole new one
+/// under the name; with [`super::Way::InPlace`] it may leave a void volume, which a second run completes.
 ///
 /// # Errors
 /// [`Failure`]. Until the names are swapped the old image is whole: that counts as untouched.
@@ -53,53 +54,40 @@ pub fn run(
     source: &mut dyn Source,
     job: VolumeJob<'_>,
 ) -> Result<Report, Failure> {
-    let begun = Instant::now();
-    let (volume, options) = (job.volume, job.options);
-    let target = volume.to_string();
-    if source.size() > volume.room() {
-        let (image, size, room) = (source.name().to_owned(), source.size(), volume.room());
-        return Err(Error::TooLarge { image, size, target, room }.into());
-    }
-    let in_use = if job.users.is_empty() || options.in_use == Check::Allow || options.mode == Mode::VerifyOnly
-    {
-        Ok(())
-    } else {
-        Err(Error::VolumeInUse { target: target.clone(), users: job.users.to_vec() })
-    };
-    let in_use = if options.mode == Mode::DryRun { in_use } else { in_use.map(|()| Ok(()))? };
-    let _lock = match options.mode {
+    let _lock = match job.options.mode {
         Mode::Write => Some(job.records.lock(job.command)?),
         Mode::DryRun | Mode::VerifyOnly => None,
     };
-    let mut work = Work::new(volumes, source, volume.block_size, job.progress);
-    let found = work.compare(volume, options)?;
+    run_locked(volumes, source, job)
+}
+
+/// The same, for a caller that holds the record's lock.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) fn run_locked(
+    volumes: &mut dyn Volumes,
+    source: &mut dyn Source,
+    mut job: VolumeJob<'_>,
+) -> Result<Report, Failure> {
+    let begun = Instant::now();
+    let (volume, options) = (job.volume, job.options);
+    if let Some(expected) = options.size.filter(|expected| *expected != source.size()) {
+        let (name, found) = (source.name().to_owned(), source.size());
+        return Err(Error::from(ImageError::Size { name, expected, found }).into());
+    }
+    check_size(source.name(), source.size(), volume)?;
+    let in_use = check_use(volumes, &job)?;
+    let mut work = Work::new(volumes, volume.block_size, source.size());
+    let found = compare(&mut work, source, &mut job)?;
     if let Some(expected) = options.sha256.as_ref().filter(|expected| **expected != found.sha256) {
-        let (image, expected) = (work.source.name().to_owned(), expected.clone());
+        let (image, expected) = (source.name().to_owned(), expected.clone());
         return Err(Error::Digest { image, expected, found: found.sha256 }.into());
     }
     let device = work.volumes.device().map_err(Error::from)?;
-    let bytes = work.source.size();
-    let blocks = bytes.div_ceil(volume.block_size.max(1));
-    let (same, programs) = (found.differing == 0 && options.extent == Extent::Differing, bytes);
     let way = way(&device, volume, job.named);
-    let mut report = Report {
-        target: if same || options.mode == Mode::VerifyOnly { target } else { format!("{target}, {way}") },
-        image: work.source.name().to_owned(),
-        image_bytes: bytes,
-        sha256: found.sha256.clone(),
-        outcome: Outcome::Possible,
-        plan: if same {
-            Summary { blocks, kept: blocks, kept_bytes: bytes, bytes, ..Summary::default() }
-        } else {
-            Summary { blocks, programs: blocks, program_bytes: programs, bytes, ..Summary::default() }
-        },
-        operations: Operations::default(),
-        retries: 0,
-        ecc: Ecc::default(),
-        locks: Locks::AsBefore,
-        unfinished: None,
-        elapsed: begun.elapsed(),
-    };
+    let same = found.differing == 0 && options.extent == Extent::Differing;
+    let mut report = report(source.name(), &found.sha256, volume, source.size(), !same);
     if options.mode == Mode::VerifyOnly {
         report.outcome = match found.differing {
             0 => Outcome::Equal,
@@ -107,286 +95,194 @@ pub fn run(
         };
         return Ok(report);
     }
-    work.progress.event(&Event::Plan(report.plan));
+    if !same {
+        report.target = format!("{volume}, {way}");
+    }
+    job.progress.event(&Event::Plan(report.plan));
     if options.mode == Mode::DryRun {
         in_use?;
         return Ok(report);
     }
-    let record = record(&work, volume, job.command, &found.sha256);
-    let left = device.volumes.iter().find(|other| other.name == beside(&volume.name));
+    let record = work::record(source.name(), source.size(), &found.sha256, volume, job.command);
+    (report.operations, report.retries) = (work.operations, work.retries);
     if same {
         report.outcome = Outcome::Unchanged;
-        if let (Way::Swap { .. }, Some(left)) = (&way, left) {
-            // The old image of a run that was cut off at its very end. Nobody needs it, and nothing depends on this.
-            let _ = work.volumes.remove(left);
-        }
-        report.unfinished = finish(Recorder::prepared(job.records, record), &report)?;
-        report.operations = work.operations;
+        work::tidy(&mut work, &device, &way);
+        report.unfinished = work::finish(Recorder::prepared(job.records, record), &report)?;
         return Ok(report);
     }
-    let unverified = |error| Failure { flash: Flash::Unverified, error };
-    job.hold.steel();
-    let result = match &way {
-        Way::Swap { beside } => {
-            // The old image stays whole until the names are swapped: no record says otherwise.
-            work.progress.event(&Event::FirstChange);
-            if let Some(left) = left {
-                work.volumes.remove(left).map_err(Error::from)?;
-            }
-            work.write_beside(volume, beside, &found.sha256).map_err(Failure::from)?;
-            Ok(Recorder::prepared(job.records, record))
-        }
-        Way::InPlace { .. } => {
-            work.progress.event(&Event::FirstChange);
-            let opened = work.volumes.update(volume, bytes).map_err(Error::from);
-            // Refused before it was voided, because somebody has it open, for one.
-            let opened = match opened {
-                Err(error) if !work.is_void(volume) => return Err(error.into()),
-                opened => opened,
-            };
-            let recorder = Recorder::changing(job.records, record).map_err(unverified)?;
-            match opened.and_then(|()| work.fill()).and_then(|()| work.prove(volume, &found.sha256)) {
-                Ok(()) => Ok(recorder),
-                Err(error) => Err((recorder, unverified(error))),
-            }
-        }
-    };
-    report.operations = work.operations;
-    report.outcome = Outcome::Written;
+    let plan = Plan { way: &way, bytes: source.size(), record };
+    let sha256 = found.sha256;
+    work::change(&mut work, &mut job, plan, &mut report, |work, into, progress| {
+        fill(work, source, progress)?;
+        prove(work, source, into, &sha256, progress)?;
+        Ok(sha256)
+    })?;
     report.elapsed = begun.elapsed();
-    match result {
-        Ok(recorder) => {
-            report.unfinished = finish(recorder, &report).map_err(unverified)?;
-            Ok(report)
-        }
-        Err((mut recorder, failure)) => {
-            let record = recorder.record();
-            record.state = State::Unverified;
-            record.exit_code = Some(failure.exit_code());
-            record.error = Some(failure.to_string());
-            // The first error is the one to tell.
-            let _ = recorder.finish();
-            Err(failure)
-        }
-    }
+    Ok(report)
 }
 
-fn record(work: &Work<'_>, volume: &UbiVolume, command: &[String], sha256: &str) -> Record {
-    Record {
-        version: 1,
-        state: State::Changing,
-        pid: std::process::id(),
-        command: command.to_vec(),
-        device: volume.node().display().to_string(),
-        name: volume.name.clone(),
-        // Where the volume lies on its chip is UBI's own affair.
-        chip: Some(format!("ubi{}:{}", volume.ubi, volume.name)),
-        start: 0,
-        end: volume.room(),
-        image: work.source.name().to_owned(),
-        image_bytes: work.source.size(),
-        bytes_done: 0,
-        bytes_total: work.source.size(),
-        started: now(),
-        finished: None,
+/// What is known of a run before it begins.
+pub(super) fn report(image: &str, sha256: &str, volume: &UbiVolume, bytes: u64, writes: bool) -> Report {
+    let blocks = bytes.div_ceil(volume.block_size.max(1));
+    Report {
+        target: volume.to_string(),
+        image: image.to_owned(),
+        image_bytes: bytes,
+        sha256: sha256.to_owned(),
+        outcome: Outcome::Possible,
+        plan: if writes {
+            Summary { blocks, programs: blocks, program_bytes: bytes, bytes, ..Summary::default() }
+        } else {
+            Summary { blocks, kept: blocks, kept_bytes: bytes, bytes, ..Summary::default() }
+        },
         operations: Operations::default(),
         retries: 0,
-        image_sha256: Some(sha256.to_owned()),
-        range_sha256: None,
-        exit_code: None,
-        error: None,
-        earlier: Vec::new(),
+        ecc: Ecc::default(),
+        locks: Locks::AsBefore,
+        unfinished: None,
+        elapsed: std::time::Duration::ZERO,
     }
 }
 
-fn finish(mut recorder: Recorder, report: &Report) -> Result<Option<String>, Error> {
-    let record = recorder.record();
-    record.state = State::Verified;
-    record.range_sha256 = Some(report.sha256.clone());
-    record.exit_code = Some(report.exit_code());
-    record.bytes_done = record.bytes_total;
-    record.operations = report.operations;
-    Ok(recorder.finish()?.map(|earlier| earlier.command.join(" ")))
+pub(super) fn check_size(image: &str, size: u64, volume: &UbiVolume) -> Result<(), Error> {
+    if size <= volume.room() {
+        return Ok(());
+    }
+    Err(Error::TooLarge { image: image.to_owned(), size, target: volume.to_string(), room: volume.room() })
 }
 
-/// A run under way, with two blocks' worth of bytes.
-struct Work<'a> {
-    volumes: &'a mut dyn Volumes,
-    source: &'a mut dyn Source,
-    progress: &'a mut dyn Progress,
-    have: Vec<u8>,
-    want: Vec<u8>,
-    operations: Operations,
+/// Whether somebody uses the volume; from here on nobody else can begin to. A dry run shows its plan all the same: what
+/// stands in its way is told after it.
+pub(super) fn check_use(volumes: &mut dyn Volumes, job: &VolumeJob<'_>) -> Result<Result<(), Error>, Error> {
+    let options = job.options;
+    if options.mode == Mode::VerifyOnly {
+        return Ok(Ok(()));
+    }
+    let target = || job.volume.to_string();
+    let claimed = if job.users.is_empty() {
+        match volumes.claim(job.volume) {
+            // A UBIFS that was unmounted lazily is in no table.
+            Err(error) if error.source.raw_os_error() == Some(nix::libc::EBUSY) => {
+                let users = vec!["held by the kernel (it cannot be opened for writing)".to_owned()];
+                Err(Error::VolumeInUse { target: target(), users })
+            }
+            claimed => claimed.map_err(Error::from),
+        }
+    } else {
+        Err(Error::VolumeInUse { target: target(), users: job.users.to_vec() })
+    };
+    match (options.in_use, options.mode, claimed) {
+        (Check::Allow, ..) | (_, _, Ok(())) => Ok(Ok(())),
+        (Check::Refuse, Mode::DryRun, Err(error)) => Ok(Err(error)),
+        (Check::Refuse, _, Err(error)) => Err(error),
+    }
 }
 
-impl<'a> Work<'a> {
-    fn new(
-        volumes: &'a mut dyn Volumes,
-        source: &'a mut dyn Source,
-        block_size: u64,
-        progress: &'a mut dyn Progress,
-    ) -> Self {
-        let size = usize::try_from(block_size).unwrap_or(usize::MAX).max(1);
-        let operations = Operations::default();
-        Self { volumes, source, progress, have: vec![0; size], want: vec![0; size], operations }
+/// What the volume starts with beside what the image starts with.
+pub(super) fn check_content(have: &[u8], want: &[u8], image: &str, job: &VolumeJob<'_>) -> Result<(), Error> {
+    if job.options.mode == Mode::VerifyOnly || job.options.content == Check::Allow {
+        return Ok(());
     }
+    let (target, image, found) = (job.volume.to_string(), image.to_owned(), Content::of(want));
+    if found == Some(Content::Ubi) {
+        return Err(Error::UbiInVolume { target, image });
+    }
+    content::check(have, want).map_err(|expected| Error::Content { target, expected, image, found })
+}
 
-    /// Reads the next block's worth of the image into `want`; how many bytes that is, 0 at its end.
-    fn next(&mut self, offset: u64) -> Result<usize, Error> {
-        let left = self.source.size().saturating_sub(offset);
-        let length = usize::try_from(left).unwrap_or(usize::MAX).min(self.want.len());
-        if length > 0 {
-            self.source.read_at(offset, &mut self.want[..length])?;
+/// Reads image and volume to the image's end.
+fn compare(work: &mut Work<'_>, source: &mut dyn Source, job: &mut VolumeJob<'_>) -> Result<Compared, Error> {
+    let volume = job.volume;
+    let mut sha = Sha::default();
+    let mut found = Compared { sha256: String::new(), differing: 0, first: 0 };
+    let other_length = volume.kind == VolumeKind::Static && volume.readable() != source.size();
+    let mut offset = 0;
+    loop {
+        let length = next(work, source, offset)?;
+        if length == 0 {
+            break;
         }
-        Ok(length)
-    }
-
-    fn tell(&mut self, phase: Phase, done: u64) {
-        let (total, operations) = (self.source.size(), self.operations);
-        self.progress.event(&Event::Progress { phase, done, total, operations });
-    }
-
-    /// Reads image and volume to the image's end.
-    fn compare(&mut self, volume: &UbiVolume, options: &Options) -> Result<Compared, Error> {
-        let mut sha = Sha::default();
-        let mut found = Compared { sha256: String::new(), differing: 0, first: 0 };
-        // A static volume is as long as its contents, and one whose update was cut off has none.
-        let readable = if volume.torn { 0 } else { volume.data_bytes };
-        let other_length = volume.kind == VolumeKind::Static && readable != self.source.size();
-        let mut offset = 0;
-        loop {
-            let length = self.next(offset)?;
-            if length == 0 {
-                break;
-            }
-            sha.update(&self.want[..length]);
-            let end = offset + length as u64;
-            let mut same = end <= readable;
-            let there = usize::try_from(readable.saturating_sub(offset)).unwrap_or(usize::MAX).min(length);
-            if there > 0 {
-                let have = &mut self.have[..there];
-                self.volumes.read(volume, offset, have)?;
-                self.operations.read += there as u64;
-                same &= *have == self.want[..there];
-                if offset == 0 && options.mode != Mode::VerifyOnly && options.content == Check::Refuse {
-                    self.check_content(volume, there, length)?;
-                }
-            }
-            if !same || other_length && end == self.source.size() {
-                if found.differing == 0 {
-                    found.first = offset;
-                }
-                found.differing += 1;
-            }
-            offset = end;
-            self.tell(Phase::Survey, offset);
+        sha.update(&work.want[..length]);
+        let end = offset + length as u64;
+        let there = work.read_old(volume, offset, length, job.options.mode)?;
+        if offset == 0 {
+            check_content(&work.have[..there], &work.want[..length], source.name(), job)?;
         }
-        self.source.end_of_pass()?;
-        found.sha256 = sha.hex();
-        Ok(found)
-    }
-
-    fn check_content(&self, volume: &UbiVolume, there: usize, length: usize) -> Result<(), Error> {
-        let (have, want) = (&self.have[..there], &self.want[..length]);
-        let target = || volume.to_string();
-        let image = || self.source.name().to_owned();
-        if Content::of(want) == Some(Content::Ubi) {
-            return Err(Error::UbiInVolume { target: target(), image: image() });
+        let mut same = there == length && work.have[..length] == work.want[..length];
+        if there == length && !same && job.options.mode == Mode::VerifyOnly {
+            same = work.reads(volume, offset, length, job.progress, |have, want| have == want)?;
         }
-        content::check(have, want).map_err(|expected| Error::Content {
-            target: target(),
-            expected,
-            image: image(),
-            found: Content::of(want),
-        })
-    }
-
-    /// Whether the volume has lost its contents, or cannot be asked.
-    fn is_void(&mut self, volume: &UbiVolume) -> bool {
-        let device = self.volumes.device();
-        let now = device.map(|device| device.volumes.into_iter().find(|now| now.number == volume.number));
-        !now.is_ok_and(|now| now.is_some_and(|now| !now.torn || volume.torn))
-    }
-
-    /// Writes the image into the update that was begun.
-    fn fill(&mut self) -> Result<(), Error> {
-        let mut offset = 0;
-        loop {
-            let length = self.next(offset)?;
-            if length == 0 {
-                return Ok(());
+        if !same || other_length && end == source.size() {
+            if found.differing == 0 {
+                found.first = offset;
             }
-            self.volumes.write(&self.want[..length])?;
-            offset += length as u64;
-            self.operations.programmed += length as u64;
-            self.tell(Phase::Write, offset);
+            found.differing += 1;
         }
+        offset = end;
+        work.tell(Phase::Survey, offset, job.progress);
     }
+    source.end_of_pass()?;
+    found.sha256 = sha.hex();
+    Ok(found)
+}
 
-    /// Reads the volume back beside the image, which must still be the same.
-    fn prove(&mut self, volume: &UbiVolume, expected: &str) -> Result<(), Error> {
-        let mut sha = Sha::default();
-        let mut offset = 0;
-        loop {
-            let length = self.next(offset)?;
-            if length == 0 {
-                break;
-            }
-            let (have, want) = (&mut self.have[..length], &self.want[..length]);
-            sha.update(want);
-            self.volumes.read(volume, offset, have)?;
-            self.operations.read += length as u64;
-            if let Some(at) = (0..length).find(|at| have[*at] != want[*at]) {
-                let (expected, found) = (want[at], have[at]);
-                let direction = Direction::of(expected, found);
-                return Err(Error::Mismatch {
-                    offset: offset + at as u64,
-                    expected,
-                    found,
-                    direction,
-                    rewrites: 0,
-                });
-            }
-            offset += length as u64;
-            self.tell(Phase::Verify, offset);
-        }
-        let second = sha.hex();
-        if second != expected {
-            let (name, first) = (self.source.name().to_owned(), expected.to_owned());
-            return Err(ImageError::Changed { name, first, second }.into());
-        }
-        Ok(())
+/// Reads the next block's worth of the image into `want`; how many bytes that is, 0 at its end.
+fn next(work: &mut Work<'_>, source: &mut dyn Source, offset: u64) -> Result<usize, Error> {
+    let left = source.size().saturating_sub(offset);
+    let length = usize::try_from(left).unwrap_or(usize::MAX).min(work.want.len());
+    if length > 0 {
+        source.read_at(offset, &mut work.want[..length])?;
     }
+    Ok(length)
+}
 
-    /// Writes and proves a new volume, gives it the old one's name, and removes the old one.
-    fn write_beside(&mut self, volume: &UbiVolume, beside: &str, sha256: &str) -> Result<(), Error> {
-        self.volumes.make(beside, volume.room(), volume.kind)?;
-        let written = self.new_volume(beside).and_then(|new| {
-            self.volumes.update(&new, self.source.size())?;
-            self.fill()?;
-            self.prove(&new, sha256)?;
-            self.volumes.swap(volume, &new)?;
-            Ok(())
-        });
-        if let Err(error) = written {
-            // What was begun takes room and is of no use. The first error is the one to tell.
-            if let Ok(new) = self.new_volume(beside) {
-                let _ = self.volumes.remove(&new);
-            }
-            return Err(error);
+/// Writes the image into the update that was begun.
+fn fill(work: &mut Work<'_>, source: &mut dyn Source, progress: &mut dyn Progress) -> Result<(), Error> {
+    let mut offset = 0;
+    loop {
+        let length = next(work, source, offset)?;
+        if length == 0 {
+            return Ok(());
         }
-        // The old image, under the new one's name now. If somebody still holds it, the next run removes it.
-        let _ = self.volumes.remove(volume);
-        Ok(())
+        work.volumes.write(&work.want[..length])?;
+        offset += length as u64;
+        work.operations.programmed += length as u64;
+        work.tell(Phase::Write, offset, progress);
     }
+}
 
-    fn new_volume(&mut self, name: &str) -> Result<UbiVolume, Error> {
-        let device = self.volumes.device()?;
-        let missing = || UbiError {
-            what: "find the volume",
-            on: name.to_owned(),
-            source: std::io::ErrorKind::NotFound.into(),
-        };
-        device.volumes.into_iter().find(|volume| volume.name == name).ok_or_else(|| missing().into())
+/// Reads the volume back beside the image, which must still be the same.
+fn prove(
+    work: &mut Work<'_>,
+    source: &mut dyn Source,
+    volume: &UbiVolume,
+    expected: &str,
+    progress: &mut dyn Progress,
+) -> Result<(), Error> {
+    let mut sha = Sha::default();
+    let mut offset = 0;
+    loop {
+        let length = next(work, source, offset)?;
+        if length == 0 {
+            break;
+        }
+        sha.update(&work.want[..length]);
+        let right = work.reads(volume, offset, length, progress, |have, want| have == want)?;
+        let differs = (0..length).find(|at| work.have[*at] != work.want[*at]);
+        if let (false, Some(at)) = (right, differs) {
+            let (expected, found) = (work.want[at], work.have[at]);
+            let direction = Direction::of(expected, found);
+            let offset = offset + at as u64;
+            return Err(Error::Mismatch { offset, expected, found, direction, rewrites: 0 });
+        }
+        offset += length as u64;
+        work.tell(Phase::Verify, offset, progress);
     }
+    let second = sha.hex();
+    if second != expected {
+        let (name, first) = (source.name().to_owned(), expected.to_owned());
+        return Err(ImageError::Changed { name, first, second }.into());
+    }
+    Ok(())
 }

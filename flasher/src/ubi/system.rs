@@ -16,13 +16,15 @@ pub struct SystemVolumes {
     number: u32,
     /// The volume that is being updated.
     updating: Option<(File, String)>,
+    /// A volume that is kept from others, by its number.
+    claimed: Option<(u32, File)>,
 }
 
 impl SystemVolumes {
     /// The UBI device `number`, with its sysfs and nodes below `root`. Nothing is opened yet.
     #[must_use]
     pub fn new(root: &Path, number: u32) -> Self {
-        Self { root: root.to_owned(), number, updating: None }
+        Self { root: root.to_owned(), number, updating: None, claimed: None }
     }
 
     fn open(&self, path: &Path, write: bool) -> io::Result<File> {
@@ -51,17 +53,29 @@ impl Volumes for SystemVolumes {
         })
     }
 
-    fn make(&mut self, name: &str, bytes: u64, kind: VolumeKind) -> Result<(), UbiError> {
-        let kind = match kind {
+    fn claim(&mut self, volume: &UbiVolume) -> Result<(), UbiError> {
+        let failed = |source| UbiError { what: "claim", on: volume.to_string(), source };
+        self.claimed = Some((volume.number, self.open(&volume.node(), true).map_err(failed)?));
+        Ok(())
+    }
+
+    fn make(&mut self, name: &str, like: &UbiVolume) -> Result<(), UbiError> {
+        let kind = match like.kind {
             VolumeKind::Dynamic => ubi::Kind::Dynamic,
             VolumeKind::Static => ubi::Kind::Static,
         };
-        self.on_device("make the volume", name, |file| ubi::make(file, name, bytes, kind))
+        self.on_device("make the volume", name, |file| {
+            ubi::make(file, name, like.room(), like.alignment, kind)
+        })
     }
 
     fn update(&mut self, volume: &UbiVolume, bytes: u64) -> Result<(), UbiError> {
         let failed = |source| UbiError { what: "update", on: volume.to_string(), source };
-        let file = self.open(&volume.node(), true).map_err(failed)?;
+        // An update wants the volume to itself, and the claim's descriptor is one that counts.
+        let file = match self.claimed.take_if(|(number, _)| *number == volume.number) {
+            Some((_, file)) => file,
+            None => self.open(&volume.node(), true).map_err(failed)?,
+        };
         ubi::update(&file, bytes).map_err(|errno| failed(errno.into()))?;
         self.updating = Some((file, volume.to_string()));
         Ok(())
@@ -84,13 +98,14 @@ impl Volumes for SystemVolumes {
     }
 
     fn swap(&mut self, one: &UbiVolume, other: &UbiVolume) -> Result<(), UbiError> {
-        self.updating = None;
+        (self.updating, self.claimed) = (None, None);
         let names = [(one.number, other.name.as_str()), (other.number, one.name.as_str())];
         self.on_device("swap names with", &one.to_string(), |file| ubi::rename(file, &names))
     }
 
     fn remove(&mut self, volume: &UbiVolume) -> Result<(), UbiError> {
         self.updating = None;
+        self.claimed.take_if(|(number, _)| *number == volume.number);
         self.on_device("remove", &volume.to_string(), |file| ubi::remove(file, volume.number))
     }
 }

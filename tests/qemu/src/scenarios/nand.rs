@@ -107,7 +107,8 @@ impl Nand {
         let target = self.insert("weakpages=130:0")?;
         let done = self.flashcp("", &target)?;
         check!(done.code == Some(3), "a page that cannot be written: {done}");
-        for word in ["0x40000", "--bad-blocks=mark"] {
+        // its block, and the page itself
+        for word in ["0x40000", "at 0x41000", "--bad-blocks=mark"] {
             check!(done.stderr.contains(word), "a weak page: flashcp does not say {word:?}: {done}");
         }
         let done = self.flashcp("--bad-blocks=mark ", &target)?;
