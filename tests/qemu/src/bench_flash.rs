@@ -257,8 +257,10 @@ impl Bench {
         let count = counter.stop(&mut self.machine)?;
         let said = done?.stdout;
         let (numbers, said) = said.split_once('\n').unwrap_or((&said, ""));
+        // The last one is -1 where the kernel does not count.
+        let read = numbers.rsplit(' ').next().and_then(|number| number.parse::<u64>().ok());
         let numbers: Vec<f64> = numbers.split(' ').filter_map(|number| number.parse().ok()).collect();
-        let [begun, ended, code, read] = numbers[..] else {
+        let [begun, ended, code, _] = numbers[..] else {
             return Err(Failure::harness(format!("the device said {numbers:?}: {said}")));
         };
         let error = match code {
@@ -271,7 +273,7 @@ impl Bench {
             tool,
             erases: count.erases,
             programmed: count.programmed,
-            read: (read >= 0.0).then_some(read as u64),
+            read,
             seconds: ((ended - begun) * 100.0).round() / 100.0,
             bound_erases: bound.erases,
             bound_programmed: bound.pages * PAGE,
