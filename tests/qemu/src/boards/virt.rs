@@ -35,11 +35,7 @@ impl super::Boot for Boot {
         super::console(&mut qemu, setup);
         peripherals(&mut qemu);
         if let Some(disk) = setup.disk {
-            // a throttle can be set by the monitor only where there was one from the start
-            qemu.arg("-drive").arg(format!(
-                "if=none,id=disk0,format=raw,throttling.bps-total=1000000000,file={}",
-                disk.display()
-            ));
+            qemu.arg("-drive").arg(format!("if=none,id=disk0,format=raw,file={}", disk.display()));
             qemu.args(["-device", "virtio-blk-device,drive=disk0"]);
         }
         qemu

@@ -21,6 +21,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 /// Bytes of the disk besides.
 const DISK: u64 = 8 << 20;
 
+/// Into pages that are there already, the second time: nothing has to be read for it.
+const WRITE: &str = "dd if=/dev/zero of=/mnt/file bs=1k count=64 conv=notrunc 2>/dev/null";
+
 fn run(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let mut device = Device::new(assets, &firmware)?;
@@ -37,10 +40,10 @@ fn run(assets: &Assets) -> Result<(), Failure> {
 /// A process waits for a frozen file system, in a sleep that no signal ends. Its program is mapped from the old root,
 /// which therefore cannot be let go.
 fn stuck_process(machine: &Machine) -> Result<(), Failure> {
-    machine.ssh.succeed(
-        "busybox mke2fs -F /dev/vda >/dev/null && mount -t ext4 /dev/vda /mnt && busybox fsfreeze --freeze /mnt && \
-         { dd if=/dev/zero of=/mnt/file bs=1k count=1 >/dev/null 2>&1 & }; sleep 1; ps | grep '[d]d if=' | grep -q ' D '",
-    )?;
+    machine.ssh.succeed("busybox mke2fs -F /dev/vda >/dev/null && mount -t ext4 /dev/vda /mnt")?;
+    machine.ssh.succeed("busybox fsfreeze --freeze /mnt")?;
+    machine.ssh.succeed("setsid dd if=/dev/zero of=/mnt/file bs=1k count=1 >/dev/null 2>&1 </dev/null &")?;
+    line::wait_until(machine, "ps -o stat,comm | grep -q '^D.* dd$'", line::BOOT)?;
     levitate(machine)?;
     let boot = line::boot_id(machine)?;
     line::reboot(machine)?;
@@ -55,9 +58,14 @@ fn stuck_process(machine: &Machine) -> Result<(), Failure> {
 
 /// A disk that does not answer any more, with data to be written to it. Nobody but the unmounting itself waits for it.
 fn stuck_mount(machine: &mut Machine) -> Result<(), Failure> {
-    machine.ssh.succeed("busybox mke2fs -F /dev/vda >/dev/null && mount -t ext4 /dev/vda /mnt && sync")?;
+    // The device's own writer would wait in its next sync.
+    machine.ssh.succeed(&format!(
+        "busybox mke2fs -F /dev/vda >/dev/null && mount -t ext4 /dev/vda /mnt && s6-svc -d /run/service/writer && \
+         {WRITE} && sync"
+    ))?;
+    line::wait_until(machine, "! pgrep -f etc/boot/writer", line::BOOT)?;
     machine.freeze_disk()?;
-    machine.ssh.succeed("dd if=/dev/zero of=/mnt/file bs=1k count=64 2>/dev/null")?;
+    machine.ssh.succeed(WRITE)?;
     levitate(machine)?;
     let boot = line::boot_id(machine)?;
     line::enter_maintenance(machine)?;
