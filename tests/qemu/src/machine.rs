@@ -195,6 +195,11 @@ impl Machine {
         self.monitor("block_set_io_throttle disk0 1 0 0 0 0 0")
     }
 
+    /// The disk answers again.
+    pub(crate) fn thaw_disk(&mut self) -> Result<(), Failure> {
+        self.monitor("block_set_io_throttle disk0 0 0 0 0 0 0")
+    }
+
     /// Pulls the network cable (`false`) or plugs it in: no reset, no FIN, just silence.
     pub(crate) fn set_link(&mut self, up: bool) -> Result<(), Failure> {
         self.qmp.run("set_link", json!({ "name": "nic0", "up": up })).map(drop)

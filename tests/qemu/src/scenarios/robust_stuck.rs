@@ -78,8 +78,11 @@ fn stuck_mount(machine: &mut Machine) -> Result<(), Failure> {
     check!(told, "the report does not tell of /mnt: {report:#}");
     let status = machine.ssh.succeed("levitate status")?;
     check!(status.contains("/mnt"), "status does not tell of /mnt:\n{status}");
-    // and back, past the disk that still does not answer
+    // And back, past the disk that still does not answer. The next kernel could not even look for its partitions.
+    let said = machine.console.text().len();
     reboot(machine)?;
+    machine.console.wait_for("Restarting system", said, line::BOOT)?;
+    machine.thaw_disk()?;
     line::wait_for_other_boot(machine, &boot)?;
     line::runs_firmware(machine, 1)
 }
