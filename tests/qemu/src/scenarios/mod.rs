@@ -12,6 +12,10 @@ mod nor_physics;
 mod power_cut;
 mod power_on;
 mod refusals;
+mod robust_failures;
+mod robust_roots;
+mod robust_strays;
+mod robust_stuck;
 mod undo;
 
 use std::time::Duration;
@@ -25,6 +29,10 @@ pub(crate) fn all() -> Vec<Scenario> {
         main_job::SCENARIOS,
         lost_session::SCENARIOS,
         maintenance_root::SCENARIOS,
+        robust_stuck::SCENARIOS,
+        robust_failures::SCENARIOS,
+        robust_strays::SCENARIOS,
+        robust_roots::SCENARIOS,
         power_on::SCENARIOS,
         guard::SCENARIOS,
         bad_input::SCENARIOS,
