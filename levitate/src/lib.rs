@@ -24,6 +24,10 @@ pub mod stage;
 
 pub mod arming;
 
+pub mod build;
+
+pub mod image;
+
 pub mod manifest;
 
 pub mod state;

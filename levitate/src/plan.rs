@@ -19,7 +19,7 @@ use crate::select::{Selection, nss, services};
 use crate::state::seconds_since_1970;
 
 /// The version of the staged root's layout.
-const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 1;
 /// The commands that are ours whoever else has them.
 const OURS: [&str; 4] = ["flashcp", "reboot", "poweroff", "halt"];
 /// The other directories of a usual PATH, before or after /sbin.
@@ -70,8 +70,21 @@ pub struct Plan {
 ///
 /// Something has no place, or cannot be read.
 pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Result<Plan, PlanError> {
+    plan_in(Tree::new(), config, facts, selected)
+}
+
+/// As [`plan`], in a tree of the caller's.
+///
+/// # Errors
+///
+/// As [`plan`].
+pub(crate) fn plan_in(
+    mut tree: Tree,
+    config: &Config,
+    facts: &SystemFacts,
+    selected: &Selection,
+) -> Result<Plan, PlanError> {
     let root = &facts.root;
-    let mut tree = Tree::new();
     // symlinks first: whatever is put below them then lies where they lead
     tree.links(&selected.closure.links)?;
     tree.links(&selected.applets)?;
@@ -117,11 +130,11 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
     Ok(Plan { tree, manifest, warnings })
 }
 
-fn text(tree: &mut Tree, path: &str, mode: u32, text: &str) -> Result<(), TreeError> {
+pub(crate) fn text(tree: &mut Tree, path: &str, mode: u32, text: &str) -> Result<(), TreeError> {
     tree.file(Path::new(path), Meta::root(mode), Content::Bytes(text.into()))
 }
 
-fn accounts(tree: &mut Tree, facts: &SystemFacts, selected: &Selection) -> Result<(), PlanError> {
+pub(crate) fn accounts(tree: &mut Tree, facts: &SystemFacts, selected: &Selection) -> Result<(), PlanError> {
     let accounts = &selected.accounts;
     text(tree, "etc/passwd", 0o644, &accounts.passwd_text())?;
     text(tree, "etc/group", 0o644, &accounts.group_text())?;
@@ -147,7 +160,7 @@ fn accounts(tree: &mut Tree, facts: &SystemFacts, selected: &Selection) -> Resul
     Ok(())
 }
 
-fn home(user: &User) -> &Path {
+pub(crate) fn home(user: &User) -> &Path {
     if user.home.is_absolute() { &user.home } else { Path::new("/") }
 }
 

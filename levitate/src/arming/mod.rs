@@ -15,10 +15,11 @@ use crate::arm::{self, Hook, Init};
 use crate::budget::{self, Demand, Refusal, Reserve};
 use crate::config::Config;
 use crate::facts::SystemFacts;
+use crate::image::ImageError;
 use crate::manifest::Manifest;
-use crate::plan::{self, PlanError};
+use crate::plan::{self, Plan, PlanError};
 use crate::run_mount::{ARMED, Armed, Mounts, Remount};
-use crate::select::{self, SelectError};
+use crate::select::{self, SelectError, Selection};
 use crate::stage::{self, StageError};
 use crate::state::{self, StateRecord};
 use crate::status::with_sources;
@@ -80,6 +81,9 @@ pub enum LevitateError {
         /// Its name, number and target.
         writer: String,
     },
+    /// The archive cannot be staged.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// Something is missing, or nobody could log in.
     #[error(transparent)]
     Select(Box<SelectError>),
@@ -124,12 +128,82 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Levitate
     move |source| LevitateError::Io { what, path, source }
 }
 
+/// A root that is ready to be written.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// What it holds.
+    pub plan: Plan,
+    /// What that was made of.
+    pub selected: Selection,
+}
+
+impl Prepared {
+    fn event(&self) -> Event {
+        Event::Selected {
+            services: self.plan.manifest.services.clone(),
+            users: self.selected.can_log_in.clone(),
+            host_keys: self.selected.host_keys.len(),
+        }
+    }
+}
+
+/// Where the maintenance root comes from.
+pub trait Origin {
+    /// Decides what is to be staged. Nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// Something is missing.
+    fn prepare(&mut self, config: &Config, facts: &SystemFacts) -> Result<Prepared, LevitateError>;
+
+    /// Looks at the root once it is written below `staged`, before it can be entered; what is found out of the plan goes
+    /// into `prepared`.
+    ///
+    /// # Errors
+    ///
+    /// It must not be entered; it is removed again.
+    fn check(&mut self, config: &Config, prepared: &mut Prepared, staged: &Root)
+    -> Result<(), LevitateError>;
+}
+
+/// The system that runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Running;
+
+impl Origin for Running {
+    fn prepare(&mut self, config: &Config, facts: &SystemFacts) -> Result<Prepared, LevitateError> {
+        let selected = select::select(config, facts)?;
+        Ok(Prepared { plan: plan::plan(config, facts, &selected)?, selected })
+    }
+
+    /// All was looked at before.
+    fn check(&mut self, _: &Config, _: &mut Prepared, _: &Root) -> Result<(), LevitateError> {
+        Ok(())
+    }
+}
+
 /// Checks everything, stages, and arms.
 ///
 /// # Errors
 ///
 /// Nothing is staged that was not staged before, and /run is mounted as it was.
 pub fn levitate(
+    config: &Config,
+    facts: &SystemFacts,
+    mounts: &mut dyn Mounts,
+    owners: Owners,
+    tell: &mut dyn FnMut(Event),
+) -> Result<Manifest, LevitateError> {
+    levitate_from(&mut Running, config, facts, mounts, owners, tell)
+}
+
+/// As [`levitate`], with a root from `origin`.
+///
+/// # Errors
+///
+/// As [`levitate`].
+pub fn levitate_from(
+    origin: &mut dyn Origin,
     config: &Config,
     facts: &SystemFacts,
     mounts: &mut dyn Mounts,
@@ -155,19 +229,18 @@ pub fn levitate(
             tell(Event::Warning(lines.join(" ")));
         }
     }
-    let selected = select::select(config, facts)?;
-    let plan = plan::plan(config, facts, &selected)?;
-    tell(Event::Selected {
-        services: plan.manifest.services.clone(),
-        users: selected.can_log_in.clone(),
-        host_keys: selected.host_keys.len(),
-    });
+    let mut prepared = origin.prepare(config, facts)?;
+    let Prepared { plan, selected } = &prepared;
+    // of an archive it is known once it lies there
+    if !selected.can_log_in.is_empty() {
+        tell(prepared.event());
+    }
     selected.warnings.iter().chain(&plan.warnings).for_each(|w| tell(Event::Warning(w.clone())));
     arm::verb_warnings(root).into_iter().for_each(|w| tell(Event::Warning(w)));
     let size = plan.tree.size(facts.page)?;
     let demand = Demand { staged: size, reserve: selected.reserve.clone() };
     let fits = budget::decide(&facts.supply, &demand)?;
-    tell(Event::Fits { size, reserve: selected.reserve, available: facts.supply.mem_available });
+    tell(Event::Fits { size, reserve: selected.reserve.clone(), available: facts.supply.mem_available });
 
     let _lock = lock(&run)?;
     let mut changed = None;
@@ -175,22 +248,28 @@ pub fn levitate(
         tell(Event::Remounting(change.clone()));
         changed = Some(Changed::make(root, facts, mounts, &change)?);
     }
-    let done = stage_and_arm(config, facts, &plan.tree, &run, owners, tell);
+    let done = stage_and_arm(origin, config, facts, &mut prepared, &run, owners, tell);
     if let (Err(_), Some(changed)) = (&done, changed) {
         changed.undo(mounts);
     }
-    done.map(|()| plan.manifest)
+    done.map(|()| prepared.plan.manifest)
 }
 
 fn stage_and_arm(
+    origin: &mut dyn Origin,
     config: &Config,
     facts: &SystemFacts,
-    tree: &ramdisk::tree::Tree,
+    prepared: &mut Prepared,
     run: &Path,
     owners: Owners,
     tell: &mut dyn FnMut(Event),
 ) -> Result<(), LevitateError> {
-    let unarmed = stage::write(tree, run, owners)?;
+    let unarmed = stage::write(&prepared.plan.tree, run, owners)?;
+    let known = !prepared.selected.can_log_in.is_empty();
+    origin.check(config, prepared, &unarmed.root())?;
+    if !known {
+        tell(prepared.event());
+    }
     let state_file = config.state_file.as_ref().map(|path| facts.root.host(path));
     let mut before = None;
     if let Some(path) = &state_file {

@@ -41,6 +41,8 @@ pub enum Weight {
 pub enum Everybody {
     /// SIGTERM, then SIGCONT, so that a stopped process can act on it.
     Term,
+    /// SIGHUP, then SIGCONT: interactive shells ignore SIGTERM, and end when their terminal does.
+    Hangup,
     /// SIGKILL.
     Kill,
 }

@@ -40,6 +40,8 @@ pub(crate) struct Double {
     pub(crate) processes: Vec<Process>,
     /// Processes that TERM ends, and those that even KILL does not.
     pub(crate) polite: Vec<i32>,
+    /// Those that ignore TERM and end by HUP.
+    pub(crate) shells: Vec<i32>,
     pub(crate) undying: Vec<i32>,
     pub(crate) busy: Vec<(u32, u32)>,
     pub(crate) verb: Option<String>,
@@ -127,6 +129,7 @@ impl Double {
                 process(101, "dd", 'R', false),
             ],
             polite: vec![100],
+            shells: Vec::new(),
             undying: Vec::new(),
             busy: Vec::new(),
             verb: None,
@@ -302,9 +305,11 @@ impl HandoverSys for Double {
         self.call(format!("kill(-1) {signal:?}"))?;
         assert_eq!(self.flash_ends, None, "a process that changes flash is killed");
         let (polite, undying) = (self.polite.clone(), self.undying.clone());
+        let shells = self.shells.clone();
         self.processes.retain(|p| {
             let ends = match signal {
                 Everybody::Term => polite.contains(&p.pid),
+                Everybody::Hangup => shells.contains(&p.pid),
                 Everybody::Kill => !undying.contains(&p.pid),
             };
             !p.must_end() || !ends

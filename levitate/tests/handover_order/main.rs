@@ -30,6 +30,7 @@ fn the_calls_come_in_the_order_of_the_design() {
             "state entering check",
             "state entering end_processes",
             "kill(-1) Term",
+            "kill(-1) Hangup",
             "kill(-1) Kill",
             "state entering swap_and_loops",
             "swaps",

@@ -115,6 +115,10 @@ impl HandoverSys for Kernel {
                 kill(everybody, Signal::SIGTERM)?;
                 kill(everybody, Signal::SIGCONT)?;
             }
+            Everybody::Hangup => {
+                kill(everybody, Signal::SIGHUP)?;
+                kill(everybody, Signal::SIGCONT)?;
+            }
             Everybody::Kill => kill(everybody, Signal::SIGKILL)?,
         }
         Ok(())
