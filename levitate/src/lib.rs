@@ -24,6 +24,8 @@ pub mod stage;
 
 pub mod arming;
 
+pub mod leave;
+
 pub mod manifest;
 
 pub mod state;

@@ -195,6 +195,9 @@ fn skeleton(tree: &mut Tree, facts: &SystemFacts) -> Result<Vec<String>, PlanErr
     tree.file(Path::new("sbin/levitate"), Meta::root(0o755), Content::CopyOf(facts.binary.clone()))?;
     text(tree, "sbin/init", 0o755, INIT)?;
     tree.symlink(Path::new("exec"), Path::new("sbin/levitate"))?;
+    // the names by which systemd and procd execute what they find in here
+    tree.symlink(Path::new("shutdown"), Path::new("sbin/levitate"))?;
+    tree.symlink(Path::new("sbin/upgraded"), Path::new("levitate"))?;
     if tree.get(Path::new("etc/profile")).is_none() {
         text(tree, "etc/profile", 0o644, PROFILE)?;
     }

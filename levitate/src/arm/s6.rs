@@ -14,12 +14,16 @@ const LINES: &str = "if [ -x /run/maintenance/exec ]; then exec /run/maintenance
 
 pub(super) fn hook(root: &Root, scandir: &Path) -> Hook {
     let finish = scandir.join(".s6-svscan/finish");
-    let not = |reason: String| Hook::NotWired { reason };
+    let lines = |reason: String| Hook::NotWired {
+        reason,
+        remedy: Some(format!("it must say, before the reset: {LINES}")),
+    };
+    let not = Hook::not;
     let shown = finish.display();
     let resolved = match root.resolve(&finish) {
         Ok(resolved) => resolved,
         Err(PathError::NotFound { .. }) => {
-            return not(format!("{shown} does not exist; it must say, before the reset: {LINES}"));
+            return lines(format!("{shown} does not exist"));
         }
         Err(e) => return not(e.to_string()),
     };
@@ -32,9 +36,9 @@ pub(super) fn hook(root: &Root, scandir: &Path) -> Hook {
         return not(format!("{shown} is not executable"));
     }
     if !text.windows(ENTRY.len()).any(|w| w == ENTRY.as_bytes()) {
-        return not(format!("{shown} does not execute {ENTRY}; it must say, before the reset: {LINES}"));
+        return lines(format!("{shown} does not execute {ENTRY}"));
     }
-    Hook::Wired { by: finish }
+    Hook::Wired { by: finish, steps: vec![] }
 }
 
 #[cfg(test)]
@@ -43,8 +47,10 @@ mod tests {
 
     fn reason(root: &Root) -> String {
         match hook(root, Path::new("/run/service")) {
-            Hook::NotWired { reason } => reason,
-            Hook::Wired { by } => panic!("wired by {by:?}"),
+            Hook::NotWired { reason, remedy } => {
+                remedy.into_iter().fold(reason, |reason, remedy| format!("{reason}; {remedy}"))
+            }
+            Hook::Wired { by, .. } => panic!("wired by {by:?}"),
         }
     }
 
@@ -62,6 +68,6 @@ mod tests {
         assert!(text.contains("does not execute /run/maintenance/exec; it must say"), "{text}");
         fs::write(&finish, format!("#!/bin/sh\n{LINES}\nreboot -f\n")).unwrap();
         let by = "/run/service/.s6-svscan/finish".into();
-        assert_eq!(hook(&root, Path::new("/run/service")), Hook::Wired { by });
+        assert_eq!(hook(&root, Path::new("/run/service")), Hook::Wired { by, steps: vec![] });
     }
 }

@@ -31,6 +31,7 @@ pub(super) fn line(event: &Event) -> String {
                 change.point.display()
             )
         }
+        Event::Arming(step) => format!("arming: {step}"),
         Event::Warning(text) => format!("warning: {text}"),
     }
 }

@@ -166,8 +166,11 @@ pub fn read(root: &Root, config: Option<&Config>) -> Result<Status, StatusError>
         Err(e) => ("not known".to_owned(), Some(format!("{e}: {}", e.source))),
         Ok(init) => {
             let reason = match arm::hook(root, &init) {
-                Hook::Wired { .. } => None,
-                Hook::NotWired { reason } => Some(reason),
+                Hook::Wired { steps, .. } if steps.is_empty() => None,
+                Hook::Wired { steps, .. } => not_armed(&staged, &steps),
+                Hook::NotWired { reason, remedy } => {
+                    Some(remedy.into_iter().fold(reason, |reason, remedy| format!("{reason}; {remedy}")))
+                }
             };
             (init.to_string(), reason)
         }
@@ -187,6 +190,12 @@ pub fn read(root: &Root, config: Option<&Config>) -> Result<Status, StatusError>
     };
     let warnings = if reboot == Reboot::Maintenance { arm::verb_warnings(root) } else { Vec::new() };
     Ok(Status::Old(Box::new(Old { init, not_wired, staged, reboot, last, warnings })))
+}
+
+/// A root is staged, and what `levitate` did for the init is not there any more.
+fn not_armed(staged: &Staged, steps: &[arm::Step]) -> Option<String> {
+    let step = steps.first().filter(|_| *staged != Staged::Nothing)?;
+    Some(format!("it has to be armed again, by levitate: {step}"))
 }
 
 /// What the state file's record means in the boot `boot_id`.
