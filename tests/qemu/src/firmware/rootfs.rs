@@ -299,6 +299,8 @@ fn take(packages: &Path, path: &Path, root: &Path, mode: u32) -> Result<(), Fail
     if let Some(folder) = to.parent() {
         super::make_folder(folder)?;
     }
+    // an applet's link would lead the copy into busybox itself
+    let _ = fs::remove_file(&to);
     match fs::read_link(&from) {
         Ok(target) => link(&target.to_string_lossy(), &to),
         Err(_) => copy(&from, &to, mode),
