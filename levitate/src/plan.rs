@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ramdisk::path::PathError;
+use ramdisk::path::{PathError, Root};
 use ramdisk::service::{ServiceError, source::write_source_dir};
 use ramdisk::sink::{Content, Meta};
 use ramdisk::tree::{Node, Tree, TreeError};
@@ -12,6 +12,8 @@ use ramdisk::users::User;
 
 use crate::config::Config;
 use crate::facts::SystemFacts;
+use crate::handover::journey::StateHome;
+use crate::handover::mounts;
 use crate::keys::DROPBEAR_ROOT_KEYS;
 use crate::manifest::{MANIFEST, Manifest};
 use crate::network::{self, NetworkFilesError};
@@ -111,10 +113,21 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
         files: size.files,
         bytes: size.bytes,
         state_file: config.state_file.clone(),
+        state_home: config.state_file.as_deref().and_then(|path| state_home(&facts.root, path)),
         handover: config.handover,
     };
     text(&mut tree, MANIFEST, 0o644, &serde_json::to_string(&manifest)?)?;
     Ok(Plan { tree, manifest, warnings })
+}
+
+/// The file system that holds the state file, if it can be mounted again by its source and type alone.
+fn state_home(root: &Root, file: &Path) -> Option<StateHome> {
+    let table = mounts::parse(&std::fs::read(root.dir().join("proc/self/mountinfo")).ok()?);
+    let real = root.resolve(file.parent()?).ok()?.real.join(file.file_name()?);
+    let mount = mounts::holding(&table, &real)?;
+    let file = real.strip_prefix(&mount.point).ok()?.to_owned();
+    let (source, fstype) = (mount.source.clone(), mount.fstype.clone());
+    (mount.keeps_data() && mount.root == Path::new("/")).then_some(StateHome { source, fstype, file })
 }
 
 fn text(tree: &mut Tree, path: &str, mode: u32, text: &str) -> Result<(), TreeError> {

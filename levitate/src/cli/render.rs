@@ -100,6 +100,7 @@ mod tests {
             files: 42,
             bytes: 2_000_000,
             state_file: None,
+            state_home: None,
             handover: HandoverLimits::default(),
         };
         assert_eq!(

@@ -15,6 +15,8 @@ pub struct WatchdogFacts {
     pub holders: Vec<(i32, String)>,
     /// Devices whose sysfs state is `active`.
     pub active: Vec<String>,
+    /// Devices of which nobody knows whether they run: the kernel has no such file in sysfs.
+    pub unknown: Vec<String>,
 }
 
 /// What to do.
@@ -43,9 +45,10 @@ pub enum Plan {
     },
 }
 
-/// Decides it. Of several watchdogs the one that a process feeds is taken: it is the one that will bite.
+/// Decides it. Of several watchdogs the one that a process feeds is taken: it is the one that will bite. `left_running`
+/// says that the old system starts one and leaves it: where nobody can tell, the first is taken for that one.
 #[must_use]
-pub fn plan(facts: &WatchdogFacts) -> Plan {
+pub fn plan(facts: &WatchdogFacts, left_running: bool) -> Plan {
     if let Some((fd, device)) = &facts.own {
         return Plan::Adopt { fd: *fd, device: device.clone() };
     }
@@ -53,7 +56,7 @@ pub fn plan(facts: &WatchdogFacts) -> Plan {
         let holders = facts.holders.iter().filter(|(_, held)| held == device).map(|(pid, _)| *pid).collect();
         return Plan::TakeWhenFree { device: device.clone(), holders };
     }
-    match facts.active.first() {
+    match facts.active.first().or(facts.unknown.first().filter(|_| left_running)) {
         Some(device) => Plan::TakeNow { device: device.clone() },
         None => Plan::LeaveAlone,
     }
@@ -65,13 +68,20 @@ mod tests {
 
     #[test]
     fn a_watchdog_that_nobody_had_running_is_left_alone() {
-        assert_eq!(plan(&WatchdogFacts::default()), Plan::LeaveAlone);
+        assert_eq!(plan(&WatchdogFacts::default(), true), Plan::LeaveAlone);
     }
 
     #[test]
     fn one_that_runs_with_nobody_feeding_it_is_taken_at_once() {
         let facts = WatchdogFacts { active: vec!["/dev/watchdog0".into()], ..WatchdogFacts::default() };
-        assert_eq!(plan(&facts), Plan::TakeNow { device: "/dev/watchdog0".into() });
+        assert_eq!(plan(&facts, false), Plan::TakeNow { device: "/dev/watchdog0".into() });
+    }
+
+    #[test]
+    fn one_that_may_run_is_taken_only_where_the_old_system_leaves_one_running() {
+        let facts = WatchdogFacts { unknown: vec!["/dev/watchdog0".into()], ..WatchdogFacts::default() };
+        assert_eq!(super::plan(&facts, true), Plan::TakeNow { device: "/dev/watchdog0".into() });
+        assert_eq!(super::plan(&facts, false), Plan::LeaveAlone);
     }
 
     #[test]
@@ -84,13 +94,17 @@ mod tests {
                 (9, "/dev/watchdog".into()),
             ],
             active: vec!["/dev/watchdog0".into()],
+            unknown: vec![],
         };
-        assert_eq!(plan(&facts), Plan::TakeWhenFree { device: "/dev/watchdog".into(), holders: vec![7, 9] });
+        assert_eq!(
+            plan(&facts, false),
+            Plan::TakeWhenFree { device: "/dev/watchdog".into(), holders: vec![7, 9] }
+        );
     }
 
     #[test]
     fn a_descriptor_of_pid_1_itself_is_kept() {
         let facts = WatchdogFacts { own: Some((5, "/dev/watchdog0".into())), ..WatchdogFacts::default() };
-        assert_eq!(plan(&facts), Plan::Adopt { fd: 5, device: "/dev/watchdog0".into() });
+        assert_eq!(plan(&facts, false), Plan::Adopt { fd: 5, device: "/dev/watchdog0".into() });
     }
 }

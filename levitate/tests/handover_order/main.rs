@@ -4,6 +4,7 @@ mod double;
 mod failures;
 mod flash;
 mod paths;
+mod systemd;
 
 use std::path::Path;
 
@@ -36,6 +37,7 @@ fn the_calls_come_in_the_order_of_the_design() {
             "swapoff /dev/zram0",
             "state entering bind",
             "private / All",
+            "writable /run/maintenance /run",
             "bind /run/maintenance",
             "private /run/maintenance One",
             "plain flags /run/maintenance",
