@@ -169,12 +169,23 @@ pub fn hook(root: &Root, init: &Init) -> Hook {
     }
 }
 
+/// What of this system makes some way to reboot, power off or halt do something else than what was meant.
+pub fn warnings(root: &Root, init: &Init) -> Vec<String> {
+    match init {
+        // the others tell the verbs apart themselves
+        Init::S6 { scandir } => {
+            verb_warnings(root).into_iter().chain(s6::signal_warning(root, scandir)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// What of the system's own commands does not say which verb it was: after `levitate` it would enter the maintenance
 /// root where it should not.
-pub fn verb_warnings(root: &Root) -> Vec<String> {
+fn verb_warnings(root: &Root) -> Vec<String> {
     let says_the_verb = |command: &str| {
-        let dirs = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-        let found = dirs.iter().find_map(|dir| root.resolve(&Path::new(dir).join(command)).ok())?;
+        let found =
+            front::DIRECTORIES.iter().find_map(|dir| root.resolve(&Path::new(dir).join(command)).ok())?;
         let bytes = fs::read(root.host(&found.real)).ok()?;
         let verb = b"/run/levitate/verb";
         let says = bytes.windows(verb.len()).any(|w| w == verb);

@@ -41,6 +41,24 @@ pub(super) fn hook(root: &Root, scandir: &Path) -> Hook {
     Hook::Wired { by: finish, steps: vec![] }
 }
 
+/// busybox's own `reboot`, which its shell prefers to any other, sends SIGTERM; by itself s6-svscan then stops every
+/// service and waits for it, and one that ignores TERM makes the device hang. A file of that name answers instead.
+pub(super) fn signal_warning(root: &Root, scandir: &Path) -> Option<String> {
+    let handler = scandir.join(".s6-svscan/SIGTERM");
+    let shell = root.resolve(Path::new("/bin/sh")).ok()?;
+    let shell = fs::read(root.host(&shell.real)).ok()?;
+    let has = |word: &[u8]| shell.windows(word.len()).any(|w| w == word);
+    if root.resolve(&handler).is_ok() || !has(b"BusyBox v") || !has(b"\0reboot\0") {
+        return None;
+    }
+    Some(format!(
+        "{} does not exist: busybox's shell may prefer its own reboot, which sends SIGTERM, and s6-svscan then waits \
+         for every service, without a limit; let it run: s6-svscanctl -b {}",
+        handler.display(),
+        scandir.display()
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +70,25 @@ mod tests {
             }
             Hook::Wired { by, .. } => panic!("wired by {by:?}"),
         }
+    }
+
+    #[test]
+    fn a_reboot_of_busybox_that_would_hang_is_warned_about() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let scandir = Path::new("/run/service");
+        fs::create_dir_all(dir.path().join("run/service/.s6-svscan")).unwrap();
+        fs::create_dir(dir.path().join("bin")).unwrap();
+        let sh = dir.path().join("bin/sh");
+        for (shell, warned) in
+            [("BusyBox v1.35.0 \0reboot\0", true), ("BusyBox v1.35.0 \0ash\0", false), ("dash", false)]
+        {
+            fs::write(&sh, shell).unwrap();
+            assert_eq!(signal_warning(&root, scandir).is_some(), warned, "{shell}");
+        }
+        fs::write(&sh, "BusyBox v1.35.0 \0reboot\0").unwrap();
+        fs::write(dir.path().join("run/service/.s6-svscan/SIGTERM"), "").unwrap();
+        assert_eq!(signal_warning(&root, scandir), None);
     }
 
     #[test]

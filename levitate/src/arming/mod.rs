@@ -183,7 +183,7 @@ pub fn levitate(
         host_keys: selected.host_keys.len(),
     });
     selected.warnings.iter().chain(&plan.warnings).for_each(|w| tell(Event::Warning(w.clone())));
-    arm::verb_warnings(root).into_iter().for_each(|w| tell(Event::Warning(w)));
+    arm::warnings(root, &facts.init).into_iter().for_each(|w| tell(Event::Warning(w)));
     let size = plan.tree.size(facts.page)?;
     let demand = Demand { staged: size, reserve: selected.reserve.clone() };
     let fits = budget::decide(&facts.supply, &demand)?;

@@ -162,10 +162,11 @@ pub fn read(root: &Root, config: Option<&Config>) -> Result<Status, StatusError>
         return maintenance(root);
     }
     let staged = staged(root);
-    let (init, not_wired) = match arm::detect(root) {
+    let detected = arm::detect(root);
+    let (init, not_wired) = match &detected {
         Err(e) => ("not known".to_owned(), Some(format!("{e}: {}", e.source))),
         Ok(init) => {
-            let reason = match arm::hook(root, &init) {
+            let reason = match arm::hook(root, init) {
                 Hook::Wired { steps, .. } if steps.is_empty() => None,
                 Hook::Wired { steps, .. } => not_armed(&staged, &steps),
                 Hook::NotWired { reason, remedy } => {
@@ -188,7 +189,8 @@ pub fn read(root: &Root, config: Option<&Config>) -> Result<Status, StatusError>
             Err(e) => Last::Unreadable { reason: with_sources(&e) },
         },
     };
-    let warnings = if reboot == Reboot::Maintenance { arm::verb_warnings(root) } else { Vec::new() };
+    let detected = detected.ok().filter(|_| reboot == Reboot::Maintenance);
+    let warnings = detected.map(|init| arm::warnings(root, &init)).unwrap_or_default();
     Ok(Status::Old(Box::new(Old { init, not_wired, staged, reboot, last, warnings })))
 }
 

@@ -4,6 +4,11 @@ mod bad_input;
 mod device_binary;
 mod failed_handover;
 mod guard;
+mod init_busybox;
+mod init_own;
+mod init_systemd;
+mod init_sysvinit;
+mod inits;
 mod lost_session;
 mod main_job;
 mod maintenance_root;
@@ -25,6 +30,10 @@ pub(crate) fn all() -> Vec<Scenario> {
         main_job::SCENARIOS,
         lost_session::SCENARIOS,
         maintenance_root::SCENARIOS,
+        init_systemd::SCENARIOS,
+        init_busybox::SCENARIOS,
+        init_sysvinit::SCENARIOS,
+        init_own::SCENARIOS,
         power_on::SCENARIOS,
         guard::SCENARIOS,
         bad_input::SCENARIOS,
