@@ -50,7 +50,7 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
     fs::create_dir_all("/run/levitate").unwrap();
     match scenario {
         "poweroff" => fs::write("/run/levitate/verb", "poweroff\n").unwrap(),
-        "unknown-verb" => fs::write("/run/levitate/verb", "kexec\n").unwrap(),
+        "unknown-verb" => fs::write("/run/levitate/verb", "exit\n").unwrap(),
         _ => fs::write("/run/levitate/verb", "reboot\n").unwrap(),
     }
     if scenario == "hang" {
