@@ -74,8 +74,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
 }
 
 fn tell_sysvinit(program: &Path) -> io::Result<()> {
-    crate::arming::KernelMounts.bind(Path::new(NEXT_INIT), program)?;
-    let status = Command::new(TELINIT).arg("u").status()?;
+    let failed = |what: String| move |e: io::Error| io::Error::other(format!("{what}: {e}"));
+    let bound = crate::arming::KernelMounts.bind(Path::new(NEXT_INIT), program);
+    bound.map_err(failed(format!("bind {NEXT_INIT} over {}", program.display())))?;
+    let status = Command::new(TELINIT).arg("u").status().map_err(failed(format!("run {TELINIT}")))?;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("telinit u: {status}"))) }
 }
 

@@ -33,6 +33,9 @@ pub struct Manifest {
     /// Where the state file's file system was when the root was staged, for inits that unmount it before the hand-over.
     #[serde(default)]
     pub state_home: Option<StateHome>,
+    /// The watchdog that somebody fed when the root was staged: some inits end its feeder before the hand-over can see it.
+    #[serde(default)]
+    pub watchdog: Option<String>,
     /// The deadlines of the hand-over.
     pub handover: HandoverLimits,
 }

@@ -113,11 +113,24 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
         files: size.files,
         bytes: size.bytes,
         state_file: config.state_file.clone(),
+        watchdog: watchdog(&facts.root),
         state_home: config.state_file.as_deref().and_then(|path| state_home(&facts.root, path)),
         handover: config.handover,
     };
     text(&mut tree, MANIFEST, 0o644, &serde_json::to_string(&manifest)?)?;
     Ok(Plan { tree, manifest, warnings })
+}
+
+/// The watchdog device that some process has open.
+fn watchdog(root: &Root) -> Option<String> {
+    let processes = std::fs::read_dir(root.dir().join("proc")).ok()?;
+    let mut open =
+        processes.flatten().filter_map(|process| std::fs::read_dir(process.path().join("fd")).ok());
+    open.find_map(|descriptors| {
+        let links = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        let mut links = links.map(|link| link.to_string_lossy().into_owned());
+        links.find(|link| link.starts_with("/dev/watchdog"))
+    })
 }
 
 /// The file system that holds the state file, if it can be mounted again by its source and type alone.

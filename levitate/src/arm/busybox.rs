@@ -16,7 +16,7 @@ use crate::leave::KEEPER;
 /// and resets by itself where the hand-over cannot begin.
 const RESTART: &str = "\
 #!/bin/sh
-echo 10 > /proc/sys/kernel/panic
+[ -e /proc/sys/kernel/panic ] && echo 10 > /proc/sys/kernel/panic
 if [ -x @ENTRY@ ]; then exec @ENTRY@; fi
 echo 'levitate: no maintenance root is staged; resetting' > /dev/console
 exec @BUSYBOX@ reboot -f

@@ -101,6 +101,7 @@ mod tests {
             bytes: 2_000_000,
             state_file: None,
             state_home: None,
+            watchdog: None,
             handover: HandoverLimits::default(),
         };
         assert_eq!(

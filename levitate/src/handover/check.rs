@@ -198,6 +198,7 @@ mod tests {
             bytes: 1,
             state_file: None,
             state_home: None,
+            watchdog: None,
             handover: HandoverLimits::default(),
         };
         let text = |m: &Manifest| serde_json::to_string(m).unwrap();

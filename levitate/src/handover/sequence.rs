@@ -10,7 +10,7 @@ use super::report::REPORT;
 use super::seam::{Attached, Ending, HandoverSys, Reach};
 use super::stage::Stage;
 use super::watchdog::{self, Plan};
-use crate::manifest::MANIFEST;
+use crate::manifest::{MANIFEST, Manifest};
 
 /// What is taken along, in this order: each with what is mounted on it.
 const TAKEN_ALONG: [&str; 3] = ["dev", "proc", "sys"];
@@ -103,7 +103,7 @@ impl<S: HandoverSys> Run<'_, S> {
             self.look_for_state_file(manifest.state_home.clone());
         }
         // Before anything that can end in a reset or a poweroff. Who fed the watchdog may be gone, so that comes first.
-        let mut plan = self.plan_watchdog();
+        let mut plan = self.plan_watchdog(manifest.as_ref().ok());
         self.let_flash_writer_finish(&mut plan);
         let verb = match self.journey.verb.clone() {
             Some(verb) => Some(verb),
@@ -152,10 +152,12 @@ impl<S: HandoverSys> Run<'_, S> {
         }
     }
 
-    fn plan_watchdog(&mut self) -> Plan {
+    fn plan_watchdog(&mut self, manifest: Option<&Manifest>) -> Plan {
         let facts = self.sys.watchdog_facts();
         // systemd starts one for the way down, and leaves it running
-        let plan = watchdog::plan(&facts, self.journey.is_pivoted());
+        let of_systemd = facts.unknown.first().cloned().filter(|_| self.journey.is_pivoted());
+        let left = of_systemd.or_else(|| manifest.and_then(|m| m.watchdog.clone()));
+        let plan = watchdog::plan(&facts, left.as_deref());
         match &plan {
             Plan::Adopt { fd, device } => match self.sys.adopt_watchdog(*fd, device) {
                 Ok(watchdog) => self.journey.watchdog = Some(watchdog),
@@ -173,7 +175,7 @@ impl<S: HandoverSys> Run<'_, S> {
     }
 
     /// The manifest, or the sentence that says why it is none.
-    fn read_manifest(&mut self) -> Result<crate::manifest::Manifest, String> {
+    fn read_manifest(&mut self) -> Result<Manifest, String> {
         let boot_id = Path::new("/proc/sys/kernel/random/boot_id");
         let read = |path: &Path, e: std::io::Error| format!("read {}: {e}", path.display());
         let boot_id = self.sys.read_text(boot_id).map_err(|e| read(boot_id, e))?;

@@ -17,6 +17,8 @@ pub struct WatchdogFacts {
     pub active: Vec<String>,
     /// Devices of which nobody knows whether they run: the kernel has no such file in sysfs.
     pub unknown: Vec<String>,
+    /// Devices whose sysfs state is anything else.
+    pub stopped: Vec<String>,
 }
 
 /// What to do.
@@ -45,10 +47,10 @@ pub enum Plan {
     },
 }
 
-/// Decides it. Of several watchdogs the one that a process feeds is taken: it is the one that will bite. `left_running`
-/// says that the old system starts one and leaves it: where nobody can tell, the first is taken for that one.
+/// Decides it. Of several watchdogs the one that a process feeds is taken: it is the one that will bite. `left` is
+/// the one that the old system left running, as far as is known otherwise; sysfs may know better.
 #[must_use]
-pub fn plan(facts: &WatchdogFacts, left_running: bool) -> Plan {
+pub fn plan(facts: &WatchdogFacts, left: Option<&str>) -> Plan {
     if let Some((fd, device)) = &facts.own {
         return Plan::Adopt { fd: *fd, device: device.clone() };
     }
@@ -56,8 +58,9 @@ pub fn plan(facts: &WatchdogFacts, left_running: bool) -> Plan {
         let holders = facts.holders.iter().filter(|(_, held)| held == device).map(|(pid, _)| *pid).collect();
         return Plan::TakeWhenFree { device: device.clone(), holders };
     }
-    match facts.active.first().or(facts.unknown.first().filter(|_| left_running)) {
-        Some(device) => Plan::TakeNow { device: device.clone() },
+    let left = left.filter(|device| !facts.stopped.iter().any(|stopped| stopped == device));
+    match facts.active.first().map(String::as_str).or(left) {
+        Some(device) => Plan::TakeNow { device: device.to_owned() },
         None => Plan::LeaveAlone,
     }
 }
@@ -68,20 +71,21 @@ mod tests {
 
     #[test]
     fn a_watchdog_that_nobody_had_running_is_left_alone() {
-        assert_eq!(plan(&WatchdogFacts::default(), true), Plan::LeaveAlone);
+        assert_eq!(plan(&WatchdogFacts::default(), None), Plan::LeaveAlone);
     }
 
     #[test]
     fn one_that_runs_with_nobody_feeding_it_is_taken_at_once() {
         let facts = WatchdogFacts { active: vec!["/dev/watchdog0".into()], ..WatchdogFacts::default() };
-        assert_eq!(plan(&facts, false), Plan::TakeNow { device: "/dev/watchdog0".into() });
+        assert_eq!(plan(&facts, None), Plan::TakeNow { device: "/dev/watchdog0".into() });
     }
 
     #[test]
-    fn one_that_may_run_is_taken_only_where_the_old_system_leaves_one_running() {
-        let facts = WatchdogFacts { unknown: vec!["/dev/watchdog0".into()], ..WatchdogFacts::default() };
-        assert_eq!(super::plan(&facts, true), Plan::TakeNow { device: "/dev/watchdog0".into() });
-        assert_eq!(super::plan(&facts, false), Plan::LeaveAlone);
+    fn one_that_was_left_running_is_taken_unless_the_kernel_says_that_it_stands() {
+        let (left, mut facts) = (Some("/dev/watchdog0"), WatchdogFacts::default());
+        assert_eq!(plan(&facts, left), Plan::TakeNow { device: "/dev/watchdog0".into() });
+        facts.stopped = vec!["/dev/watchdog0".into()];
+        assert_eq!(plan(&facts, left), Plan::LeaveAlone);
     }
 
     #[test]
@@ -94,10 +98,10 @@ mod tests {
                 (9, "/dev/watchdog".into()),
             ],
             active: vec!["/dev/watchdog0".into()],
-            unknown: vec![],
+            ..WatchdogFacts::default()
         };
         assert_eq!(
-            plan(&facts, false),
+            plan(&facts, None),
             Plan::TakeWhenFree { device: "/dev/watchdog".into(), holders: vec![7, 9] }
         );
     }
@@ -105,6 +109,6 @@ mod tests {
     #[test]
     fn a_descriptor_of_pid_1_itself_is_kept() {
         let facts = WatchdogFacts { own: Some((5, "/dev/watchdog0".into())), ..WatchdogFacts::default() };
-        assert_eq!(plan(&facts, false), Plan::Adopt { fd: 5, device: "/dev/watchdog0".into() });
+        assert_eq!(plan(&facts, None), Plan::Adopt { fd: 5, device: "/dev/watchdog0".into() });
     }
 }

@@ -136,6 +136,7 @@ fn stage(staged: &Path, scenario: &str) {
         files: 0,
         bytes: 0,
         state_home: None,
+        watchdog: None,
         state_file: Some("/persist/state.json".into()),
         handover: HandoverLimits { whole_ms, term_grace_ms: 300, call_ms: 1_000 },
     };

@@ -77,3 +77,11 @@ fn without_an_old_root_nothing_is_taken_for_one() {
     assert_eq!(done.endings, [Ending::Reset]);
     assert_eq!(done.failure(), "expected the old root at /oldroot, found nothing mounted there");
 }
+
+#[test]
+fn a_watchdog_whose_feeder_the_init_has_ended_before_is_taken_too() {
+    let mut double = Double::new();
+    double.manifest = double.manifest.replace(r#""handover""#, r#""watchdog":"/dev/watchdog0","handover""#);
+    let done = double.hand_over();
+    assert_eq!(done.report.and_then(|r| r.watchdog).map(|w| w.device), Some("/dev/watchdog0".into()));
+}

@@ -137,7 +137,7 @@ pub(super) fn facts() -> WatchdogFacts {
             let device = format!("/dev/{}", entry.file_name().to_string_lossy());
             match fs::read_to_string(entry.path().join("state")).as_deref().map(str::trim) {
                 Ok("active") => facts.active.push(device),
-                Ok(_) => {}
+                Ok(_) => facts.stopped.push(device),
                 Err(_) => facts.unknown.push(device),
             }
         }
