@@ -59,7 +59,7 @@ pub enum Staged {
     /// One is, and whole as far as can be seen.
     Whole {
         /// What it says of itself.
-        manifest: Manifest,
+        manifest: Box<Manifest>,
     },
     /// One is, and the hand-over would refuse it.
     Damaged {
@@ -252,7 +252,7 @@ fn staged(root: &Root) -> Staged {
             return Staged::Damaged { reason };
         }
     }
-    Staged::Whole { manifest }
+    Staged::Whole { manifest: Box::new(manifest) }
 }
 
 fn is_executable(root: &Root, program: &Path) -> Result<(), String> {

@@ -17,12 +17,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 }];
 
 fn run(assets: &Assets) -> Result<(), Failure> {
-    let promise = Promise {
-        system: System::Own,
-        program: "/usr/sbin/levitate",
-        armed: armed,
-        entered: inits::nothing_more,
-    };
+    let promise =
+        Promise { system: System::Own, program: "/usr/sbin/levitate", armed, entered: inits::nothing_more };
     inits::keep(assets, &promise)
 }
 

@@ -17,12 +17,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 }];
 
 fn run(assets: &Assets) -> Result<(), Failure> {
-    let promise = Promise {
-        system: System::Systemd,
-        program: "/usr/lib/systemd/systemd",
-        armed: armed,
-        entered: entered,
-    };
+    let promise = Promise { system: System::Systemd, program: "/usr/lib/systemd/systemd", armed, entered };
     inits::keep(assets, &promise)
 }
 
