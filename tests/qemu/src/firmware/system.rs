@@ -49,7 +49,8 @@ impl System {
                     "usr/bin/s6-svstat",
                 ],
                 files: &[],
-                links: &[],
+                // as v2 it is started by the boot loader's environment of a v1 with another init
+                links: &[("usr/sbin/init", "../../init"), ("usr/sbin/preinit", "../../init")],
             },
             Self::Systemd => Parts {
                 folder: "init-systemd",

@@ -17,8 +17,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 }];
 
 fn run(assets: &Assets) -> Result<(), Failure> {
-    let promise =
-        Promise { system: System::Busybox, program: "/usr/bin/busybox", armed, entered: inits::nothing_more };
+    let promise = Promise {
+        system: System::Busybox,
+        program: "/usr/bin/busybox",
+        halt: "halt",
+        armed,
+        entered: inits::nothing_more,
+    };
     inits::keep(assets, &promise)
 }
 

@@ -17,7 +17,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 }];
 
 fn run(assets: &Assets) -> Result<(), Failure> {
-    let promise = Promise { system: System::Systemd, program: "/usr/lib/systemd/systemd", armed, entered };
+    let promise = Promise {
+        system: System::Systemd,
+        program: "/usr/lib/systemd/systemd",
+        halt: "halt",
+        armed,
+        entered,
+    };
     inits::keep(assets, &promise)
 }
 

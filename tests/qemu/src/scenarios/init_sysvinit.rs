@@ -17,8 +17,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 }];
 
 fn run(assets: &Assets) -> Result<(), Failure> {
-    let promise =
-        Promise { system: System::Sysvinit, program: "/usr/sbin/init", armed, entered: inits::nothing_more };
+    let promise = Promise {
+        system: System::Sysvinit,
+        program: "/usr/sbin/init",
+        halt: "shutdown -h -H now",
+        armed,
+        entered: inits::nothing_more,
+    };
     inits::keep(assets, &promise)
 }
 

@@ -17,6 +17,8 @@ pub(super) struct Promise {
     pub(super) system: System,
     /// The program that PID 1 really runs, as `/proc/1/exe` says.
     pub(super) program: &'static str,
+    /// The command that stops the device and leaves its power on.
+    pub(super) halt: &'static str,
     /// Checked while a root is staged.
     pub(super) armed: fn(&Machine) -> Result<(), Failure>,
     /// Checked in the maintenance root.
@@ -38,7 +40,7 @@ pub(super) fn keep(assets: &Assets, promise: &Promise) -> Result<(), Failure> {
     let firmware = Firmware::of(assets, promise.system)?;
     let device = Device::new(assets, &firmware)?;
     no_trace_and_poweroff(&device, &firmware, promise)?;
-    halt(&device, &firmware)?;
+    halt(&device, &firmware, promise.halt)?;
     the_whole_way(&device, &firmware, promise)
 }
 
@@ -64,10 +66,10 @@ fn no_trace_and_poweroff(device: &Device, firmware: &Firmware, promise: &Promise
 }
 
 /// The kernel's last words, whoever asked for it; and no login after them.
-fn halt(device: &Device, firmware: &Firmware) -> Result<(), Failure> {
+fn halt(device: &Device, firmware: &Firmware, command: &str) -> Result<(), Failure> {
     let (machine, _) = line::power_on(device, firmware, 1)?;
     line::levitate(&machine, &mut Nobody)?;
-    machine.ssh.run("halt")?;
+    machine.ssh.run(command)?;
     machine.console.wait_for("System halted", 0, Duration::from_secs(60))?;
     machine.cut_power();
     Ok(())
