@@ -270,6 +270,10 @@ impl<S: HandoverSys> Run<'_, S> {
             self.sys.make_dir(&to).map_err(|e| Stop::because(format!("create {}", to.display()), &e))?;
             self.sys.move_mount(&from, &to).map_err(|e| Stop::because(what, &e))?;
         }
+        // `umount -a -r` again: devices that turn up later need a node
+        let dev = self.journey.staged.join("dev");
+        let writable = self.sys.need_writable(&dev, &dev);
+        self.tolerate(format!("make {} writable", dev.display()), writable);
         Ok(())
     }
 

@@ -48,6 +48,7 @@ fn the_calls_come_in_the_order_of_the_design() {
             "move /dev /run/maintenance/dev",
             "mkdir /run/maintenance/proc",
             "move /proc /run/maintenance/proc",
+            "writable /run/maintenance/dev /run/maintenance/dev",
             "state entering pivot",
             "mkdir /run/maintenance/oldroot",
             "chdir /run/maintenance",
