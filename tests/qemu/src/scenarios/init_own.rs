@@ -29,7 +29,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
 
 /// There is nothing to arm: it looks for the staged root itself.
 fn armed(machine: &Machine) -> Result<(), Failure> {
-    let files = machine.ssh.succeed("ls /run/levitate")?;
-    check!(!files.contains("arm"), "something was armed:\n{files}");
+    let record = machine.ssh.succeed("cat /run/levitate/armed.json")?;
+    check!(record.contains("\"steps\":[]"), "something was armed: {record}");
     Ok(())
 }
