@@ -17,6 +17,10 @@ mod nor_physics;
 mod power_cut;
 mod power_on;
 mod refusals;
+mod robust_failures;
+mod robust_roots;
+mod robust_strays;
+mod robust_stuck;
 mod undo;
 
 use std::time::Duration;
@@ -34,6 +38,10 @@ pub(crate) fn all() -> Vec<Scenario> {
         init_busybox::SCENARIOS,
         init_sysvinit::SCENARIOS,
         init_own::SCENARIOS,
+        robust_stuck::SCENARIOS,
+        robust_failures::SCENARIOS,
+        robust_strays::SCENARIOS,
+        robust_roots::SCENARIOS,
         power_on::SCENARIOS,
         guard::SCENARIOS,
         bad_input::SCENARIOS,
