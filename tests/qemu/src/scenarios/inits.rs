@@ -32,7 +32,7 @@ cut -d' ' -f3- /proc/self/mountinfo
 find /run /tmp /persist ! -path '/persist/activity*' ! -path '/run/systemd/*' ! -path '/run/log/*' | sort | xargs stat -c '%N %a %u %g'
 cat /etc/inittab 2>/dev/null
 ls /usr/sbin /usr/bin
-for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null; echo; done | grep linuxrc
+pidof linuxrc
 true";
 
 /// Four boots of one device: abort and poweroff, halt, `kill -HUP` and the like of `armed`, and at last the whole way.
