@@ -150,8 +150,7 @@ impl Double {
         }
     }
 
-    /// The same device as systemd leaves it: the staged root is /, the old one with all of its mounts but /persist is at
-    /// /oldroot, and /dev, /proc, /sys and /run are bound into the new one.
+    /// The same device as systemd leaves it: pivoted, /persist unmounted, /dev, /proc and /run bound into the new root.
     pub(crate) fn pivoted() -> Self {
         let mut double = Self::new();
         double.table = vec![
@@ -165,8 +164,7 @@ impl Double {
             mount(32, 30, (0, 7), "/proc", "proc", "proc"),
             mount(33, 30, (0, 8), "/run", "tmpfs", "tmpfs"),
         ];
-        double.processes.retain(|p| p.kernel || p.pid == 1);
-        double.processes.retain(|p| !p.name.starts_with("jffs2"));
+        double.processes.retain(|p| (p.kernel || p.pid == 1) && !p.name.starts_with("jffs2"));
         let home =
             r#""state_home":{"source":"/dev/mtdblock4","fstype":"jffs2","file":"state.json"},"handover""#;
         double.manifest = double.manifest.replace(r#""handover""#, home);
