@@ -28,6 +28,8 @@ pub mod build;
 
 pub mod image;
 
+pub mod leave;
+
 pub mod manifest;
 
 pub mod state;

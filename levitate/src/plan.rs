@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ramdisk::path::PathError;
+use ramdisk::path::{PathError, Root};
 use ramdisk::service::{ServiceError, source::write_source_dir};
 use ramdisk::sink::{Content, Meta};
 use ramdisk::tree::{Node, Tree, TreeError};
@@ -12,6 +12,8 @@ use ramdisk::users::User;
 
 use crate::config::Config;
 use crate::facts::SystemFacts;
+use crate::handover::journey::StateHome;
+use crate::handover::mounts;
 use crate::keys::DROPBEAR_ROOT_KEYS;
 use crate::manifest::{MANIFEST, Manifest};
 use crate::network::{self, NetworkFilesError};
@@ -124,10 +126,34 @@ pub(crate) fn plan_in(
         files: size.files,
         bytes: size.bytes,
         state_file: config.state_file.clone(),
+        watchdog: watchdog(&facts.root),
+        state_home: config.state_file.as_deref().and_then(|path| state_home(&facts.root, path)),
         handover: config.handover,
     };
     text(&mut tree, MANIFEST, 0o644, &serde_json::to_string(&manifest)?)?;
     Ok(Plan { tree, manifest, warnings })
+}
+
+/// The watchdog device that some process has open.
+pub(crate) fn watchdog(root: &Root) -> Option<String> {
+    let processes = std::fs::read_dir(root.dir().join("proc")).ok()?;
+    let mut open =
+        processes.flatten().filter_map(|process| std::fs::read_dir(process.path().join("fd")).ok());
+    open.find_map(|descriptors| {
+        let links = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        let mut links = links.map(|link| link.to_string_lossy().into_owned());
+        links.find(|link| link.starts_with("/dev/watchdog"))
+    })
+}
+
+/// The file system that holds the state file, if it can be mounted again by its source and type alone.
+pub(crate) fn state_home(root: &Root, file: &Path) -> Option<StateHome> {
+    let table = mounts::parse(&std::fs::read(root.dir().join("proc/self/mountinfo")).ok()?);
+    let real = root.resolve(file.parent()?).ok()?.real.join(file.file_name()?);
+    let mount = mounts::holding(&table, &real)?;
+    let file = real.strip_prefix(&mount.point).ok()?.to_owned();
+    let (source, fstype) = (mount.source.clone(), mount.fstype.clone());
+    (mount.keeps_data() && mount.root == Path::new("/")).then_some(StateHome { source, fstype, file })
 }
 
 pub(crate) fn text(tree: &mut Tree, path: &str, mode: u32, text: &str) -> Result<(), TreeError> {
@@ -209,6 +235,9 @@ fn skeleton(tree: &mut Tree, facts: &SystemFacts) -> Result<Vec<String>, PlanErr
     tree.file(Path::new("sbin/levitate"), Meta::root(0o755), Content::CopyOf(facts.binary.clone()))?;
     text(tree, "sbin/init", 0o755, INIT)?;
     tree.symlink(Path::new("exec"), Path::new("sbin/levitate"))?;
+    // the names by which systemd and procd execute what they find in here
+    tree.symlink(Path::new("shutdown"), Path::new("sbin/levitate"))?;
+    tree.symlink(Path::new("sbin/upgraded"), Path::new("levitate"))?;
     if tree.get(Path::new("etc/profile")).is_none() {
         text(tree, "etc/profile", 0o644, PROFILE)?;
     }

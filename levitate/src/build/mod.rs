@@ -133,7 +133,8 @@ pub fn build(request: &Request) -> Result<Built, BuildError> {
     without_network.keep.network = false;
     let Plan { mut tree, manifest, warnings } =
         plan::plan_in(Tree::of_root(), &without_network, &facts, &selected)?;
-    let manifest = Manifest { staged_at: u64::from(request.time), ..manifest };
+    let staged_at = u64::from(request.time);
+    let manifest = Manifest { staged_at, state_home: None, watchdog: None, ..manifest };
     plan::text(&mut tree, MANIFEST, 0o644, &serde_json::to_string(&manifest)?)?;
     // it may hold keys
     tree.file(Path::new(CARRIED), Meta::root(0o600), Content::Bytes(text.into_bytes()))?;

@@ -11,13 +11,12 @@ use ramdisk::dir_sink::Owners;
 use ramdisk::path::Root;
 
 use crate::abort::{self, Undone};
-use crate::arming;
+use crate::arming::{self, KernelMounts};
 use crate::budget::WORKING_SET;
 use crate::config::{CONFIG, Config};
 use crate::facts::{self, SystemFacts};
 use crate::image::Image;
 use crate::manifest::STAGED_ROOT;
-use crate::run_mount::KernelMounts;
 use crate::status::{self, with_sources};
 
 /// Done.
@@ -183,7 +182,7 @@ fn undo(config: &std::path::Path) -> Result<(), String> {
         .map_err(|e| with_sources(&e))?;
     render::out(match undone {
         Undone { staged: true, .. } => "The staged root is removed. `reboot` is a normal reboot.\n",
-        Undone { remounted: true, .. } | Undone { recorded: true, .. } => {
+        Undone { remounted: true, .. } | Undone { disarmed: true, .. } | Undone { recorded: true, .. } => {
             "Nothing was staged; what an earlier levitate had left is removed. `reboot` is a normal reboot.\n"
         }
         Undone { .. } => "Nothing was staged. `reboot` is a normal reboot.\n",

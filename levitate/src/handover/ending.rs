@@ -8,8 +8,8 @@ use std::path::Path;
 use ramdisk::init::interlock::{FlashRecord, FlashState};
 
 use super::check::{self, FLASH};
-use super::journey::{Run, Stop};
-use super::mounts;
+use super::journey::{OLD_ROOT, Run, Stop};
+use super::mounts::{self, Mount};
 use super::processes::Process;
 use super::report::Survivor;
 use super::seam::{Ending, Everybody, HandoverSys, Weight};
@@ -211,7 +211,8 @@ impl<S: HandoverSys> Run<'_, S> {
             return;
         }
         let Ok(table) = self.sys.mounts() else { return };
-        for mount in mounts::unmount_order(&table, Path::new("/")).into_iter().filter(|m| m.keeps_data()) {
+        let goes = |m: &Mount| m.keeps_data() || m.point.starts_with(OLD_ROOT);
+        for mount in mounts::unmount_order(&table, Path::new("/")).into_iter().filter(goes) {
             let limit = self.limit().min(COURTESY_MS);
             if self.sys.unmount(&mount.point, limit).is_err() {
                 let limit = self.limit().min(COURTESY_MS);

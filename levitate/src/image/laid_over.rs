@@ -63,6 +63,8 @@ pub(super) fn prepare(
         files: size.files,
         bytes: size.bytes,
         state_file: config.state_file.clone(),
+        state_home: config.state_file.as_deref().and_then(|path| plan::state_home(&facts.root, path)),
+        watchdog: plan::watchdog(&facts.root),
         handover: config.handover,
     };
     let text = serde_json::to_string(&manifest).map_err(PlanError::from)?;

@@ -153,9 +153,40 @@ impl Double {
         }
     }
 
+    /// The same device as systemd leaves it: pivoted, /persist unmounted, /dev, /proc and /run bound into the new root.
+    pub(crate) fn pivoted() -> Self {
+        let mut double = Self::new();
+        double.table = vec![
+            mount(30, 1, (0, 8), "/", "tmpfs", "tmpfs"),
+            mount(20, 30, (31, 3), "/oldroot", "squashfs", "/dev/root"),
+            mount(21, 20, (0, 5), "/oldroot/dev", "devtmpfs", "dev"),
+            mount(22, 21, (0, 6), "/oldroot/dev/pts", "devpts", "pts"),
+            mount(23, 20, (0, 7), "/oldroot/proc", "proc", "proc"),
+            mount(24, 20, (0, 8), "/oldroot/run", "tmpfs", "tmpfs"),
+            mount(31, 30, (0, 5), "/dev", "devtmpfs", "dev"),
+            mount(32, 30, (0, 7), "/proc", "proc", "proc"),
+            mount(33, 30, (0, 8), "/run", "tmpfs", "tmpfs"),
+        ];
+        double.processes.retain(|p| (p.kernel || p.pid == 1) && !p.name.starts_with("jffs2"));
+        let home =
+            r#""state_home":{"source":"/dev/mtdblock4","fstype":"jffs2","file":"state.json"},"handover""#;
+        double.manifest = double.manifest.replace(r#""handover""#, home);
+        double
+    }
+
+    /// Both halves, from systemd's entry.
+    pub(crate) fn hand_over_from_systemd(mut self, verb: &str) -> Self {
+        levitate::handover::sequence::first_half_pivoted(&mut self, verb);
+        self.second_half()
+    }
+
     /// Both halves, as far as they go.
     pub(crate) fn hand_over(mut self) -> Self {
         levitate::handover::sequence::first_half(&mut self, Path::new(STAGED));
+        self.second_half()
+    }
+
+    fn second_half(mut self) -> Self {
         if let Some(journey) = self.resumed.clone() {
             // Through text, as over the execve.
             let text = serde_json::to_string(&journey).unwrap();
@@ -349,6 +380,9 @@ impl HandoverSys for Double {
         let bind = Mount { id: self.next_id, parent: below.id, point: path.into(), ..below };
         self.table.push(bind);
         Ok(())
+    }
+    fn need_writable(&mut self, path: &Path, point: &Path) -> io::Result<()> {
+        self.call(format!("writable {} {}", path.display(), point.display()))
     }
     fn plain_flags(&mut self, path: &Path) -> io::Result<()> {
         self.call(format!("plain flags {}", path.display()))

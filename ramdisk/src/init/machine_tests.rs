@@ -17,6 +17,8 @@ struct Script {
     cannot_spawn: bool,
     watchdog: Option<u64>,
     next_pid: Pid,
+    /// A staged root, and why it cannot be entered.
+    staged: Option<&'static str>,
     done: Vec<String>,
 }
 
@@ -68,6 +70,11 @@ impl Kernel for Script {
     }
     fn feed_watchdog(&mut self) -> Option<u64> {
         self.watchdog
+    }
+    fn hand_over(&mut self) -> Option<String> {
+        let staged = self.staged?;
+        self.done.push("hand over".into());
+        Some(staged.into())
     }
     fn settle_disks(&mut self) {
         self.done.push("settle disks".into());
@@ -147,6 +154,24 @@ fn the_default_bundle_is_started_in_order_each_in_its_directory() {
     let mut stage = Stage::new(set(), Script::default());
     stage.init.start();
     assert_eq!(stage.done(), ["spawn /s/net/run in /s/net", "spawn /s/sshd/run in /s/sshd"]);
+}
+
+#[test]
+fn a_staged_root_is_entered_by_a_reboot_alone_and_one_that_cannot_be_is_a_normal_reboot() {
+    for (verb, expected) in [
+        ("reboot", &["report reboot", "hand over", "report no program", "settle disks", "end: reboot"][..]),
+        ("poweroff", &["report poweroff", "settle disks", "end: poweroff"]),
+        ("halt", &["report halt", "settle disks", "end: halt"]),
+    ] {
+        let mut stage = started();
+        stage.init.kernel.staged = Some("no program");
+        stage.request(7, verb);
+        stage.exit(2);
+        stage.exit(1);
+        stage.init.kernel.alone = true;
+        let done = stage.happen([Event::Tick]);
+        assert_eq!(done[..expected.len()], *expected, "{verb}");
+    }
 }
 
 #[test]
@@ -340,7 +365,13 @@ fn an_order_that_waits_is_answered_when_all_it_needs_is_up() {
     let done = stage.happen([Event::Ready { pid: 2 }]);
     assert_eq!(
         done,
-        ["answer 1: info modem: up", "spawn wan in /", "answer 1: info wan: up", "answer 1: exit 0", "hang up 1"]
+        [
+            "answer 1: info modem: up",
+            "spawn wan in /",
+            "answer 1: info wan: up",
+            "answer 1: exit 0",
+            "hang up 1"
+        ]
     );
     // Already so: answered at once.
     assert_eq!(stage.request(2, "up wait -- wan"), ["answer 2: exit 0", "hang up 2"]);
@@ -401,7 +432,10 @@ fn nothing_is_started_while_the_system_ends_and_signals_reach_the_process() {
         stage.request(1, "SIGHUP -- default"),
         ["SIGHUP to Process(1)", "answer 1: exit 0", "hang up 1"]
     );
-    assert_eq!(stage.request(2, "restart -- plug"), ["SIGTERM to Process(1)", "answer 2: exit 0", "hang up 2"]);
+    assert_eq!(
+        stage.request(2, "restart -- plug"),
+        ["SIGTERM to Process(1)", "answer 2: exit 0", "hang up 2"]
+    );
     stage.request(3, "reboot");
     let done = stage.request(4, "up -- modem");
     assert_eq!(done[0], "answer 4: the system is about to end: nothing is started");
@@ -414,10 +448,7 @@ fn who_never_leaves_is_let_go_when_too_many_wait() {
         stage.request(from, "up wait -- modem");
     }
     let done = stage.request(65, "up wait -- modem");
-    assert_eq!(
-        done,
-        ["answer 1: too many wait: this one is let go", "answer 1: exit 1", "hang up 1"]
-    );
+    assert_eq!(done, ["answer 1: too many wait: this one is let go", "answer 1: exit 1", "hang up 1"]);
 }
 
 #[test]

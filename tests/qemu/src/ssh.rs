@@ -113,7 +113,7 @@ impl Ssh {
     pub(crate) fn run_for(&self, command: &str, limit: Duration) -> Result<Finished, Failure> {
         let mut client = self.client();
         client.arg(command);
-        process::run(client, None, limit)
+        process::run(client, None, limit).map_err(|failure| failure.context(format!("`{command}`")))
     }
 
     /// Runs a command that must succeed, and gives what it printed, trimmed.

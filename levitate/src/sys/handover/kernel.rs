@@ -156,6 +156,13 @@ impl HandoverSys for Kernel {
         Ok(mount(Some(path), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
     }
 
+    fn need_writable(&mut self, path: &Path, point: &Path) -> io::Result<()> {
+        if nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_ok() {
+            return Ok(());
+        }
+        Ok(mount(None::<&str>, point, None::<&str>, MsFlags::MS_REMOUNT, None::<&str>)?)
+    }
+
     fn plain_flags(&mut self, path: &Path) -> io::Result<()> {
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
         Ok(mount(None::<&str>, path, None::<&str>, flags, None::<&str>)?)

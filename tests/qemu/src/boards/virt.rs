@@ -34,6 +34,10 @@ impl super::Boot for Boot {
         network(&mut qemu, setup);
         super::console(&mut qemu, setup);
         peripherals(&mut qemu);
+        if let Some(disk) = setup.disk {
+            qemu.arg("-drive").arg(format!("if=none,id=disk0,format=raw,file={}", disk.display()));
+            qemu.args(["-device", "virtio-blk-device,drive=disk0"]);
+        }
         qemu
     }
 

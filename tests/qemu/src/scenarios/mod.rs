@@ -5,6 +5,11 @@ mod device_binary;
 mod failed_handover;
 mod guard;
 mod image;
+mod init_busybox;
+mod init_own;
+mod init_systemd;
+mod init_sysvinit;
+mod inits;
 mod lost_session;
 mod main_job;
 mod maintenance_root;
@@ -13,6 +18,10 @@ mod nor_physics;
 mod power_cut;
 mod power_on;
 mod refusals;
+mod robust_failures;
+mod robust_roots;
+mod robust_strays;
+mod robust_stuck;
 mod undo;
 
 use std::time::Duration;
@@ -26,6 +35,14 @@ pub(crate) fn all() -> Vec<Scenario> {
         main_job::SCENARIOS,
         lost_session::SCENARIOS,
         maintenance_root::SCENARIOS,
+        init_systemd::SCENARIOS,
+        init_busybox::SCENARIOS,
+        init_sysvinit::SCENARIOS,
+        init_own::SCENARIOS,
+        robust_stuck::SCENARIOS,
+        robust_failures::SCENARIOS,
+        robust_strays::SCENARIOS,
+        robust_roots::SCENARIOS,
         power_on::SCENARIOS,
         image::SCENARIOS,
         guard::SCENARIOS,
