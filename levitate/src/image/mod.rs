@@ -2,7 +2,7 @@
 //! when its firmware was built. Only this program has to be on it.
 //!
 //! The archive is taken for hostile until it is staged: it is read to its end and measured before anything is written,
-//! and what of it decides who can log in is the device's own ([`laid_over`]).
+//! and what of it decides who can log in is the device's own (`laid_over`).
 
 mod laid_over;
 mod source;
