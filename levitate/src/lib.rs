@@ -24,6 +24,12 @@ pub mod stage;
 
 pub mod arming;
 
+pub mod build;
+
+pub mod image;
+
+pub mod leave;
+
 pub mod manifest;
 
 pub mod state;

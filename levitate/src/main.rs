@@ -21,7 +21,10 @@ fn main() -> ExitCode {
     ExitCode::from(match name.as_str() {
         "flashcp" => flasher::cli::run(arguments.into_iter()),
         "init" => ramdisk::init::run(rest),
-        "exec" | "handover" => levitate::handover::run(rest),
+        // `shutdown` is systemd's name for it, `upgraded` procd's
+        "exec" | "handover" | "shutdown" | "upgraded" => levitate::handover::run(arguments.into_iter()),
+        "leave" => levitate::leave::run(rest),
+        levitate::leave::KEEPER => levitate::leave::keep(),
         "reboot" => client::run(Verb::Reboot, rest),
         "poweroff" => client::run(Verb::Poweroff, rest),
         "halt" => client::run(Verb::Halt, rest),
@@ -35,5 +38,5 @@ fn applet(argument: Option<&OsString>) -> String {
 }
 
 fn is_applet(word: &OsString) -> bool {
-    ["init", "handover", "flashcp", "reboot", "poweroff", "halt"].iter().any(|known| word == known)
+    ["init", "handover", "leave", "flashcp", "reboot", "poweroff", "halt"].iter().any(|known| word == known)
 }

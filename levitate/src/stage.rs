@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ramdisk::dir_sink::{DirSink, DirSinkError, Owners};
+use ramdisk::path::Root;
 use ramdisk::sink::{Meta, Sink};
 use ramdisk::tree::Tree;
 
@@ -80,6 +81,12 @@ where
 }
 
 impl Unarmed {
+    /// The root as it lies there, to be looked at.
+    #[must_use]
+    pub fn root(&self) -> Root {
+        Root::new(self.run.join(UNFINISHED))
+    }
+
     /// Makes it enterable, in place of one that was staged before.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The `levitate` command: parses, calls the library, prints, and maps errors to exit codes.
 
+mod build;
 mod render;
 
 use std::ffi::OsString;
@@ -10,11 +11,12 @@ use ramdisk::dir_sink::Owners;
 use ramdisk::path::Root;
 
 use crate::abort::{self, Undone};
-use crate::arming;
+use crate::arming::{self, KernelMounts};
+use crate::budget::WORKING_SET;
 use crate::config::{CONFIG, Config};
-use crate::facts::SystemFacts;
+use crate::facts::{self, SystemFacts};
+use crate::image::Image;
 use crate::manifest::STAGED_ROOT;
-use crate::run_mount::KernelMounts;
 use crate::status::{self, with_sources};
 
 /// Done.
@@ -32,12 +34,20 @@ const USAGE: u8 = 2;
     after_help = "Nothing is changed on flash but the state file, if there is one. Until\n\
         `reboot` everything can be undone by `levitate abort`; after it, by another\n\
         `reboot`.\n\n\
+        On a device whose firmware is not prepared for it: `levitate build` makes an\n\
+        archive elsewhere, and `levitate --image` stages it; this program may lie\n\
+        anywhere, even in /tmp.\n\n\
         Exit codes: 0 done; 1 refused or failed, nothing staged; 2 usage."
 )]
 struct Arguments {
-    /// The configuration.
-    #[arg(long, global = true, value_name = "FILE", default_value = CONFIG)]
-    config: PathBuf,
+    /// The configuration; without it /etc/levitate.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Stage from an archive of `levitate build`; `-`: standard input.
+    ///
+    /// It carries its own configuration; users and keys are this device's.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    image: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -54,6 +64,24 @@ enum Command {
     },
     /// Remove the staged root: `reboot` is a normal reboot again.
     Abort,
+    /// Make an archive of a maintenance root, on a build machine.
+    #[command(long_about = "Makes the maintenance root of a device as a newc archive (for --image there)\n\
+            from its unpacked root. That may be of any processor; nothing of it is\n\
+            run, and root is not needed. The same input gives the same bytes: times are\n\
+            SOURCE_DATE_EPOCH or 0, and what is copied belongs to root. Host keys and\n\
+            network are not in it: the device adds its own.\n\n\
+            The archive is also an initramfs (rdinit=/init, which is the default).")]
+    Build {
+        /// The device's root, unpacked in a folder.
+        #[arg(long, value_name = "DIR")]
+        sysroot: PathBuf,
+        /// The archive; .gz and .zst compress it (gzip is smaller).
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// The program for the device; without it the one in the sysroot.
+        #[arg(long, value_name = "FILE")]
+        levitate: Option<PathBuf>,
+    },
 }
 
 /// Runs the command with `arguments`, the program's name first, and returns its exit code: 0 done, 1 refused or failed
@@ -67,10 +95,19 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
             return if e.use_stderr() { USAGE } else { DONE };
         }
     };
-    let done = match parsed.command.unwrap_or(Command::Stage) {
-        Command::Stage => stage(&parsed.config),
-        Command::Status { json } => show(&parsed.config, json),
-        Command::Abort => undo(&parsed.config),
+    let config = parsed.config.clone().unwrap_or_else(|| CONFIG.into());
+    let done = match (parsed.command.unwrap_or(Command::Stage), parsed.image) {
+        (Command::Stage, None) => stage(&config),
+        (Command::Stage, Some(image)) => stage_image(&image),
+        (Command::Build { sysroot, output, levitate }, None) => {
+            build::run(sysroot, parsed.config, levitate, &output)
+        }
+        (Command::Status { json }, None) => show(&config, json),
+        (Command::Abort, None) => undo(&config),
+        (_, Some(_)) => {
+            render::error("--image is for staging alone");
+            return USAGE;
+        }
     };
     match done {
         Ok(()) => DONE,
@@ -85,17 +122,38 @@ fn root_only(what: &str) -> Result<(), String> {
     if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(format!("{what} needs to be run by root")) }
 }
 
-fn stage(config: &std::path::Path) -> Result<(), String> {
-    root_only("levitate")?;
+/// The error in full, and what is staged nevertheless.
+fn nothing_staged(e: &dyn std::error::Error) -> String {
     let still = std::path::Path::new(STAGED_ROOT).exists();
     let effect =
         if still { "nothing was changed: the root staged before still is" } else { "nothing was staged" };
-    let failed = |e: &dyn std::error::Error| format!("{}\n{effect}", with_sources(e));
+    format!("{}\n{effect}", with_sources(e))
+}
+
+fn stage(config: &std::path::Path) -> Result<(), String> {
+    root_only("levitate")?;
+    let failed = nothing_staged;
     let config = Config::read(config).map_err(|e| failed(&e))?;
     let facts = SystemFacts::read(&Root::new("/"), &config).map_err(|e| failed(&e))?;
     let tell = &mut |event| render::event(&event);
     let manifest =
         arming::levitate(&config, &facts, &mut KernelMounts, Owners::Set, tell).map_err(|e| failed(&e))?;
+    render::out(&render::staged(&manifest));
+    Ok(())
+}
+
+fn stage_image(path: &std::path::Path) -> Result<(), String> {
+    root_only("levitate --image")?;
+    let failed = nothing_staged;
+    let system = Root::new("/");
+    let room = facts::memory(&system).map_err(|e| failed(&e))?.saturating_sub(WORKING_SET);
+    let mut image = Image::open(path, room, &system).map_err(|e| failed(&e))?;
+    let config = image.config.clone();
+    let mut facts = SystemFacts::read(&system, &config).map_err(|e| failed(&e))?;
+    facts.supply.mem_available = facts.supply.mem_available.saturating_add(image.held);
+    let tell = &mut |event| render::event(&event);
+    let manifest = arming::levitate_from(&mut image, &config, &facts, &mut KernelMounts, Owners::Set, tell)
+        .map_err(|e| failed(&e))?;
     render::out(&render::staged(&manifest));
     Ok(())
 }
@@ -124,7 +182,7 @@ fn undo(config: &std::path::Path) -> Result<(), String> {
         .map_err(|e| with_sources(&e))?;
     render::out(match undone {
         Undone { staged: true, .. } => "The staged root is removed. `reboot` is a normal reboot.\n",
-        Undone { remounted: true, .. } | Undone { recorded: true, .. } => {
+        Undone { remounted: true, .. } | Undone { disarmed: true, .. } | Undone { recorded: true, .. } => {
             "Nothing was staged; what an earlier levitate had left is removed. `reboot` is a normal reboot.\n"
         }
         Undone { .. } => "Nothing was staged. `reboot` is a normal reboot.\n",
@@ -144,7 +202,9 @@ mod tests {
         command.clone().debug_assert();
         let help = command.render_long_help().to_string();
         assert!(help.lines().all(|line| line.chars().count() <= 79), "{help}");
-        for word in ["status", "abort", "--config", "Exit codes"] {
+        let build = command.find_subcommand_mut("build").unwrap().render_long_help().to_string();
+        assert!(build.lines().all(|line| line.chars().count() <= 79), "{build}");
+        for word in ["status", "abort", "build", "--config", "--image", "Exit codes"] {
             assert!(help.contains(word), "{help}");
         }
     }
@@ -154,8 +214,10 @@ mod tests {
         let parse = |words: &[&str]| Arguments::try_parse_from(words.iter().map(OsString::from));
         assert!(parse(&["levitate"]).unwrap().command.is_none());
         let status = parse(&["levitate", "status", "--json", "--config", "/tmp/x"]).unwrap();
-        assert_eq!(status.config, PathBuf::from("/tmp/x"));
+        assert_eq!(status.config, Some(PathBuf::from("/tmp/x")));
         assert!(matches!(status.command, Some(Command::Status { json: true })));
         assert!(parse(&["levitate", "fly"]).is_err());
+        assert!(parse(&["levitate", "--image", "x", "--config", "y"]).is_err());
+        assert!(parse(&["levitate", "build", "--sysroot", "x"]).is_err());
     }
 }

@@ -51,7 +51,7 @@ fn from_source(name: &str, source: &Path, root: &Root) -> Result<Service, Select
     }
 }
 
-fn from_config(name: &str, wanted: &config::Service) -> Service {
+pub(super) fn from_config(name: &str, wanted: &config::Service) -> Service {
     let program = |command: &Option<Command>| {
         command.as_ref().map(|command| match command {
             Command::Script(text) => Program::Script(text.trim_start_matches('\n').to_owned()),

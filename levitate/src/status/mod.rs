@@ -59,7 +59,7 @@ pub enum Staged {
     /// One is, and whole as far as can be seen.
     Whole {
         /// What it says of itself.
-        manifest: Manifest,
+        manifest: Box<Manifest>,
     },
     /// One is, and the hand-over would refuse it.
     Damaged {
@@ -162,12 +162,16 @@ pub fn read(root: &Root, config: Option<&Config>) -> Result<Status, StatusError>
         return maintenance(root);
     }
     let staged = staged(root);
-    let (init, not_wired) = match arm::detect(root) {
+    let detected = arm::detect(root);
+    let (init, not_wired) = match &detected {
         Err(e) => ("not known".to_owned(), Some(format!("{e}: {}", e.source))),
         Ok(init) => {
-            let reason = match arm::hook(root, &init) {
-                Hook::Wired { .. } => None,
-                Hook::NotWired { reason } => Some(reason),
+            let reason = match arm::hook(root, init) {
+                Hook::Wired { steps, .. } if steps.is_empty() => None,
+                Hook::Wired { steps, .. } => not_armed(&staged, &steps),
+                Hook::NotWired { reason, remedy } => {
+                    Some(remedy.into_iter().fold(reason, |reason, remedy| format!("{reason}; {remedy}")))
+                }
             };
             (init.to_string(), reason)
         }
@@ -185,8 +189,15 @@ pub fn read(root: &Root, config: Option<&Config>) -> Result<Status, StatusError>
             Err(e) => Last::Unreadable { reason: with_sources(&e) },
         },
     };
-    let warnings = if reboot == Reboot::Maintenance { arm::verb_warnings(root) } else { Vec::new() };
+    let detected = detected.ok().filter(|_| reboot == Reboot::Maintenance);
+    let warnings = detected.map(|init| arm::warnings(root, &init)).unwrap_or_default();
     Ok(Status::Old(Box::new(Old { init, not_wired, staged, reboot, last, warnings })))
+}
+
+/// A root is staged, and what `levitate` did for the init is not there any more.
+fn not_armed(staged: &Staged, steps: &[arm::Step]) -> Option<String> {
+    let step = steps.first().filter(|_| *staged != Staged::Nothing)?;
+    Some(format!("it has to be armed again, by levitate: {step}"))
 }
 
 /// What the state file's record means in the boot `boot_id`.
@@ -241,7 +252,7 @@ fn staged(root: &Root) -> Staged {
             return Staged::Damaged { reason };
         }
     }
-    Staged::Whole { manifest }
+    Staged::Whole { manifest: Box::new(manifest) }
 }
 
 fn is_executable(root: &Root, program: &Path) -> Result<(), String> {

@@ -145,7 +145,7 @@ fn in_the_maintenance_root_it_tells_how_it_was_entered_and_what_flashcp_did() {
     let flash = "flash: verified, /dev/mtd5 \"firmware\", from firmware.bin, at 2023-11-14 22:14:02 UTC\n";
     assert_eq!(status(&inside), format!("{head}{flash}{foot}"));
     let root = inside.root();
-    let e = crate::abort::abort(&root, None, &mut crate::run_mount::KernelMounts).unwrap_err();
+    let e = crate::abort::abort(&root, None, &mut crate::arming::KernelMounts).unwrap_err();
     assert_eq!(e.to_string(), "this is the maintenance root: reboot leaves it");
 }
 

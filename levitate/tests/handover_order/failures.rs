@@ -6,7 +6,7 @@ use levitate::state::State;
 use crate::double::{Double, Fault};
 
 /// The calls without which the hand-over is still whole, by the beginning of their text.
-const TOLERATED: [&str; 14] = [
+const TOLERATED: [&str; 15] = [
     "reset signals",
     "forbid ctrl-alt-del",
     "panic timeout",
@@ -18,6 +18,7 @@ const TOLERATED: [&str; 14] = [
     "identity",
     "sweep",
     "read /run/levitate/flash.json",
+    "writable",
     // Tried again.
     "umount",
     "exclusive",

@@ -105,6 +105,9 @@ pub trait Kernel {
     fn flash_gate(&mut self) -> Gate;
     /// Feeds the watchdog, if there is one; answers in how many milliseconds it wants to be fed again.
     fn feed_watchdog(&mut self) -> Option<u64>;
+    /// Executes what is staged to be entered by a reboot, in place of this program. Returns only if nothing is (none), or
+    /// if that failed, with the reason.
+    fn hand_over(&mut self) -> Option<String>;
     /// Writes back and unmounts what can be, within a limit of its own.
     fn settle_disks(&mut self);
     /// Ends the system. Returns only if the kernel refused, with its reason.

@@ -27,7 +27,7 @@ use super::options::Options;
 use super::shutdown::Verb;
 use super::supervisor::{Outcome, Pid, StartProblem, Target};
 use super::watchdog::Watchdog;
-use super::{console, disks};
+use super::{console, disks, handover};
 use crate::sys::process::{self, Child, Ended};
 
 /// At most this much is read from one pipe in a turn, so that one loud service does not keep the others waiting.
@@ -352,6 +352,14 @@ impl Kernel for Linux {
     fn feed_watchdog(&mut self) -> Option<u64> {
         let now = self.now();
         self.watchdog.as_mut().map(|watchdog| watchdog.feed(now))
+    }
+
+    fn hand_over(&mut self) -> Option<String> {
+        let now = self.now();
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.feed_now(now);
+        }
+        handover::execute(&self.options.run, self.watchdog.as_ref())
     }
 
     fn settle_disks(&mut self) {

@@ -312,6 +312,11 @@ impl<K: Kernel> Init<K> {
             }
             Step::Finish(verb) => {
                 self.announce(verb.word());
+                if verb == Verb::Reboot
+                    && let Some(why) = self.kernel.hand_over()
+                {
+                    self.announce(&why);
+                }
                 self.kernel.settle_disks();
                 let why = self.kernel.end(verb);
                 self.announce(&why);

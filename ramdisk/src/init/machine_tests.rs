@@ -17,6 +17,8 @@ struct Script {
     cannot_spawn: bool,
     watchdog: Option<u64>,
     next_pid: Pid,
+    /// A staged root, and why it cannot be entered.
+    staged: Option<&'static str>,
     done: Vec<String>,
 }
 
@@ -68,6 +70,11 @@ impl Kernel for Script {
     }
     fn feed_watchdog(&mut self) -> Option<u64> {
         self.watchdog
+    }
+    fn hand_over(&mut self) -> Option<String> {
+        let staged = self.staged?;
+        self.done.push("hand over".into());
+        Some(staged.into())
     }
     fn settle_disks(&mut self) {
         self.done.push("settle disks".into());
@@ -147,6 +154,24 @@ fn the_default_bundle_is_started_in_order_each_in_its_directory() {
     let mut stage = Stage::new(set(), Script::default());
     stage.init.start();
     assert_eq!(stage.done(), ["spawn /s/net/run in /s/net", "spawn /s/sshd/run in /s/sshd"]);
+}
+
+#[test]
+fn a_staged_root_is_entered_by_a_reboot_alone_and_one_that_cannot_be_is_a_normal_reboot() {
+    for (verb, expected) in [
+        ("reboot", &["report reboot", "hand over", "report no program", "settle disks", "end: reboot"][..]),
+        ("poweroff", &["report poweroff", "settle disks", "end: poweroff"]),
+        ("halt", &["report halt", "settle disks", "end: halt"]),
+    ] {
+        let mut stage = started();
+        stage.init.kernel.staged = Some("no program");
+        stage.request(7, verb);
+        stage.exit(2);
+        stage.exit(1);
+        stage.init.kernel.alone = true;
+        let done = stage.happen([Event::Tick]);
+        assert_eq!(done[..expected.len()], *expected, "{verb}");
+    }
 }
 
 #[test]

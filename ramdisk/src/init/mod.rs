@@ -37,6 +37,7 @@ pub mod machine;
 mod connections;
 mod console;
 mod disks;
+mod handover;
 mod linux;
 mod watchdog;
 

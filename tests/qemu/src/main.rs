@@ -1,5 +1,5 @@
 //! The QEMU harness: boards with emulated NOR flash, a machine that can be booted, spoken to, cut off; the upgrade
-//! regression tests; `cargo demo`, `cargo test-all` and `cargo bench-flash`.
+//! regression tests; `cargo demo`, `cargo test-all`, `cargo bench-flash` and `cargo bench-levitate`.
 //!
 //! Exit codes: 0 all is well, 1 a test failed or the demonstration did not hold, 2 the command line is wrong,
 //! 3 the harness could not do its work.
@@ -22,6 +22,7 @@ mod line;
 mod scenarios;
 
 mod bench_flash;
+mod bench_levitate;
 mod cli;
 mod demo;
 mod suite;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         }
         Action::Demo { json, .. } => with_assets(|assets| show_demo(assets, json)),
         Action::BenchFlash { json } => with_assets(|assets| show_bench(assets, json)),
+        Action::BenchLevitate { json } => with_assets(|assets| show_bench_levitate(assets, json)),
     })
 }
 
@@ -99,6 +101,20 @@ fn show_bench(assets: &mut Assets, json: bool) -> Result<(), Failure> {
     })?;
     if !json {
         println!("\n{}", bench_flash::NOTES);
+    }
+    Ok(())
+}
+
+fn show_bench_levitate(assets: &Assets, json: bool) -> Result<(), Failure> {
+    if !json {
+        println!("{}", bench_levitate::heading());
+    }
+    bench_levitate::run(assets, |line| match json {
+        true => println!("{}", serde_json::json!(line)),
+        false => println!("{}", line.text()),
+    })?;
+    if !json {
+        println!("\n{}", bench_levitate::NOTES);
     }
     Ok(())
 }

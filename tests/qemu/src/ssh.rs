@@ -54,6 +54,11 @@ impl Ssh {
         )
     }
 
+    /// The port on 127.0.0.1 that leads to the device.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Waits until the device's ssh server says its name.
     pub(crate) fn wait_for_server(&self, limit: Duration) -> Result<(), Failure> {
         let start = Instant::now();

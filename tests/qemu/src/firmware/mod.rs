@@ -10,6 +10,7 @@ mod modules;
 mod rootfs;
 mod system;
 mod uboot_env;
+pub(crate) mod whole;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use crate::suite::Failure;
 pub(crate) use system::System;
 
 use rootfs::Programs;
+pub(crate) use whole::sysroot;
 
 /// Where the files that are laid over Debian's packages lie.
 const DEVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/device");

@@ -51,7 +51,9 @@ impl System {
     pub(super) fn parts(self) -> Parts {
         match self {
             Self::S6 | Self::Initramfs => S6,
-            Self::Overlay => Parts { folders: &["init-s6", "root-overlay"], init: "/usr/sbin/preinit", ..S6 },
+            Self::Overlay => {
+                Parts { folders: &["init-s6", "root-overlay"], init: "/usr/sbin/preinit", links: &[], ..S6 }
+            }
             Self::Systemd => Parts {
                 folders: &["init-systemd"],
                 init: "/usr/sbin/preinit",
@@ -125,7 +127,8 @@ const S6: Parts = Parts {
         "usr/bin/s6-svstat",
     ],
     files: &[],
-    links: &[],
+    // as v2 it is started by the boot loader's environment of a v1 with another init
+    links: &[("usr/sbin/init", "../../init"), ("usr/sbin/preinit", "../../init")],
 };
 
 /// A server's boot and shutdown without udev, logind and dbus.

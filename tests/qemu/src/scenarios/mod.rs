@@ -4,6 +4,12 @@ mod bad_input;
 mod device_binary;
 mod failed_handover;
 mod guard;
+mod image;
+mod init_busybox;
+mod init_own;
+mod init_systemd;
+mod init_sysvinit;
+mod inits;
 mod lost_session;
 mod main_job;
 mod maintenance_root;
@@ -29,11 +35,16 @@ pub(crate) fn all() -> Vec<Scenario> {
         main_job::SCENARIOS,
         lost_session::SCENARIOS,
         maintenance_root::SCENARIOS,
+        init_systemd::SCENARIOS,
+        init_busybox::SCENARIOS,
+        init_sysvinit::SCENARIOS,
+        init_own::SCENARIOS,
         robust_stuck::SCENARIOS,
         robust_failures::SCENARIOS,
         robust_strays::SCENARIOS,
         robust_roots::SCENARIOS,
         power_on::SCENARIOS,
+        image::SCENARIOS,
         guard::SCENARIOS,
         bad_input::SCENARIOS,
         refusals::SCENARIOS,
