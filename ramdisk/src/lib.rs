@@ -12,6 +12,7 @@ pub mod sink;
 
 pub mod dir_sink;
 
+pub mod commands;
 pub mod init;
 pub mod network;
 pub mod service;

@@ -3,6 +3,7 @@
 mod render;
 
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -52,6 +53,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show the maintenance init's services as a tree: state, process, needs.
+    Services,
     /// Remove the staged root: `reboot` is a normal reboot again.
     Abort,
 }
@@ -70,6 +73,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
     let done = match parsed.command.unwrap_or(Command::Stage) {
         Command::Stage => stage(&parsed.config),
         Command::Status { json } => show(&parsed.config, json),
+        Command::Services => return ramdisk::commands::show_tree(&mut io::stdout(), &mut io::stderr()),
         Command::Abort => undo(&parsed.config),
     };
     match done {

@@ -92,10 +92,27 @@ pub fn explain(socket: &Path, error: &io::Error) -> String {
 /// Sends a request, copies the answer's lines to `out`, and answers its exit code.
 ///
 /// # Errors
-/// Those of the connection, and `UnexpectedEof` if it ended without an exit line.
+/// Those of the connection and of `out`, and `UnexpectedEof` if it ended without an exit line.
 pub fn ask(socket: &Path, request: &Request, out: &mut dyn Write) -> io::Result<u8> {
+    ask_lines(socket, request, &mut |line| {
+        out.write_all(line)?;
+        out.write_all(b"\n")?;
+        out.flush()
+    })
+}
+
+/// The same, handing each line over as it comes.
+///
+/// # Errors
+/// As [`ask`]; the first error of `take` ends it.
+pub fn ask_lines(
+    socket: &Path,
+    request: &Request,
+    take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<u8> {
     let mut stream = UnixStream::connect(socket)?;
-    writeln!(stream, "{}", request_line(request))?;
+    // One write: a request in pieces would be one turn of PID 1 each.
+    stream.write_all(format!("{}\n", request_line(request)).as_bytes())?;
     for line in BufReader::new(stream).split(b'\n') {
         let line = line?;
         if let Some(code) = line.strip_prefix(b"exit ") {
@@ -103,9 +120,7 @@ pub fn ask(socket: &Path, request: &Request, out: &mut dyn Write) -> io::Result<
             return code
                 .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the exit line has no number"));
         }
-        out.write_all(&line)?;
-        out.write_all(b"\n")?;
-        out.flush()?;
+        take(&line)?;
     }
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the answer ended without an exit line"))
 }

@@ -13,7 +13,7 @@ pub mod options;
 
 pub mod early;
 
-mod stamp;
+pub(crate) mod stamp;
 
 pub mod log;
 

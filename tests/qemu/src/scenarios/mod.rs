@@ -12,6 +12,7 @@ mod nor_physics;
 mod power_cut;
 mod power_on;
 mod refusals;
+mod services;
 mod undo;
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         guard::SCENARIOS,
         bad_input::SCENARIOS,
         refusals::SCENARIOS,
+        services::SCENARIOS,
         undo::SCENARIOS,
         failed_handover::SCENARIOS,
         nor_physics::SCENARIOS,
