@@ -37,11 +37,14 @@ fn applet(argument: Option<&OsString>) -> String {
 
 /// s6-rc's names, and the controllers'.
 fn is_service_command(name: &str) -> bool {
-    ramdisk::commands::NAMES.contains(&name)
+    ramdisk::commands::NAMES.contains(&name) || ramdisk::controllers::NAMES.contains(&name)
 }
 
 fn service_command(name: &str, arguments: impl Iterator<Item = OsString>) -> u8 {
-    ramdisk::commands::run(name, arguments).unwrap_or(100)
+    let arguments: Vec<OsString> = arguments.collect();
+    ramdisk::controllers::run(name, arguments.clone().into_iter())
+        .or_else(|| ramdisk::commands::run(name, arguments.into_iter()))
+        .unwrap_or(100)
 }
 
 fn is_applet(word: &OsString) -> bool {

@@ -180,7 +180,7 @@ fn skeleton(tree: &mut Tree, facts: &SystemFacts) -> Result<Vec<String>, PlanErr
     tree.directory(Path::new("tmp"), Meta::root(0o1777))?;
     tree.directory(Path::new("root"), Meta::root(0o700))?;
     let mut warnings = Vec::new();
-    for name in OURS.into_iter().chain(ramdisk::commands::NAMES) {
+    for name in OURS.into_iter().chain(ramdisk::commands::NAMES).chain(ramdisk::controllers::NAMES) {
         for directory in OTHER_DIRECTORIES {
             let at = Path::new("/").join(directory).join(name);
             if let Some(node) = tree.get(&at) {

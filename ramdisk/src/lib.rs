@@ -13,6 +13,7 @@ pub mod sink;
 pub mod dir_sink;
 
 pub mod commands;
+pub mod controllers;
 pub mod init;
 pub mod network;
 pub mod service;

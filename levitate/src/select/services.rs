@@ -173,7 +173,7 @@ pub(super) fn programs(
 
 /// The commands and controllers that come with levitate itself.
 fn is_ours(program: &str) -> bool {
-    ramdisk::commands::NAMES.contains(&program)
+    ramdisk::commands::NAMES.contains(&program) || ramdisk::controllers::NAMES.contains(&program)
 }
 
 fn interpreter(
