@@ -10,11 +10,18 @@ pub mod tree;
 
 pub mod sink;
 
+mod copy;
+
 pub mod dir_sink;
 
-pub mod commands;
-pub mod controllers;
+pub mod newc;
+
 pub mod init;
+
+pub mod commands;
+
+pub mod controllers;
+
 pub mod network;
 pub mod service;
 mod sys;

@@ -9,12 +9,20 @@ use serde::de::{self, Deserializer, Visitor};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes(pub u64);
 
-/// A time in milliseconds: `"90s"`, `"500ms"`, `"2m"`, or a plain number of milliseconds (as in s6-rc's files).
+/// A time in milliseconds: `"90s"`, `"500ms"`, `"2m"`, `"1h"`, or a plain number of milliseconds (as in s6-rc's files).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Millis(pub u64);
 
 const SIZES: &str = r#"a size such as "32M", "512K", "1G", or a number of bytes"#;
 const TIMES: &str = r#"a time such as "90s", "500ms", "2m", or a number of milliseconds"#;
+const LEASES: &str = r#"a time such as "15m", or "off""#;
+
+/// `lease`: a time as above, longer than none, or `"off"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lease(pub(super) Option<u64>);
+
+/// The units of times, in milliseconds.
+const CLOCK: &[(&str, u64)] = &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 
 struct Units<T> {
     expecting: &'static str,
@@ -63,8 +71,30 @@ impl<'de> Deserialize<'de> for Bytes {
 
 impl<'de> Deserialize<'de> for Millis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let units = &[("ms", 1), ("s", 1_000), ("m", 60_000)];
-        deserializer.deserialize_any(Units { expecting: TIMES, units, wrap: Millis })
+        deserializer.deserialize_any(Units { expecting: TIMES, units: CLOCK, wrap: Millis })
+    }
+}
+
+impl<'de> Deserialize<'de> for Lease {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OffOr(Units<Millis>);
+        impl Visitor<'_> for OffOr {
+            type Value = Lease;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(LEASES)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Lease, E> {
+                if text == "off" {
+                    return Ok(Lease(None));
+                }
+                let time = self.0.parse(text.trim()).filter(|time| time.0 > 0);
+                let no_time = || E::invalid_value(de::Unexpected::Str(text), &self);
+                time.map(|time| Lease(Some(time.0))).ok_or_else(no_time)
+            }
+        }
+        deserializer.deserialize_any(OffOr(Units { expecting: LEASES, units: CLOCK, wrap: Millis }))
     }
 }
 
@@ -76,6 +106,7 @@ mod tests {
     struct Both {
         size: Option<Bytes>,
         time: Option<Millis>,
+        lease: Option<Lease>,
     }
 
     fn both(text: &str) -> Both {
@@ -89,6 +120,17 @@ mod tests {
         }
         for (text, ms) in [("\"90s\"", 90_000), ("\"500ms\"", 500), ("\"2m\"", 120_000), ("250", 250)] {
             assert_eq!(both(&format!("time = {text}")).time, Some(Millis(ms)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_lease_is_a_time_or_off_and_never_nothing_at_all() {
+        for (text, ms) in [("15m", Some(900_000)), ("1h", Some(3_600_000)), ("off", None)] {
+            assert_eq!(both(&format!("lease = \"{text}\"")).lease, Some(Lease(ms)), "{text}");
+        }
+        for text in ["\"0s\"", "\"never\"", "15", "false", "\"15\""] {
+            let e = toml::from_str::<Both>(&format!("lease = {text}")).unwrap_err();
+            assert!(e.message().contains(LEASES), "{text}: {e}");
         }
     }
 
