@@ -31,7 +31,8 @@ const INIT: &str = "#!/sbin/levitate init\n";
 const PROFILE: &str = "export PATH=/sbin:/usr/sbin:/bin:/usr/bin\n\
     for name in reboot poweroff halt flashcp; do alias $name=/sbin/$name; done\n\
     unset name\n\
-    cat /etc/banner\n";
+    cat /etc/banner\n\
+    levitate lease 2>/dev/null\n";
 /// Old C libraries look users up by modules that are not staged unless told to use files.
 const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n";
 
@@ -109,6 +110,8 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
         files: size.files,
         bytes: size.bytes,
         state_file: config.state_file.clone(),
+        lease_ms: config.lease_ms,
+        ways_in: selected.ways_in.clone(),
         handover: config.handover,
     };
     text(&mut tree, MANIFEST, 0o644, &serde_json::to_string(&manifest)?)?;

@@ -7,11 +7,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ramdisk::init::lease::DEFAULT_MS;
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::manifest::HandoverLimits;
-pub use units::{Bytes, Millis};
+pub use units::{Bytes, Lease, Millis};
 
 /// Where the configuration lies unless another file is named.
 pub const CONFIG: &str = "/etc/levitate.toml";
@@ -42,6 +43,8 @@ pub struct Config {
     pub reserve: Option<u64>,
     /// Where the hand-over's fate is recorded; on a persistent file system.
     pub state_file: Option<PathBuf>,
+    /// How long the maintenance root stays with nobody logged in, in milliseconds; none: for ever.
+    pub lease_ms: Option<u64>,
     /// The services by name.
     pub services: BTreeMap<String, Service>,
     /// The users by name. Root is kept if none is named.
@@ -221,6 +224,7 @@ struct File {
     banner: Option<String>,
     reserve: Option<Bytes>,
     state_file: Option<Spanned<PathBuf>>,
+    lease: Option<Lease>,
     #[serde(default)]
     services: BTreeMap<String, Spanned<Service>>,
     users: Option<BTreeMap<String, User>>,
@@ -289,6 +293,7 @@ impl Config {
             banner: file.banner.unwrap_or_else(|| BANNER.to_owned()),
             reserve: file.reserve.map(|b| b.0),
             state_file: file.state_file.map(Spanned::into_inner),
+            lease_ms: file.lease.map_or(Some(DEFAULT_MS), |lease| lease.0.map(|time| time.0)),
             services: file.services.into_iter().map(|(name, s)| (name, s.into_inner())).collect(),
             users,
             keep: file.keep,

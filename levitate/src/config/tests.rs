@@ -25,6 +25,7 @@ fn nothing_at_all_keeps_root_and_the_network() {
     let config = parse("").unwrap();
     assert_eq!(config.users, BTreeMap::from([("root".to_owned(), User::default())]));
     assert!(config.keep.network && config.users["root"].keep);
+    assert_eq!(config.lease_ms, Some(15 * 60_000));
 }
 
 #[test]
@@ -54,6 +55,9 @@ fn a_value_of_the_wrong_kind_is_told_with_an_example_of_a_right_one() {
     assert!(text.starts_with("/etc/levitate.toml, line 3: expected a command such as ["), "{text}");
     let text = error("reserve = \"lots\"\n");
     assert!(text.contains("line 1") && text.contains(r#"a size such as "32M""#), "{text}");
+    let text = error("\nlease = \"never\"\n");
+    assert!(text.contains("line 2") && text.contains(r#"such as "15m", "90s", "2h", or "off""#), "{text}");
+    assert_eq!(parse("lease = \"off\"").unwrap().lease_ms, None);
     let text = error("[users.root]\nauthorized_keys = 1\n");
     assert!(text.contains("line 2: expected a file such as"), "{text}");
     assert!(error("packages = [").starts_with("/etc/levitate.toml, line 1: "));

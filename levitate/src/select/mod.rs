@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ramdisk::closure::{Closure, ClosureError, find_program};
+use ramdisk::init::lease::{WARNING_MS, lasting};
 use ramdisk::path::{Link, PathError, Root};
 use ramdisk::service::{Service, ServiceError};
 use ramdisk::users::{Accounts, UsersError};
@@ -46,6 +47,8 @@ pub struct Selection {
     pub authorized_keys: BTreeMap<String, Vec<String>>,
     /// The users who can log in.
     pub can_log_in: Vec<String>,
+    /// The services through which they do.
+    pub ways_in: Vec<String>,
     /// The login shells in use.
     pub shells: BTreeSet<PathBuf>,
     /// Host keys, staged under the same names.
@@ -209,6 +212,7 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
 
     let mut host_keys = keys::host_keys(root, config.keep.host_keys.as_deref())?;
     host_keys.extend(login::named_host_keys(&services, root));
+    let ways_in = login::ways_in(config, &services);
     let can_log_in = login::check(config, &services, &accounts, &authorized_keys, &host_keys, root)?;
 
     for path in config.files.iter().chain(&host_keys) {
@@ -219,17 +223,32 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
     }
     Ok(Selection {
         applets: applets(root, &with_links)?,
-        warnings: login::warnings(&services).into_iter().chain(facts.network.left_out.clone()).collect(),
+        warnings: [login::warnings(&services), facts.network.left_out.clone(), lease_warning(config)]
+            .concat(),
         closure,
         files: config.files.clone(),
         services,
         accounts,
         authorized_keys,
         can_log_in,
+        ways_in,
         shells,
         host_keys,
         reserve: reserve(config, facts),
     })
+}
+
+/// A lease that is off leaves a device that its owner cannot reach where it is; one that is very short gives him no time.
+fn lease_warning(config: &Config) -> Vec<String> {
+    let text = match config.lease_ms {
+        None => "the lease is off: a maintenance root into which nobody gets stays until the power is cut"
+            .to_owned(),
+        Some(ms) if ms < WARNING_MS => {
+            format!("the lease is {}: that is all the time there is to log in", lasting(ms))
+        }
+        Some(_) => return Vec::new(),
+    };
+    vec![text]
 }
 
 fn add(

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 pub use super::shutdown::Verb;
 
@@ -48,7 +49,7 @@ pub fn run_at(
             }
         }
     }
-    match ask(socket, Request::End(verb, force), out) {
+    match ask(socket, Request::End(verb, force), None, out) {
         Ok(code) => code,
         Err(error) => {
             let _ = writeln!(err, "{name}: {}", explain(socket, &error));
@@ -74,7 +75,9 @@ fn help(verb: Verb) -> String {
     )
 }
 
-fn explain(socket: &Path, error: &io::Error) -> String {
+/// Why PID 1 could not be asked, for people.
+#[must_use]
+pub fn explain(socket: &Path, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
             "process 1 does not listen at {}: it is not the levitate init (use the running system's own command)",
@@ -87,12 +90,16 @@ fn explain(socket: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Sends a request, copies the answer's lines to `out`, and answers its exit code.
+/// Sends a request, copies the answer's lines to `out`, and answers its exit code. Without a limit it waits as long as
+/// PID 1 does, which for an end of the system is as long as flash is being changed.
 ///
 /// # Errors
-/// Those of the connection, and `UnexpectedEof` if it ended without an exit line.
-pub fn ask(socket: &Path, request: Request, out: &mut dyn Write) -> io::Result<u8> {
+/// Those of the connection, `WouldBlock` when a line did not come within `limit`, and `UnexpectedEof` if the answer ended
+/// without an exit line.
+pub fn ask(socket: &Path, request: Request, limit: Option<Duration>, out: &mut dyn Write) -> io::Result<u8> {
     let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(limit)?;
+    stream.set_write_timeout(limit)?;
     writeln!(stream, "{}", request_line(request))?;
     for line in BufReader::new(stream).split(b'\n') {
         let line = line?;

@@ -3,6 +3,8 @@
 //! | request | answer |
 //! |---|---|
 //! | `reboot`, `poweroff`, `halt`, each perhaps followed by `force` | what holds it up, then `exit 0` when it has begun or `exit 1` when it is refused |
+//! | `hold`, perhaps followed by milliseconds; `release` | what became of the lease |
+//! | `lease` | how the lease stands, as one line of JSON: [`super::lease::LeaseStatus`] |
 //! | `status` | a line per service: name, state, pid, seconds in that state, restarts, then why it is marked down |
 
 use thiserror::Error;
@@ -22,13 +24,19 @@ pub enum Request {
     End(Verb, Force),
     /// Show the services.
     Status,
+    /// Show the lease.
+    Lease,
+    /// Stop the lease, for so many milliseconds or until it is released.
+    Hold(Option<u64>),
+    /// Let the lease run again.
+    Release,
 }
 
 /// A line that is no request.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadRequest {
     /// An unknown first word.
-    #[error("unknown request: expected status, reboot, poweroff or halt, found {0:?}")]
+    #[error("unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found {0:?}")]
     Unknown(String),
     /// A word too many.
     #[error("{request}: unknown word {word:?}")]
@@ -50,6 +58,15 @@ pub fn parse_request(line: &str) -> Result<Request, BadRequest> {
     let mut rest = words.peekable();
     let request = match first {
         "status" => Request::Status,
+        "lease" => Request::Lease,
+        "release" => Request::Release,
+        "hold" => {
+            let time = rest.peek().and_then(|word| word.parse().ok());
+            if time.is_some() {
+                rest.next();
+            }
+            Request::Hold(time)
+        }
         other => {
             let verb: Verb =
                 other.parse().map_err(|NoVerb(word)| BadRequest::Unknown(word.chars().take(80).collect()))?;
@@ -70,6 +87,10 @@ pub fn parse_request(line: &str) -> Result<Request, BadRequest> {
 pub fn request_line(request: Request) -> String {
     match request {
         Request::Status => "status".to_owned(),
+        Request::Lease => "lease".to_owned(),
+        Request::Hold(None) => "hold".to_owned(),
+        Request::Hold(Some(time)) => format!("hold {time}"),
+        Request::Release => "release".to_owned(),
         Request::End(verb, Force::No) => verb.word().to_owned(),
         Request::End(verb, Force::Yes) => format!("{} force", verb.word()),
     }
@@ -102,7 +123,8 @@ mod tests {
 
     #[test]
     fn every_request_is_understood_as_it_is_written() {
-        let mut requests = vec![Request::Status];
+        let mut requests = vec![Request::Status, Request::Lease, Request::Release];
+        requests.extend([Request::Hold(None), Request::Hold(Some(u64::MAX))]);
         for verb in [Verb::Reboot, Verb::Poweroff, Verb::Halt] {
             requests.extend([Request::End(verb, Force::No), Request::End(verb, Force::Yes)]);
         }
@@ -116,10 +138,15 @@ mod tests {
         let error = |line| parse_request(line).unwrap_err().to_string();
         assert_eq!(
             error("rebot"),
-            "unknown request: expected status, reboot, poweroff or halt, found \"rebot\""
+            "unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found \"rebot\""
         );
-        assert_eq!(error(""), "unknown request: expected status, reboot, poweroff or halt, found \"\"");
+        assert_eq!(
+            error(""),
+            "unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found \"\""
+        );
         assert_eq!(error("reboot now"), "reboot: unknown word \"now\"");
+        assert_eq!(error("hold 5m"), "hold: unknown word \"5m\"");
+        assert_eq!(error("hold 5 6"), "hold: unknown word \"6\"");
         assert_eq!(error("status force"), "status: unknown word \"force\"");
     }
 

@@ -11,6 +11,10 @@ use super::shutdown::{Facts, Force, Limits, Shutdown, Step, Verb};
 use super::supervisor::{Action, Input, News, Outcome, Supervisor, What};
 use crate::service::{Kind, Program, Service, ServiceSet};
 
+mod leasing;
+
+use self::leasing::Leasing;
+
 /// The bundle that is started.
 pub const DEFAULT_BUNDLE: &str = "default";
 /// From "nothing could be started" to the reboot, in milliseconds: time to read it on a console.
@@ -52,10 +56,11 @@ pub struct Init<K: Kernel> {
     /// True once a shutdown has told the services to stop.
     stopped: bool,
     boot: Boot,
+    leasing: Option<Leasing>,
 }
 
 impl<K: Kernel> Init<K> {
-    /// Everything down.
+    /// Everything down, and no lease.
     pub fn new(kernel: K, set: ServiceSet, log: Log, limits: Limits) -> Self {
         let supervisor = Supervisor::new(&set);
         Self {
@@ -68,6 +73,7 @@ impl<K: Kernel> Init<K> {
             askers: Vec::new(),
             stopped: false,
             boot: Boot::Starting,
+            leasing: None,
         }
     }
 
@@ -120,8 +126,11 @@ impl<K: Kernel> Init<K> {
             }
             Event::Ready { pid } => self.supervise(&Input::Ready { pid }),
             Event::Output { service, bytes } => {
-                let now = self.kernel.wall();
-                self.log.output(&service, &bytes, now);
+                let (now, wall) = (self.kernel.now(), self.kernel.wall());
+                self.log.output(&service, &bytes, wall);
+                if let Some(leasing) = &mut self.leasing {
+                    leasing.heard(&service, now);
+                }
             }
             Event::Asked(verb) => {
                 self.note(&format!("{}: asked for by a signal", verb.word()));
@@ -136,6 +145,7 @@ impl<K: Kernel> Init<K> {
             self.supervise(&Input::Tick);
         }
         self.look_at_boot();
+        self.look_at_lease();
         self.go_on_ending()
     }
 
@@ -147,7 +157,9 @@ impl<K: Kernel> Init<K> {
         };
         let shutdown = self.shutdown.as_ref().map(|shutdown| shutdown.deadline(now));
         let watchdog = self.kernel.feed_watchdog();
-        [self.supervisor.next_deadline(), boot, shutdown, watchdog].into_iter().flatten().min()
+        // A system that is ending does not look at its lease, and must not be woken for it.
+        let lease = self.leasing.as_ref().filter(|_| self.shutdown.is_none()).and_then(Leasing::next_look);
+        [self.supervisor.next_deadline(), boot, shutdown, watchdog, lease].into_iter().flatten().min()
     }
 
     /// Steps the supervisor, does what it asks, and tells it what became of that, until there is nothing more to do.
@@ -205,6 +217,15 @@ impl<K: Kernel> Init<K> {
                     self.kernel.answer(from, &status_line(&status, now));
                 }
                 self.close(from, 0);
+            }
+            Ok(Request::Lease) => self.tell_lease(from),
+            Ok(Request::Hold(time)) => {
+                self.note(&format!("{line}: asked for by a command"));
+                self.hold(from, time);
+            }
+            Ok(Request::Release) => {
+                self.note("release: asked for by a command");
+                self.release(from);
             }
             Ok(Request::End(verb, force)) => {
                 self.note(&format!("{line}: asked for by a command"));
