@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use ramdisk::path::PathError;
 use ramdisk::service::{ServiceError, source::write_source_dir};
 use ramdisk::sink::{Content, Meta};
 use ramdisk::tree::{Node, Tree, TreeError};
@@ -14,7 +15,7 @@ use crate::facts::SystemFacts;
 use crate::keys::DROPBEAR_ROOT_KEYS;
 use crate::manifest::{MANIFEST, Manifest};
 use crate::network::{self, NetworkFilesError};
-use crate::select::{Selection, services};
+use crate::select::{Selection, nss, services};
 use crate::state::seconds_since_1970;
 
 /// The version of the staged root's layout.
@@ -31,14 +32,16 @@ const INIT: &str = "#!/sbin/levitate init\n";
 const PROFILE: &str = "export PATH=/sbin:/usr/sbin:/bin:/usr/bin\n\
     for name in reboot poweroff halt flashcp; do alias $name=/sbin/$name; done\n\
     unset name\n\
-    cat /etc/banner\n\
-    levitate lease 2>/dev/null\n";
-/// Old C libraries look users up by modules that are not staged unless told to use files.
-const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n";
-
+    cat /etc/banner
+\
+    levitate lease 2>/dev/null
+";
 /// Why the root cannot be planned.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
+    /// A file that the configuration lists cannot be read.
+    #[error("plan the maintenance root")]
+    Path(#[from] PathError),
     /// Two things in one place, or a file that is gone by now.
     #[error("plan the maintenance root")]
     Tree(#[from] TreeError),
@@ -88,6 +91,7 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
         tree.file(&real, Meta::root(mode), Content::CopyOf(root.host(&real)))?;
     }
     accounts(&mut tree, facts, selected)?;
+    text(&mut tree, nss::NSSWITCH, 0o644, &nss::text(config, root)?)?;
     if config.keep.network {
         network::put(&mut tree, root, &facts.network)?;
     }
@@ -110,7 +114,7 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
         files: size.files,
         bytes: size.bytes,
         state_file: config.state_file.clone(),
-        lease_ms: config.lease_ms,
+        lease_ms: config.lease,
         ways_in: selected.ways_in.clone(),
         handover: config.handover,
     };
@@ -127,7 +131,6 @@ fn accounts(tree: &mut Tree, facts: &SystemFacts, selected: &Selection) -> Resul
     text(tree, "etc/passwd", 0o644, &accounts.passwd_text())?;
     text(tree, "etc/group", 0o644, &accounts.group_text())?;
     text(tree, "etc/shadow", 0o600, &accounts.shadow_text())?;
-    text(tree, "etc/nsswitch.conf", 0o644, NSSWITCH)?;
     // ssh servers let nobody in whose shell is not listed here
     let shells: BTreeSet<String> = selected.shells.iter().map(|s| format!("{}\n", s.display())).collect();
     text(tree, "etc/shells", 0o644, &shells.into_iter().collect::<String>())?;

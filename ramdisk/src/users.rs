@@ -74,6 +74,9 @@ pub enum UsersError {
     /// No line of passwd has this name.
     #[error("user {0}: no such user in /etc/passwd")]
     NoSuchUser(String),
+    /// No line of group has this name.
+    #[error("group {0}: no such group in /etc/group")]
+    NoSuchGroup(String),
 }
 
 impl User {
@@ -123,6 +126,28 @@ impl Accounts {
             .collect();
         let shadow = self.shadow.iter().filter(|s| kept(&s.name)).cloned().collect();
         Ok(Self { users, groups, shadow })
+    }
+
+    /// Adds groups of `all` to those that came with their users, or strikes them out: each name with whether it is to be
+    /// there. Members that are not among the users are struck out; a user's primary group always stays.
+    ///
+    /// # Errors
+    ///
+    /// A name that is not in group.
+    pub fn choose_groups(&mut self, all: &Self, names: &[(&str, bool)]) -> Result<(), UsersError> {
+        for (name, keep) in names {
+            let known = all.groups.iter().find(|g| g.name == *name);
+            let group = known.ok_or_else(|| UsersError::NoSuchGroup((*name).to_owned()))?;
+            let is_primary = self.users.iter().any(|u| u.gid == group.gid);
+            if !keep && !is_primary {
+                self.groups.retain(|g| g.name != *name);
+            } else if *keep && !self.groups.iter().any(|g| g.name == *name) {
+                let kept = |member: &&String| self.user(member).is_some();
+                let members = group.members.iter().filter(kept).cloned().collect();
+                self.groups.push(Group { members, ..group.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// Whether a password lets this user in: a hash that is neither empty (the usual ssh servers refuse that) nor
@@ -266,6 +291,18 @@ mod tests {
         let ann = accounts().only(&["ann"]).unwrap();
         assert_eq!(ann.group_text(), "wheel:x:10:ann\nusers:x:100:\n");
         assert_eq!(accounts().only(&["bob"]), Err(UsersError::NoSuchUser("bob".into())));
+    }
+
+    #[test]
+    fn groups_are_added_and_left_out_by_name_and_a_users_own_group_stays() {
+        let all = accounts();
+        let mut kept = all.only(&["ann"]).unwrap();
+        kept.choose_groups(&all, &[("staff", true), ("wheel", false), ("users", false)]).unwrap();
+        assert_eq!(kept.group_text(), "users:x:100:\nstaff:x:50:\n");
+        kept.choose_groups(&all, &[("wheel", true), ("staff", true)]).unwrap();
+        assert_eq!(kept.group_text(), "users:x:100:\nstaff:x:50:\nwheel:x:10:ann\n");
+        let unknown = kept.choose_groups(&all, &[("emus", false)]);
+        assert_eq!(unknown, Err(UsersError::NoSuchGroup("emus".into())));
     }
 
     #[test]

@@ -1,5 +1,8 @@
-//! `/etc/levitate.toml`: what the maintenance root is to hold. See `levitate.toml.example`.
+//! `/etc/levitate.toml`: what the maintenance root is to hold. See `levitate.toml.example` and levitate.toml(5).
 
+mod hint;
+mod package;
+mod service;
 mod units;
 
 use std::collections::BTreeMap;
@@ -7,15 +10,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ramdisk::init::lease::DEFAULT_MS;
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::manifest::HandoverLimits;
-pub use units::{Bytes, Lease, Millis};
+pub use package::Package;
+pub use service::{Command, Service, ServiceType};
+use units::Lease;
+pub use units::{Bytes, Millis};
 
 /// Where the configuration lies unless another file is named.
 pub const CONFIG: &str = "/etc/levitate.toml";
+
+/// How long the maintenance root waits for somebody to log in unless the configuration says otherwise, in milliseconds.
+pub const LEASE: u64 = 15 * 60_000;
 
 /// The manual's text, told to whoever logs in.
 pub const BANNER: &str = "
@@ -33,8 +41,10 @@ Don't forget to reboot when you have finished.
 /// The whole configuration, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Programs to stage, with all that they need.
+    /// Programs, directories and closures to stage, with all that they need.
     pub packages: Vec<Package>,
+    /// Libraries that programs open by name while they run (NSS and PAM modules, plugins): names or absolute paths.
+    pub libraries: Vec<String>,
     /// Files and directory trees to copy as they are.
     pub files: Vec<PathBuf>,
     /// The text of `/etc/banner`.
@@ -43,103 +53,18 @@ pub struct Config {
     pub reserve: Option<u64>,
     /// Where the hand-over's fate is recorded; on a persistent file system.
     pub state_file: Option<PathBuf>,
-    /// How long the maintenance root stays with nobody logged in, in milliseconds; none: for ever.
-    pub lease_ms: Option<u64>,
     /// The services by name.
     pub services: BTreeMap<String, Service>,
     /// The users by name. Root is kept if none is named.
     pub users: BTreeMap<String, User>,
+    /// Groups that are kept, or left out, other than the users' own make it so.
+    pub groups: BTreeMap<String, Group>,
     /// What else is carried over.
     pub keep: Keep,
+    /// After so many milliseconds without anybody logged in the maintenance root goes back; none: never.
+    pub lease: Option<u64>,
     /// The hand-over's deadlines.
     pub handover: HandoverLimits,
-}
-
-/// A program to stage.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(
-    untagged,
-    deny_unknown_fields,
-    expecting = r#"expected a program such as "/usr/sbin/dropbear" or "mtd_debug", or { program = "/bin/busybox", links = true }"#
-)]
-pub enum Package {
-    /// Just the program: an absolute path, or a name that is looked up as a shell would.
-    Name(String),
-    /// The program, and more about it.
-    Table {
-        /// As above.
-        program: String,
-        /// Whether the symlinks in /bin, /sbin, /usr/bin and /usr/sbin that lead to it come along: busybox's applets.
-        #[serde(default)]
-        links: bool,
-    },
-}
-
-/// What a service runs.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(
-    untagged,
-    expecting = r##"expected a command such as ["/usr/sbin/dropbear", "-F"], or a script such as "#!/bin/sh\nexec ...""##
-)]
-pub enum Command {
-    /// A script; without `#!` it is one for `/bin/sh`.
-    Script(String),
-    /// A program and its arguments, each just as it is.
-    Words(Vec<String>),
-}
-
-/// The types of services, as s6-rc has them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ServiceType {
-    /// A process that is kept alive.
-    #[default]
-    Longrun,
-    /// A program that is run once to go up, and one to go down.
-    Oneshot,
-    /// A name for several services.
-    Bundle,
-}
-
-/// One service of the maintenance root.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Service {
-    /// An s6-rc source directory of the old system that defines it; then only `login` and `dependencies` may be given
-    /// as well, the latter instead of the directory's own.
-    pub source: Option<PathBuf>,
-    /// Its type; longrun unless given.
-    #[serde(rename = "type")]
-    pub kind: Option<ServiceType>,
-    /// A longrun's process.
-    pub run: Option<Command>,
-    /// Run after each death of it.
-    pub finish: Option<Command>,
-    /// A oneshot's program to go up.
-    pub up: Option<Command>,
-    /// A oneshot's program to go down.
-    pub down: Option<Command>,
-    /// A bundle's members.
-    pub contents: Option<Vec<String>>,
-    /// What must be up first.
-    pub dependencies: Option<Vec<String>>,
-    /// Whether people log in through it; unless given, told by the program's name.
-    pub login: Option<bool>,
-    /// The descriptor on which it says that it is ready.
-    #[serde(rename = "notification-fd")]
-    pub notification_fd: Option<u16>,
-    /// From start to readiness.
-    #[serde(rename = "timeout-up")]
-    pub timeout_up: Option<Millis>,
-    /// From the request to stop to KILL.
-    #[serde(rename = "timeout-down")]
-    pub timeout_down: Option<Millis>,
-    /// The signal that asks it to end, such as `"TERM"`.
-    #[serde(rename = "down-signal")]
-    pub down_signal: Option<String>,
-    /// From that signal to KILL.
-    #[serde(rename = "timeout-kill")]
-    pub timeout_kill: Option<Millis>,
 }
 
 /// One user of the maintenance root.
@@ -159,6 +84,15 @@ impl Default for User {
     fn default() -> Self {
         Self { keep: true, authorized_keys: None, shell: None }
     }
+}
+
+/// One group of the maintenance root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// Whether its line is carried over, with those of its members who are kept. A kept user's own group always is.
+    #[serde(default = "yes")]
+    pub keep: bool,
 }
 
 /// Where keys come from.
@@ -183,11 +117,17 @@ pub struct Keep {
     /// Addresses, routes, resolv.conf and hostname.
     #[serde(default = "yes")]
     pub network: bool,
+    /// The program that ssh servers start for `sftp`, and for the `scp` of OpenSSH since 9.0.
+    #[serde(default)]
+    pub sftp: bool,
+    /// The program that the `scp` of others starts on the device.
+    #[serde(default)]
+    pub scp: bool,
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { host_keys: None, network: true }
+        Self { host_keys: None, network: true, sftp: false, scp: false }
     }
 }
 
@@ -220,6 +160,8 @@ struct File {
     #[serde(default)]
     packages: Vec<Package>,
     #[serde(default)]
+    libraries: Vec<String>,
+    #[serde(default)]
     files: Vec<Spanned<PathBuf>>,
     banner: Option<String>,
     reserve: Option<Bytes>,
@@ -228,6 +170,8 @@ struct File {
     #[serde(default)]
     services: BTreeMap<String, Spanned<Service>>,
     users: Option<BTreeMap<String, User>>,
+    #[serde(default)]
+    groups: BTreeMap<String, Group>,
     #[serde(default)]
     keep: Keep,
     #[serde(default)]
@@ -245,6 +189,12 @@ struct Handover {
 
 fn yes() -> bool {
     true
+}
+
+/// Where `text` says `word` in quotes: the line to be told. Its beginning if it does not.
+fn word_in(text: &str, word: &str) -> usize {
+    let found = ['"', '\''].iter().filter_map(|quote| text.find(&format!("{quote}{word}{quote}")));
+    found.min().unwrap_or(0)
 }
 
 impl Config {
@@ -271,7 +221,7 @@ impl Config {
             message,
         };
         let file: File = toml::from_str(text)
-            .map_err(|e| invalid(e.span().map_or(0, |s| s.start), e.message().replace('`', "'")))?;
+            .map_err(|e| invalid(e.span().map_or(0, |s| s.start), hint::improve(e.message())))?;
         let absolute = |path: &Spanned<PathBuf>| {
             let given = path.get_ref();
             if given.is_absolute() {
@@ -282,20 +232,27 @@ impl Config {
         };
         file.files.iter().chain(&file.state_file).try_for_each(absolute)?;
         for (name, service) in &file.services {
-            check_service(name, service.get_ref())
+            service::check(name, service.get_ref())
                 .map_err(|message| invalid(service.span().start, format!("service {name}: {message}")))?;
         }
+        let all = file.services.iter().map(|(name, service)| (name.clone(), service.get_ref())).collect();
+        service::check_set(&all).map_err(|e| {
+            let start = file.services.get(&e.service).map_or(0, |service| service.span().start);
+            invalid(start + word_in(text.get(start..).unwrap_or_default(), &e.word), e.message)
+        })?;
         let limits = HandoverLimits::default();
         let users = file.users.unwrap_or_else(|| BTreeMap::from([("root".to_owned(), User::default())]));
         Ok(Self {
             packages: file.packages,
+            libraries: file.libraries,
             files: file.files.into_iter().map(Spanned::into_inner).collect(),
             banner: file.banner.unwrap_or_else(|| BANNER.to_owned()),
             reserve: file.reserve.map(|b| b.0),
             state_file: file.state_file.map(Spanned::into_inner),
-            lease_ms: file.lease.map_or(Some(DEFAULT_MS), |lease| lease.0.map(|time| time.0)),
             services: file.services.into_iter().map(|(name, s)| (name, s.into_inner())).collect(),
             users,
+            groups: file.groups,
+            lease: file.lease.map_or(Some(LEASE), |lease| lease.0),
             keep: file.keep,
             handover: HandoverLimits {
                 whole_ms: file.handover.whole.map_or(limits.whole_ms, |t| t.0),
@@ -304,74 +261,6 @@ impl Config {
             },
         })
     }
-}
-
-/// What serde cannot see: which keys go together.
-fn check_service(name: &str, service: &Service) -> Result<(), String> {
-    if let Some(why) = ramdisk::service::definition::check_name(name) {
-        return Err(why.to_owned());
-    }
-    let given = [
-        ("run", service.run.is_some()),
-        ("finish", service.finish.is_some()),
-        ("notification-fd", service.notification_fd.is_some()),
-        ("down-signal", service.down_signal.is_some()),
-        ("timeout-kill", service.timeout_kill.is_some()),
-        ("up", service.up.is_some()),
-        ("down", service.down.is_some()),
-        ("contents", service.contents.is_some()),
-        ("timeout-up", service.timeout_up.is_some()),
-        ("timeout-down", service.timeout_down.is_some()),
-        ("type", service.kind.is_some()),
-        ("dependencies", service.dependencies.is_some()),
-    ];
-    let only =
-        |kind: &str, allowed: &[&str]| match given.iter().find(|(key, is)| *is && !allowed.contains(key)) {
-            None => Ok(()),
-            Some((key, _)) => Err(format!("{kind} has no {key}; it may have {}", allowed.join(", "))),
-        };
-    let empty =
-        |command: &Option<Command>| matches!(command, Some(Command::Words(words)) if words.is_empty());
-    if [&service.run, &service.finish, &service.up, &service.down].into_iter().any(empty) {
-        return Err("a command needs at least the program's name".to_owned());
-    }
-    if let Some(signal) = &service.down_signal
-        && ramdisk::service::definition::parse_signal(signal).is_none()
-    {
-        return Err(format!(r#"expected a signal such as "TERM" in down-signal, found "{signal}""#));
-    }
-    if let Some(source) = &service.source {
-        if !source.is_absolute() {
-            return Err(format!(
-                "expected a path that begins with / in source, found \"{}\"",
-                source.display()
-            ));
-        }
-        return only("a service with a source", &["dependencies"]);
-    }
-    let limits = ["type", "dependencies", "timeout-up", "timeout-down"];
-    match service.kind.unwrap_or_default() {
-        ServiceType::Longrun => {
-            let own = ["run", "finish", "notification-fd", "down-signal", "timeout-kill"];
-            only("a longrun", &[&own[..], &limits[..]].concat())?;
-            if service.run.is_none() {
-                return Err("a longrun needs run (or source)".to_owned());
-            }
-        }
-        ServiceType::Oneshot => {
-            only("a oneshot", &[&["up", "down"][..], &limits[..]].concat())?;
-            if service.up.is_none() && service.down.is_none() {
-                return Err("a oneshot needs up or down (or source)".to_owned());
-            }
-        }
-        ServiceType::Bundle => {
-            only("a bundle", &["type", "contents"])?;
-            if service.contents.is_none() {
-                return Err("a bundle needs contents".to_owned());
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

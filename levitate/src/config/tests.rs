@@ -11,8 +11,12 @@ fn error(text: &str) -> String {
 #[test]
 fn the_example_is_a_configuration() {
     let config = parse(include_str!("../../levitate.toml.example")).unwrap();
-    assert_eq!(config.packages[0], Package::Table { program: "/bin/busybox".into(), links: true });
-    assert_eq!(config.packages[1], Package::Name("mtd_debug".into()));
+    assert_eq!(config.packages[0], Package::Program { program: "/bin/busybox".into(), links: true });
+    assert_eq!(config.packages[1], Package::Program { program: "mtd_debug".into(), links: false });
+    assert_eq!(config.packages[2], Package::Directory("/opt/tools".into()));
+    assert_eq!(config.packages[3], Package::Closure("/etc/nix-store-paths".into()));
+    assert_eq!((config.libraries[0].as_str(), config.lease), ("pam_unix.so", Some(900_000)));
+    assert!(config.groups["dialout"].keep && config.keep.sftp && !config.keep.scp);
     assert_eq!(config.reserve, Some(32 << 20));
     assert_eq!(config.services["ready"].timeout_up, Some(Millis(5_000)));
     assert_eq!(config.users["root"].shell.as_deref(), Some(Path::new("/bin/sh")));
@@ -25,23 +29,63 @@ fn nothing_at_all_keeps_root_and_the_network() {
     let config = parse("").unwrap();
     assert_eq!(config.users, BTreeMap::from([("root".to_owned(), User::default())]));
     assert!(config.keep.network && config.users["root"].keep);
-    assert_eq!(config.lease_ms, Some(15 * 60_000));
+    assert_eq!(config.lease, Some(15 * 60_000));
 }
 
 #[test]
-fn an_unknown_key_is_told_with_its_line_and_the_keys_that_there_are() {
-    let text = error("packages = []\nfile = []\n");
-    assert!(
-        text.starts_with(
-            "/etc/levitate.toml, line 2: unknown field 'file', expected one of 'packages', 'files'"
+fn an_unknown_key_is_told_with_its_line_the_nearest_key_and_the_keys_that_there_are() {
+    assert_eq!(
+        error("packages = []\nfile = []\n"),
+        "/etc/levitate.toml, line 2: unknown key \"file\", did you mean \"files\"?; known here: packages, libraries, \
+         files, banner, reserve, state_file, lease, services, users, groups, keep, handover"
+    );
+    for (text, line, words) in [
+        (
+            "[services.sshd]\nrun = [\"a\"]\nrestart = true\n",
+            3,
+            "unknown key \"restart\"; known here: source",
         ),
-        "{text}"
+        ("[services.sshd]\nrun = [\"a\"]\nnotification_fd = 3\n", 3, "did you mean \"notification-fd\"?"),
+        ("[services.sshd]\ntype = \"longrum\"\n", 2, "did you mean \"longrun\"?"),
+        ("[user.root]\n", 1, "did you mean \"users\"?"),
+        (
+            "[users.root]\npasswd = true\n",
+            2,
+            "unknown key \"passwd\"; known here: keep, authorized_keys, shell",
+        ),
+        ("[groups.a]\nkep = true\n", 2, "did you mean \"keep\"?"),
+        ("[keep]\nhost-keys = []\n", 2, "did you mean \"host_keys\"?"),
+        ("[handover]\nterm_grace = 1\n", 2, "did you mean \"term-grace\"?"),
+        ("packages = [\n  \"a\",\n  { program = \"b\", link = true },\n]\n", 3, "did you mean \"links\"?"),
+    ] {
+        let told = error(text);
+        assert!(told.starts_with(&format!("/etc/levitate.toml, line {line}: ")), "{told}");
+        assert!(told.contains(words), "{told}");
+    }
+}
+
+#[test]
+fn a_dependency_that_is_not_there_and_a_cycle_are_told_where_they_are_written() {
+    let with = |a: &str, b: &str| {
+        let service = |name: &str, needs: &str| {
+            format!("[services.{name}]\nrun = [\"x\"]\n# needs\ndependencies = [{needs}]\n")
+        };
+        service("wombat", a) + &service("dingo", b)
+    };
+    assert!(parse(&with("\"dingo\"", "")).is_ok());
+    assert_eq!(
+        error(&with("", "\"womabt\"")),
+        "/etc/levitate.toml, line 8: service dingo names \"womabt\", which is not defined, did you mean \"wombat\"?"
     );
-    let text = error("[services.sshd]\nrun = [\"a\"]\nrestart = true\n");
-    assert!(
-        text.starts_with("/etc/levitate.toml, line 3: unknown field 'restart', expected one of 'source'"),
-        "{text}"
+    assert_eq!(
+        error(&with("\"dingo\"", "\"wombat\"")),
+        "/etc/levitate.toml, line 8: service dingo waits for itself: dingo -> wombat -> dingo; \
+         take one of these dependencies away"
     );
+    let text = error("[services.all]\ntype = \"bundle\"\ncontents = [\"all\"]\n");
+    assert_eq!(text, "/etc/levitate.toml, line 3: bundle all contains itself: all -> all");
+    let text = error("[services.all]\ntype = \"bundle\"\ncontents = [\n'emu']\n");
+    assert_eq!(text, "/etc/levitate.toml, line 4: service all names \"emu\", which is not defined");
 }
 
 #[test]
@@ -49,15 +93,28 @@ fn a_value_of_the_wrong_kind_is_told_with_an_example_of_a_right_one() {
     let text = error("packages = [7]\n");
     assert_eq!(
         text,
-        r#"/etc/levitate.toml, line 1: expected a program such as "/usr/sbin/dropbear" or "mtd_debug", or { program = "/bin/busybox", links = true }"#
+        "/etc/levitate.toml, line 1: invalid type: integer '7', expected a program such as \"/usr/sbin/dropbear\" or \
+         \"mtd_debug\", { program = \"/bin/busybox\", links = true }, { directory = \"/opt/tools\" } or \
+         { closure = \"/etc/nix-store-paths\" }"
     );
+    for table in [
+        "{}",
+        "{ links = true }",
+        "{ program = \"a\", closure = \"/b\" }",
+        "{ directory = \"/a\", links = true }",
+    ] {
+        let text = error(&format!("packages = [\n{table}]\n"));
+        assert!(
+            text.starts_with("/etc/levitate.toml, line 2: expected a program such as"),
+            "{table}: {text}"
+        );
+    }
+    let text = error("packages = [{ directory = \"opt\" }]\n");
+    assert_eq!(text, "/etc/levitate.toml, line 1: expected a path that begins with /, found \"opt\"");
     let text = error("\n[services.a]\nrun = 1\n");
     assert!(text.starts_with("/etc/levitate.toml, line 3: expected a command such as ["), "{text}");
     let text = error("reserve = \"lots\"\n");
     assert!(text.contains("line 1") && text.contains(r#"a size such as "32M""#), "{text}");
-    let text = error("\nlease = \"never\"\n");
-    assert!(text.contains("line 2") && text.contains(r#"such as "15m", "90s", "2h", or "off""#), "{text}");
-    assert_eq!(parse("lease = \"off\"").unwrap().lease_ms, None);
     let text = error("[users.root]\nauthorized_keys = 1\n");
     assert!(text.contains("line 2: expected a file such as"), "{text}");
     assert!(error("packages = [").starts_with("/etc/levitate.toml, line 1: "));

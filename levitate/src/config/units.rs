@@ -9,19 +9,20 @@ use serde::de::{self, Deserializer, Visitor};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes(pub u64);
 
-/// A time in milliseconds: `"90s"`, `"500ms"`, `"2m"`, or a plain number of milliseconds (as in s6-rc's files).
+/// A time in milliseconds: `"90s"`, `"500ms"`, `"2m"`, `"1h"`, or a plain number of milliseconds (as in s6-rc's files).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Millis(pub u64);
 
-/// The lease's length: a time of at least a second, or `"off"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease(pub Option<Millis>);
-
 const SIZES: &str = r#"a size such as "32M", "512K", "1G", or a number of bytes"#;
-const TIMES: &str = r#"a time such as "90s", "500ms", "2m", "1h", or a number of milliseconds"#;
-const LEASES: &str = r#"a time of at least a second, such as "15m", "90s", "2h", or "off""#;
-const TIME_UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-const TIME_WORDS: Units<Millis> = Units { expecting: TIMES, units: TIME_UNITS, wrap: Millis };
+const TIMES: &str = r#"a time such as "90s", "500ms", "2m", or a number of milliseconds"#;
+const LEASES: &str = r#"a time of at least a second such as "15m", or "off""#;
+
+/// `lease`: a time as above of at least a second, or `"off"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lease(pub(super) Option<u64>);
+
+/// The units of times, in milliseconds.
+const CLOCK: &[(&str, u64)] = &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 
 struct Units<T> {
     expecting: &'static str,
@@ -70,45 +71,41 @@ impl<'de> Deserialize<'de> for Bytes {
 
 impl<'de> Deserialize<'de> for Millis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(TIME_WORDS)
+        deserializer.deserialize_any(Units { expecting: TIMES, units: CLOCK, wrap: Millis })
     }
 }
 
-/// What is written on a command line is read by people: a number without a unit could be any.
+/// On a command line, where a number without a unit could be any.
 impl std::str::FromStr for Millis {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let clock = Units { expecting: TIMES, units: CLOCK, wrap: Millis };
         let expected = || format!(r#"expected a time such as "90s", "30m" or "2h", found "{text}""#);
-        TIME_WORDS.parse(text.trim()).filter(|time| time.0 > 0).ok_or_else(expected)
-    }
-}
-
-struct LeaseVisitor;
-
-impl Visitor<'_> for LeaseVisitor {
-    type Value = Lease;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(LEASES)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Lease, E> {
-        let invalid = || E::invalid_value(de::Unexpected::Str(text), &self);
-        match text.trim() {
-            "off" => Ok(Lease(None)),
-            time => TIME_WORDS
-                .parse(time)
-                .filter(|time| time.0 >= 1_000)
-                .map(|time| Lease(Some(time)))
-                .ok_or_else(invalid),
-        }
+        clock.parse(text.trim()).filter(|time| time.0 > 0).ok_or_else(expected)
     }
 }
 
 impl<'de> Deserialize<'de> for Lease {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(LeaseVisitor)
+        struct OffOr(Units<Millis>);
+        impl Visitor<'_> for OffOr {
+            type Value = Lease;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(LEASES)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Lease, E> {
+                if text == "off" {
+                    return Ok(Lease(None));
+                }
+                let time = self.0.parse(text.trim()).filter(|time| time.0 >= 1_000);
+                let no_time = || E::invalid_value(de::Unexpected::Str(text), &self);
+                time.map(|time| Lease(Some(time.0))).ok_or_else(no_time)
+            }
+        }
+        deserializer.deserialize_any(OffOr(Units { expecting: LEASES, units: CLOCK, wrap: Millis }))
     }
 }
 
@@ -120,33 +117,7 @@ mod tests {
     struct Both {
         size: Option<Bytes>,
         time: Option<Millis>,
-    }
-
-    #[derive(Debug, Deserialize)]
-    struct WithLease {
-        lease: Lease,
-    }
-
-    #[test]
-    fn a_lease_is_a_time_with_its_unit_or_off() {
-        let lease =
-            |text: &str| toml::from_str::<WithLease>(&format!("lease = {text}")).map(|both| both.lease);
-        assert_eq!(lease("\"15m\"").unwrap(), Lease(Some(Millis(900_000))));
-        assert_eq!(lease("\"2h\"").unwrap(), Lease(Some(Millis(7_200_000))));
-        assert_eq!(lease("\"off\"").unwrap(), Lease(None));
-        for text in ["\"0s\"", "\"999ms\"", "\"15\"", "15", "false", "\"never\"", "\"\""] {
-            let e = lease(text).unwrap_err();
-            assert!(e.message().contains(LEASES), "{text}: {e}");
-        }
-    }
-
-    #[test]
-    fn a_time_on_the_command_line_has_a_unit() {
-        assert_eq!("30m".parse(), Ok(Millis(1_800_000)));
-        for text in ["30", "0s", "", "m", "-5m", "soon"] {
-            let e = text.parse::<Millis>().unwrap_err();
-            assert_eq!(e, format!(r#"expected a time such as "90s", "30m" or "2h", found "{text}""#));
-        }
+        lease: Option<Lease>,
     }
 
     fn both(text: &str) -> Both {
@@ -158,14 +129,28 @@ mod tests {
         for (text, bytes) in [("\"32M\"", 32 << 20), ("\"512 K\"", 512 << 10), ("\"7\"", 7), ("9", 9)] {
             assert_eq!(both(&format!("size = {text}")).size, Some(Bytes(bytes)), "{text}");
         }
-        for (text, ms) in [
-            ("\"90s\"", 90_000),
-            ("\"500ms\"", 500),
-            ("\"2m\"", 120_000),
-            ("\"1h\"", 3_600_000),
-            ("250", 250),
-        ] {
+        for (text, ms) in [("\"90s\"", 90_000), ("\"500ms\"", 500), ("\"2m\"", 120_000), ("250", 250)] {
             assert_eq!(both(&format!("time = {text}")).time, Some(Millis(ms)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_lease_is_a_time_or_off_and_never_nothing_at_all() {
+        for (text, ms) in [("15m", Some(900_000)), ("1h", Some(3_600_000)), ("off", None)] {
+            assert_eq!(both(&format!("lease = \"{text}\"")).lease, Some(Lease(ms)), "{text}");
+        }
+        for text in ["\"0s\"", "\"999ms\"", "\"never\"", "15", "false", "\"15\""] {
+            let e = toml::from_str::<Both>(&format!("lease = {text}")).unwrap_err();
+            assert!(e.message().contains(LEASES), "{text}: {e}");
+        }
+    }
+
+    #[test]
+    fn a_time_on_the_command_line_has_a_unit() {
+        assert_eq!("30m".parse(), Ok(Millis(1_800_000)));
+        for text in ["30", "0s", "", "m", "-5m", "soon"] {
+            let e = text.parse::<Millis>().unwrap_err();
+            assert_eq!(e, format!(r#"expected a time such as "90s", "30m" or "2h", found "{text}""#));
         }
     }
 

@@ -3,6 +3,10 @@
 
 pub(crate) mod services;
 
+mod packages;
+
+pub(crate) mod nss;
+
 mod server;
 
 mod sshd_config;
@@ -14,14 +18,14 @@ mod login;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use ramdisk::closure::{Closure, ClosureError, find_program};
+use ramdisk::closure::{Closure, ClosureError, Missing};
 use ramdisk::init::lease::{WARNING_MS, lasting};
 use ramdisk::path::{Link, PathError, Root};
 use ramdisk::service::{Service, ServiceError};
 use ramdisk::users::{Accounts, UsersError};
 
 use crate::budget::Reserve;
-use crate::config::{Config, Package};
+use crate::config::Config;
 use crate::facts::SystemFacts;
 use crate::keys::{self, KeysError};
 
@@ -35,6 +39,8 @@ const APPLET_DIRECTORIES: [&str; 4] = ["/bin", "/sbin", "/usr/bin", "/usr/sbin"]
 pub struct Selection {
     /// Programs, interpreters and libraries.
     pub closure: Closure,
+    /// Of these, by their real names, the programs that the configuration, a service or a user's shell asks for.
+    pub programs: BTreeSet<PathBuf>,
     /// Symlinks to programs that come along.
     pub applets: BTreeSet<Link>,
     /// Files and trees to copy as they are.
@@ -72,6 +78,41 @@ pub enum SelectError {
         service: String,
         /// What is missing.
         source: ClosureError,
+    },
+    /// A library that is opened by name is missing, or what it needs.
+    #[error("cannot stage a library of the configuration's list")]
+    Library(#[source] ClosureError),
+    /// A list of paths has a line that is none.
+    #[error("{list}, line {line}: expected a path that begins with /, found {found:?}")]
+    ListLine {
+        /// The file.
+        list: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// The line.
+        found: String,
+    },
+    /// A list of paths names nothing, or does not exist.
+    #[error("cannot stage the closure that {list} lists: it {what}")]
+    List {
+        /// The file.
+        list: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// What is to be a directory is none.
+    #[error("cannot stage {path} as a directory: it is a file")]
+    NoDirectory {
+        /// As it is named in the configuration.
+        path: PathBuf,
+    },
+    /// None of the places where ssh servers look for a program has it.
+    #[error("cannot stage {what}: it is none of {}", .searched.join(", "))]
+    NoHelper {
+        /// The program.
+        what: &'static str,
+        /// Where it was looked for.
+        searched: Vec<String>,
     },
     /// A user's shell is missing.
     #[error("cannot stage the shell of user {user}")]
@@ -165,20 +206,10 @@ fn none_of(services: &[String]) -> String {
 /// The first thing that is missing, by name; or that nobody could log in.
 pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectError> {
     let root = &facts.root;
-    let mut programs: Vec<PathBuf> = Vec::new();
-    let mut with_links = Vec::new();
-    for package in &config.packages {
-        let (name, links) = match package {
-            Package::Name(name) => (name, false),
-            Package::Table { program, links } => (program, *links),
-        };
-        let program = find_program(root, name, &facts.path)?;
-        if links {
-            with_links.push(root.resolve(&program)?.real);
-        }
-        programs.push(program);
-    }
-    let mut closure = Closure::resolve(root, &programs, &facts.path)?;
+    let packages = packages::Packages::find(config, root, &facts.path)?;
+    let mut closure = Closure::resolve(root, &packages.programs, &facts.path)?;
+    let mut programs = packages.programs.clone();
+    let mut warnings = packages::contents(&mut closure, &mut programs, &packages.trees, facts)?;
 
     own_libraries(&mut closure, facts)?;
 
@@ -187,6 +218,7 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
         let failed = |source| SelectError::ServiceProgram { service: service.name.clone(), source };
         let wanted = services::programs(service, root, &facts.path).map_err(failed)?;
         add(&mut closure, root, &wanted, &facts.path).map_err(failed)?;
+        programs.extend(wanted);
     }
 
     let kept: Vec<&str> = config.users.keys().map(String::as_str).collect();
@@ -203,30 +235,40 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
         if !login::is_no_shell(&shell) {
             add(&mut closure, root, std::slice::from_ref(&shell), &facts.path)
                 .map_err(|source| SelectError::Shell { user: user.name.clone(), source })?;
+            programs.push(shell.clone());
             shells.insert(shell);
         }
     }
+    let groups: Vec<(&str, bool)> = config.groups.iter().map(|(name, g)| (name.as_str(), g.keep)).collect();
+    accounts.choose_groups(&facts.accounts, &groups)?;
     for (name, _) in config.users.iter().filter(|(_, user)| !user.keep) {
         accounts.lock_password(name);
     }
+
+    let programs = programs.iter().map(|p| Ok(root.resolve(p)?.real)).collect::<Result<_, PathError>>()?;
+    opened_by_name(&mut closure, config, facts, &programs)?;
 
     let mut host_keys = keys::host_keys(root, config.keep.host_keys.as_deref())?;
     host_keys.extend(login::named_host_keys(&services, root));
     let ways_in = login::ways_in(config, &services);
     let can_log_in = login::check(config, &services, &accounts, &authorized_keys, &host_keys, root)?;
 
-    for path in config.files.iter().chain(&host_keys) {
+    let files: Vec<PathBuf> = config.files.iter().chain(&packages.trees).cloned().collect();
+    for path in files.iter().chain(&host_keys) {
         let real = root.resolve(path)?.real;
         if let Some(below) = NEW_DIRECTORIES.into_iter().find(|d| real.starts_with(d)) {
             return Err(SelectError::Hidden { path: real, below });
         }
     }
+    warnings.extend(login::warnings(&services));
+    warnings.extend(facts.network.left_out.iter().cloned());
+    warnings.extend(lease_warning(config));
     Ok(Selection {
-        applets: applets(root, &with_links)?,
-        warnings: [login::warnings(&services), facts.network.left_out.clone(), lease_warning(config)]
-            .concat(),
+        applets: applets(root, &packages.with_links)?,
+        warnings,
         closure,
-        files: config.files.clone(),
+        programs,
+        files,
         services,
         accounts,
         authorized_keys,
@@ -239,16 +281,16 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
 }
 
 /// A lease that is off leaves a device that its owner cannot reach where it is; one that is very short gives him no time.
-fn lease_warning(config: &Config) -> Vec<String> {
-    let text = match config.lease_ms {
+fn lease_warning(config: &Config) -> Option<String> {
+    let text = match config.lease {
         None => "the lease is off: a maintenance root into which nobody gets stays until the power is cut"
             .to_owned(),
         Some(ms) if ms < WARNING_MS => {
             format!("the lease is {}: that is all the time there is to log in", lasting(ms))
         }
-        Some(_) => return Vec::new(),
+        Some(_) => return None,
     };
-    vec![text]
+    Some(text)
 }
 
 fn add(
@@ -257,9 +299,33 @@ fn add(
     programs: &[PathBuf],
     path: &[PathBuf],
 ) -> Result<(), ClosureError> {
-    let more = Closure::resolve(root, programs, path)?;
+    join(closure, Closure::resolve(root, programs, path)?);
+    Ok(())
+}
+
+fn join(closure: &mut Closure, more: Closure) {
     closure.files.extend(more.files);
     closure.links.extend(more.links);
+}
+
+/// What programs open by name: the configuration's list, and the C library's modules for users and hosts.
+fn opened_by_name(
+    closure: &mut Closure,
+    config: &Config,
+    facts: &SystemFacts,
+    programs: &BTreeSet<PathBuf>,
+) -> Result<(), SelectError> {
+    let root = &facts.root;
+    let like: Vec<PathBuf> = programs.iter().cloned().collect();
+    join(
+        closure,
+        Closure::libraries(root, &like, &config.libraries, Missing::Refuse).map_err(SelectError::Library)?,
+    );
+    let modules = nss::modules(&nss::text(config, root)?);
+    join(
+        closure,
+        Closure::libraries(root, &like, &modules, Missing::PassOver).map_err(SelectError::Library)?,
+    );
     Ok(())
 }
 
@@ -269,8 +335,7 @@ fn own_libraries(closure: &mut Closure, facts: &SystemFacts) -> Result<(), Closu
     let Ok(own) = facts.root.resolve(Path::new("/proc/self/exe")) else { return Ok(()) };
     let mut needs = Closure::resolve(&facts.root, std::slice::from_ref(&own.real), &facts.path)?;
     needs.files.remove(&own.real);
-    closure.files.extend(needs.files);
-    closure.links.extend(needs.links);
+    join(closure, needs);
     Ok(())
 }
 

@@ -123,11 +123,6 @@ fn an_ssh_server_without_a_host_key_is_refused_unless_it_makes_one() {
 
 #[test]
 fn services_that_do_not_fit_together_are_refused_with_the_file() {
-    let text = refused(&OldSystem::new(), &format!("{CONFIG}dependencies = [\"netwrok\"]\n"));
-    assert_eq!(
-        text,
-        "service sshd: /etc/levitate.toml/dependencies.d/netwrok names netwrok, which does not exist"
-    );
     let text =
         refused(&OldSystem::new(), &format!("{CONFIG}[services.ntpd]\nsource = \"/etc/s6-rc/ntpd\"\n"));
     assert_eq!(text, "cannot stage service ntpd: its source /etc/s6-rc/ntpd does not exist");
@@ -300,5 +295,83 @@ fn the_login_services_are_named_for_the_lease_and_one_that_is_off_or_short_is_wa
     assert_eq!(
         lease("lease = \"20s\"\n").unwrap(),
         "the lease is 20 s: that is all the time there is to log in"
+    );
+}
+
+#[test]
+fn whole_directories_and_listed_store_paths_come_with_what_their_programs_need_from_elsewhere() {
+    let system = OldSystem::new();
+    system.program("/nix/store/a-tool/bin/tool", b"#!/nix/store/b-shell/bin/sh\n");
+    system.program("/nix/store/b-shell/bin/sh", &static_program());
+    system.file("/nix/store/b-shell/share/notes", "plain");
+    system.file("/etc/nix-store-paths", "/nix/store/a-tool\n\n/nix/store/b-shell\n");
+    system.program("/opt/tools/start", b"#!/usr/bin/python9\n");
+    system.program("/usr/bin/python9", &static_program());
+    system.program("/opt/tools/broken", b"#!/usr/bin/nosuch\n");
+    let packages = "packages = [{ closure = \"/etc/nix-store-paths\" }, { directory = \"/opt/tools\" }]\n";
+    let selected = selected(&system, &format!("{packages}{CONFIG}"));
+    assert_eq!(names(&selected.files), ["/nix/store/a-tool", "/nix/store/b-shell", "/opt/tools"]);
+    let programs = names(&selected.programs);
+    for name in
+        ["/nix/store/a-tool/bin/tool", "/nix/store/b-shell/bin/sh", "/opt/tools/start", "/bin/busybox"]
+    {
+        assert!(programs.contains(&name), "{name}: {programs:?}");
+    }
+    assert!(names(&selected.closure.files).contains(&"/usr/bin/python9"));
+    assert_eq!(
+        selected.warnings,
+        [
+            "/usr/bin/nosuch: no such program (needed by /opt/tools/broken): it will not run in the maintenance root"
+        ]
+    );
+
+    system.file("/etc/nix-store-paths", "/nix/store/a-tool\nnix/store/b-shell\n");
+    assert_eq!(
+        refused(&system, &format!("{packages}{CONFIG}")),
+        "/etc/nix-store-paths, line 2: expected a path that begins with /, found \"nix/store/b-shell\""
+    );
+    system.file("/etc/nix-store-paths", "\n");
+    assert_eq!(
+        refused(&system, &format!("{packages}{CONFIG}")),
+        "cannot stage the closure that /etc/nix-store-paths lists: it names no path"
+    );
+    let text = refused(&system, &format!("packages = [{{ directory = \"/opt/tools/start\" }}]\n{CONFIG}"));
+    assert_eq!(text, "cannot stage /opt/tools/start as a directory: it is a file");
+}
+
+#[test]
+fn groups_the_sftp_server_and_scp_come_when_they_are_asked_for() {
+    let system = OldSystem::new();
+    system.file("/etc/group", "root:x:0:\nusers:x:100:\ndialout:x:20:ann\nwheel:x:10:root\n");
+    let plain = CONFIG.replace("network = false", "network = false\nsftp = true");
+    let text = refused(&system, &plain);
+    assert!(text.starts_with("cannot stage the sftp server: it is none of /usr/lib/sftp-server, "), "{text}");
+    system.program("/usr/lib/openssh/sftp-server", &static_program());
+    system.link("/usr/lib/sftp-server", "openssh/sftp-server");
+    let found = selected(&system, &plain);
+    assert!(names(&found.programs).contains(&"/usr/lib/openssh/sftp-server"));
+    assert!(found.closure.links.iter().any(|l| l.at == Path::new("/usr/lib/sftp-server")));
+    assert_eq!(found.accounts.group_text(), "root:x:0:\nwheel:x:10:root\n");
+
+    let scp = CONFIG.replace("network = false", "network = false\nscp = true");
+    assert!(refused(&system, &scp).starts_with("cannot stage a program: scp: no such program in "));
+    system.program("/usr/bin/scp", &static_program());
+    assert!(names(&selected(&system, &scp).programs).contains(&"/usr/bin/scp"));
+
+    let groups = format!("{CONFIG}[groups.dialout]\n[groups.wheel]\nkeep = false\n");
+    assert_eq!(selected(&system, &groups).accounts.group_text(), "root:x:0:\ndialout:x:20:\n");
+    let text = refused(&system, &format!("{CONFIG}[groups.emus]\n"));
+    assert_eq!(text, "group emus: no such group in /etc/group");
+}
+
+#[test]
+fn a_library_that_is_opened_by_name_is_staged_or_refused_by_name() {
+    let system = OldSystem::new();
+    let text = refused(&system, &format!("libraries = [\"pam_none.so\"]\n{CONFIG}"));
+    assert!(
+        text.starts_with(
+            "cannot stage a library of the configuration's list: library pam_none.so: not found in "
+        ),
+        "{text}"
     );
 }

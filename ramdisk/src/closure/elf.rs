@@ -10,6 +10,17 @@ use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use object::read::{ReadCache, ReadRef, StringTable};
 use object::{Endianness, elf};
 
+/// `e_machine` of 32-bit x86, as in the ELF specification.
+pub const EM_386: u16 = 3;
+/// Of MIPS.
+pub const EM_MIPS: u16 = 8;
+/// Of 32-bit ARM.
+pub const EM_ARM: u16 = 40;
+/// Of 64-bit x86.
+pub const EM_X86_64: u16 = 62;
+/// Of 64-bit ARM.
+pub const EM_AARCH64: u16 = 183;
+
 /// What must be equal for one file to be loaded into the other's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {

@@ -3,6 +3,7 @@
 pub mod elf;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod named;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::path::{Link, PathError, Resolved, Root};
-use elf::{Elf, ElfError, Program};
-use search::{Linker, Search};
+use elf::{Elf, ElfError, Kind, Program};
+pub use named::Missing;
+use search::{Linker, Place, Search};
 
 /// How deep scripts may be interpreted by scripts, as in the kernel (`fs/exec.c`).
 const MAX_SCRIPTS: usize = 5;
@@ -76,6 +78,14 @@ pub enum ClosureError {
         library: String,
         /// The file that needs it: the program, or another library.
         needed_by: PathBuf,
+        /// The directories searched, in the linker's order.
+        searched: Vec<PathBuf>,
+    },
+    /// A library that programs open by name is nowhere, or none that one of them could load.
+    #[error("library {library}: not found in {}", Places(.searched))]
+    NoNamedLibrary {
+        /// As it was named.
+        library: String,
         /// The directories searched, in the linker's order.
         searched: Vec<PathBuf>,
     },
@@ -154,13 +164,18 @@ impl Closure {
     ///
     /// The first program that could not run, and why.
     pub fn resolve(root: &Root, programs: &[PathBuf], path: &[PathBuf]) -> Result<Self, ClosureError> {
-        let search = Search::new(root)?;
-        let mut walk = Walk { root, path, search, parsed: BTreeMap::new(), closure: Self::default() };
+        let mut walk = Walk::new(root, path)?;
         for program in programs {
             walk.program(program, None, 0)?;
         }
         Ok(walk.closure)
     }
+}
+
+/// A library: the name by which the linker found it, and what it asks for.
+struct Found {
+    path: PathBuf,
+    elf: Elf,
 }
 
 struct Walk<'a> {
@@ -178,7 +193,12 @@ struct Object {
     inherited: Vec<PathBuf>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(root: &'a Root, path: &'a [PathBuf]) -> Result<Self, ClosureError> {
+        let search = Search::new(root)?;
+        Ok(Self { root, path, search, parsed: BTreeMap::new(), closure: Closure::default() })
+    }
+
     fn program(
         &mut self,
         program: &Path,
@@ -246,46 +266,28 @@ impl Walk<'_> {
         if let Linker::Musl { path_file: Some(file), .. } = &linker {
             self.optional(file)?;
         }
-        let kind = elf.kind;
-        let mut queue = VecDeque::from([Object { path: real.to_owned(), elf, inherited: Vec::new() }]);
+        self.needed(program, Object { path: real.to_owned(), elf, inherited: Vec::new() }, &linker, loaded)
+    }
+
+    /// What `first` needs, and what that needs, as the linker would load it for `program`.
+    fn needed(
+        &mut self,
+        program: &Path,
+        first: Object,
+        linker: &Linker,
+        mut loaded: BTreeSet<String>,
+    ) -> Result<(), ClosureError> {
+        let kind = first.elf.kind;
+        let musl = matches!(linker, Linker::Musl { .. });
+        let mut queue = VecDeque::from([first]);
         while let Some(object) = queue.pop_front() {
-            let mut needed = object.elf.needed.clone();
-            // glibc before 2.34 loads this by itself to look up a user: without it nobody can log in
-            let by_itself = "libnss_files.so.2";
-            if needed.iter().any(|n| n == "libc.so.6") && object.path == real {
-                needed.push(by_itself.to_owned());
-            }
-            for library in needed {
-                if loaded.contains(&library)
-                    || (matches!(linker, Linker::Musl { .. }) && search::provided_by_musl(&library))
-                {
+            for library in object.elf.needed.clone() {
+                if loaded.contains(&library) || (musl && search::provided_by_musl(&library)) {
                     continue;
                 }
                 let places =
-                    self.search.places(self.root, &linker, &object.path, &object.elf, &object.inherited);
-                let mut found = None;
-                let candidates: Vec<(PathBuf, bool)> = if library.contains('/') {
-                    vec![(PathBuf::from(&library), false)]
-                } else {
-                    places.iter().map(|p| (p.directory.join(&library), p.from_conf)).collect()
-                };
-                for (candidate, from_conf) in candidates {
-                    let Some(resolved) = self.find(&candidate)? else { continue };
-                    if !self.root.host(&resolved.real).is_file() {
-                        continue;
-                    }
-                    // a library for another processor is passed over, as the linker does
-                    if let Program::Elf(elf) = self.parse(&resolved.real)?
-                        && elf.kind == kind
-                    {
-                        found = Some((candidate, from_conf, resolved, elf));
-                        break;
-                    }
-                }
-                let Some((path, from_conf, resolved, elf)) = found else {
-                    if library == by_itself {
-                        continue;
-                    }
+                    self.search.places(self.root, linker, &object.path, &object.elf, &object.inherited);
+                let Some(Found { path, elf }) = self.library(&library, &places, kind)? else {
                     return Err(ClosureError::NoLibrary {
                         program: program.to_owned(),
                         library,
@@ -293,20 +295,58 @@ impl Walk<'_> {
                         searched: places.into_iter().map(|p| p.directory).collect(),
                     });
                 };
-                if from_conf {
-                    self.optional(Path::new("/etc/ld.so.cache"))?;
-                }
-                self.take(resolved);
                 loaded.insert(library);
-                let mut inherited = search::expand(&object.elf.rpath, &object.path);
-                if matches!(linker, Linker::Musl { .. }) {
-                    inherited.extend(search::expand(&object.elf.runpath, &object.path));
+                let expand = |paths| self.search.expand(paths, &object.path, kind);
+                let mut inherited = expand(&object.elf.rpath);
+                if musl {
+                    inherited.extend(expand(&object.elf.runpath));
                 }
                 inherited.extend(object.inherited.iter().cloned());
                 queue.push_back(Object { path, elf, inherited });
             }
         }
         Ok(())
+    }
+
+    /// Takes the first library of that name that a process of `kind` can load; the others are passed over, as the linker
+    /// does. Where the linker finds it by its cache, it may take one of the variants for better processors instead.
+    fn library(&mut self, name: &str, places: &[Place], kind: Kind) -> Result<Option<Found>, ClosureError> {
+        let mut candidates: Vec<(PathBuf, bool)> = Vec::new();
+        if name.contains('/') {
+            candidates.push((PathBuf::from(name), false));
+        } else {
+            candidates.extend(places.iter().map(|p| (p.directory.join(name), p.from_conf)));
+            for place in places {
+                let variants = search::variants(self.root, &place.directory, name)?;
+                candidates.extend(variants.into_iter().map(|path| (path, place.from_conf)));
+            }
+        }
+        for (candidate, from_conf) in candidates {
+            let Some((resolved, elf)) = self.loadable(&candidate, kind)? else { continue };
+            self.take(resolved);
+            if from_conf {
+                self.optional(Path::new("/etc/ld.so.cache"))?;
+                let directory = candidate.parent().unwrap_or(Path::new("/"));
+                for variant in search::variants(self.root, directory, name)? {
+                    if let Some((resolved, _)) = self.loadable(&variant, kind)? {
+                        self.take(resolved);
+                    }
+                }
+            }
+            return Ok(Some(Found { path: candidate, elf }));
+        }
+        Ok(None)
+    }
+
+    fn loadable(&mut self, path: &Path, kind: Kind) -> Result<Option<(Resolved, Elf)>, ClosureError> {
+        let Some(resolved) = self.find(path)? else { return Ok(None) };
+        if !self.root.host(&resolved.real).is_file() {
+            return Ok(None);
+        }
+        match self.parse(&resolved.real)? {
+            Program::Elf(elf) if elf.kind == kind => Ok(Some((resolved, elf))),
+            _ => Ok(None),
+        }
     }
 
     fn find(&self, path: &Path) -> Result<Option<Resolved>, PathError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::elf::Elf;
+use super::elf::{self, Elf, Kind};
 use crate::path::{PathError, Root};
 
 /// Which C library's rules hold; told by the interpreter's name.
@@ -66,11 +66,11 @@ impl Search {
     ) -> Vec<Place> {
         let mut all: Vec<(PathBuf, bool)> = Vec::new();
         let mut add = |paths: Vec<PathBuf>, conf| all.extend(paths.into_iter().map(|p| (p, conf)));
-        let runpath = expand(&elf.runpath, path);
+        let runpath = self.expand(&elf.runpath, path, elf.kind);
         match linker {
             Linker::Glibc { beside } => {
                 if runpath.is_empty() {
-                    add(expand(&elf.rpath, path), false);
+                    add(self.expand(&elf.rpath, path, elf.kind), false);
                     add(inherited.to_vec(), false);
                 }
                 add(runpath, false);
@@ -84,7 +84,7 @@ impl Search {
             Linker::Musl { directories, .. } => {
                 // musl makes no difference between the two, and both are inherited
                 add(runpath, false);
-                add(expand(&elf.rpath, path), false);
+                add(self.expand(&elf.rpath, path, elf.kind), false);
                 add(inherited.to_vec(), false);
                 add(directories.clone(), false);
             }
@@ -97,6 +97,27 @@ impl Search {
             }
         }
         places
+    }
+
+    /// The directories of an RPATH or RUNPATH. `$ORIGIN` is the directory of the file that says it; `$LIB` and
+    /// `$PLATFORM` are whatever they can be: which one the dynamic linker takes is known on the device alone.
+    pub(crate) fn expand(&self, paths: &[String], of: &Path, kind: Kind) -> Vec<PathBuf> {
+        let origin = of.parent().unwrap_or(Path::new("/")).to_string_lossy();
+        // Debian's $LIB is lib/TRIPLET
+        let triplets = self.multiarch.iter().filter_map(|dir| dir.file_name()?.to_str());
+        let mut libs: Vec<String> = triplets.map(|triplet| format!("lib/{triplet}")).collect();
+        libs.extend(["lib", "lib64", "lib32"].map(str::to_owned));
+        libs.dedup();
+        let platforms: Vec<String> = platforms(kind).iter().map(|p| (*p).to_owned()).collect();
+        let mut expanded = Vec::new();
+        for path in paths {
+            let path = replaced(vec![path.clone()], "ORIGIN", &[origin.to_string()]);
+            let path = replaced(replaced(path, "LIB", &libs), "PLATFORM", &platforms);
+            expanded.extend(
+                path.into_iter().filter(|p| p.starts_with('/') && !p.contains('$')).map(PathBuf::from),
+            );
+        }
+        expanded
     }
 }
 
@@ -126,19 +147,37 @@ pub(crate) fn provided_by_musl(library: &str) -> bool {
     stem.is_some_and(|s| reserved.contains(&s))
 }
 
-/// `$ORIGIN` is the directory of the file that says it, `$LIB` any of the usual names; `$PLATFORM` is dropped.
-pub(crate) fn expand(paths: &[String], of: &Path) -> Vec<PathBuf> {
-    let origin = of.parent().unwrap_or(Path::new("/")).to_string_lossy();
-    let mut expanded = Vec::new();
+/// Each of `paths` with each of `values` for the token, written `$NAME` or `${NAME}`.
+fn replaced(paths: Vec<String>, token: &str, values: &[String]) -> Vec<String> {
+    let (short, long) = (format!("${token}"), format!("${{{token}}}"));
+    let mut all = Vec::new();
     for path in paths {
-        let path = path.replace("${ORIGIN}", &origin).replace("$ORIGIN", &origin).replace("${LIB}", "$LIB");
-        if path.contains("$LIB") {
-            expanded.extend(["lib", "lib64"].map(|lib| PathBuf::from(path.replace("$LIB", lib))));
-        } else if !path.contains('$') && path.starts_with('/') {
-            expanded.push(path.into());
+        if !path.contains(&short) && !path.contains(&long) {
+            all.push(path);
+            continue;
         }
+        all.extend(values.iter().map(|value| path.replace(&long, value).replace(&short, value)));
     }
-    expanded
+    all
+}
+
+/// What the kernel may say in AT_PLATFORM, by `e_machine`.
+fn platforms(kind: Kind) -> &'static [&'static str] {
+    match kind.machine {
+        elf::EM_AARCH64 => &["aarch64"],
+        elf::EM_ARM => &["v7l", "v6l", "v5l", "v8l", "v4l"],
+        elf::EM_X86_64 => &["x86_64", "haswell", "xeon_phi"],
+        elf::EM_386 => &["i686", "i586", "i486", "i386"],
+        elf::EM_MIPS => &["mips", "mips32", "mips32r2", "mips64", "24kc", "74kc"],
+        _ => &[],
+    }
+}
+
+/// The library's variants for better processors: below `glibc-hwcaps` of the directory, in the order of their names.
+pub(crate) fn variants(root: &Root, directory: &Path, name: &str) -> Result<Vec<PathBuf>, PathError> {
+    let hwcaps = directory.join("glibc-hwcaps");
+    let names = list(root, &hwcaps)?;
+    Ok(names.iter().map(|n| hwcaps.join(n).join(name)).filter(|path| root.resolve(path).is_ok()).collect())
 }
 
 fn read_conf(
@@ -192,7 +231,7 @@ fn wild(pattern: &[u8], name: &[u8]) -> bool {
 fn list(root: &Root, directory: &Path) -> Result<BTreeSet<String>, PathError> {
     let real = match root.resolve(directory) {
         Ok(found) => found.real,
-        Err(PathError::NotFound { .. }) => return Ok(BTreeSet::new()),
+        Err(PathError::NotFound { .. } | PathError::NotADirectory { .. }) => return Ok(BTreeSet::new()),
         Err(e) => return Err(e),
     };
     let host = root.host(&real);
@@ -224,13 +263,21 @@ mod tests {
     }
 
     #[test]
-    fn origin_is_the_directory_of_the_file_that_says_it() {
-        let list = |paths: &[&str]| paths.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>();
-        let found = expand(
-            &list(&["$ORIGIN/../lib", "${ORIGIN}", "/x/$LIB", "relative", "/p/$PLATFORM"]),
-            Path::new("/opt/bin/tool"),
-        );
-        assert_eq!(found, ["/opt/bin/../lib", "/opt/bin", "/x/lib", "/x/lib64"].map(PathBuf::from));
+    fn the_tokens_of_a_run_path_stand_for_all_that_they_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("usr/lib/aarch64-linux-gnu")).unwrap();
+        let search = Search::new(&Root::new(dir.path())).unwrap();
+        let kind = Kind { is_64: true, is_big_endian: false, machine: elf::EM_AARCH64 };
+        let expand = |path: &str| {
+            let found = search.expand(&[path.to_owned()], Path::new("/opt/bin/tool"), kind);
+            found.iter().map(|p| p.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(expand("$ORIGIN/../lib"), ["/opt/bin/../lib"]);
+        assert_eq!(expand("${ORIGIN}"), ["/opt/bin"]);
+        assert_eq!(expand("/x/$LIB"), ["/x/lib/aarch64-linux-gnu", "/x/lib", "/x/lib64", "/x/lib32"]);
+        assert_eq!(expand("/p/${PLATFORM}/x"), ["/p/aarch64/x"]);
+        assert_eq!(expand("relative"), Vec::<String>::new());
+        assert_eq!(expand("/p/$OTHER"), Vec::<String>::new());
     }
 
     #[test]

@@ -176,3 +176,70 @@ fn a_name_without_a_slash_is_the_first_executable_of_that_name() {
     let e = find_program(&here, "wombat", &path).unwrap_err();
     assert_eq!(e.to_string(), "wombat: no such program in /sbin, /bin");
 }
+
+#[test]
+fn a_library_that_is_opened_by_name_comes_with_what_it_needs_pam_modules_from_their_own_directory() {
+    let root = Fixture::debian();
+    let multiarch = "/usr/lib/aarch64-linux-gnu";
+    root.put(&format!("{multiarch}/security/pam_unix.so"), &aarch64(None, &["libcrypt.so.1"]).build());
+    root.put(&format!("{multiarch}/libcrypt.so.1"), &aarch64(None, &["libc.so.6"]).build());
+    root.put("/opt/plugin.so", &aarch64(None, &[]).build());
+    let libraries = |names: &[&str], missing| {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        Closure::libraries(&Root::new(root.dir.path()), &["/bin/tool".into()], &names, missing)
+    };
+    let found = libraries(&["pam_unix.so", "/opt/plugin.so"], Missing::Refuse).unwrap();
+    let files: Vec<_> = found.files.iter().map(|f| f.to_str().unwrap()).collect();
+    let names = ["ld-2.36.so", "libc.so.6", "libcrypt.so.1", "security/pam_unix.so"];
+    let mut expected = vec!["/opt/plugin.so".to_owned()];
+    expected.extend(names.iter().map(|name| format!("{multiarch}/{name}")));
+    assert_eq!(files, expected);
+
+    let e = libraries(&["libnss_ldap.so.2"], Missing::Refuse).unwrap_err().to_string();
+    assert!(e.starts_with(&format!("library libnss_ldap.so.2: not found in {multiarch}, ")), "{e}");
+    assert_eq!(libraries(&["libnss_files.so.2"], Missing::PassOver).unwrap(), Closure::default());
+    fs::remove_file(root.dir.path().join("usr/lib/aarch64-linux-gnu/libcrypt.so.1")).unwrap();
+    let e = libraries(&["pam_unix.so"], Missing::Refuse).unwrap_err().to_string();
+    assert!(e.contains("library libcrypt.so.1, needed by "), "{e}");
+}
+
+#[test]
+fn where_the_linkers_cache_is_used_the_variants_for_better_processors_come_along() {
+    let root = Fixture::new();
+    let library = || aarch64(None, &[]).build();
+    root.put(LD, &library());
+    root.put("/opt/conf/liba.so", &library());
+    root.put("/opt/conf/glibc-hwcaps/power9/liba.so", b"not even ELF");
+    root.put("/opt/conf/glibc-hwcaps/v9/liba.so", &library());
+    root.put("/lib/glibc-hwcaps/v9/libb.so", &library());
+    root.put("/etc/ld.so.conf", b"/opt/conf\n");
+    root.put("/etc/ld.so.cache", b"cache");
+    root.put("/bin/tool", &aarch64(Some(LD), &["liba.so"]).build());
+    let variant = "/opt/conf/glibc-hwcaps/v9/liba.so";
+    assert_eq!(root.files("/bin/tool"), ["/bin/tool", "/etc/ld.so.cache", LD, variant, "/opt/conf/liba.so"]);
+    // one that only a better processor has
+    root.put("/bin/tool", &aarch64(Some(LD), &["libb.so"]).build());
+    assert_eq!(root.files("/bin/tool"), ["/bin/tool", "/lib/glibc-hwcaps/v9/libb.so", LD]);
+}
+
+#[test]
+fn a_foreign_root_is_searched_by_its_own_rules_whatever_processor_this_is() {
+    let root = Fixture::new();
+    let mips = Kind { is_64: false, is_big_endian: true, machine: MIPS };
+    let build = |interpreter: Option<&str>, needed: &[&str]| {
+        let builder = ElfBuilder::new(mips).needed(needed);
+        interpreter.map_or(builder, |name| ElfBuilder::new(mips).needed(needed).interpreter(name)).build()
+    };
+    let ld = "/lib/ld-musl-mips-sf.so.1";
+    root.put(ld, &build(None, &[]));
+    root.put("/etc/ld-musl-mips-sf.path", b"/usr/lib/here\n");
+    root.put("/usr/lib/here/libz.so", &build(None, &[]));
+    root.put("/bin/tool", &build(Some(ld), &["libz.so", "libc.so"]));
+    // an absolute link of that root does not lead into this one
+    symlink("/bin/tool", root.dir.path().join("bin/link")).unwrap();
+    root.put("/bin/script", b"#!/bin/link\n");
+    assert_eq!(
+        root.files("/bin/script"),
+        ["/bin/script", "/bin/tool", "/etc/ld-musl-mips-sf.path", ld, "/usr/lib/here/libz.so"]
+    );
+}

@@ -1,0 +1,113 @@
+//! Libraries that no file says it needs: programs open them by name while they run.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::elf::{Elf, Kind, Program};
+use super::search::{self, Linker, Place};
+use super::{Closure, ClosureError, Found, Object, Walk};
+use crate::path::Root;
+
+/// What becomes of a library that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// It is an error.
+    Refuse,
+    /// It is passed over: a C library that has it built in has no such file.
+    PassOver,
+}
+
+/// A processor and a C library: what a library must fit to be loaded.
+struct World {
+    kind: Kind,
+    linker: Linker,
+}
+
+impl Closure {
+    /// Finds libraries that programs open by name while they run (NSS and PAM modules, plugins), and what these need.
+    /// `like` are programs that may open them: for their processors, by the rules of their C library. A name without a
+    /// slash is looked up where the dynamic linker would, and in the directory `security` there, where PAM looks.
+    ///
+    /// # Errors
+    ///
+    /// A library that is not there for any of the programs, or that needs another which is missing; a program in `like`
+    /// that cannot be read.
+    pub fn libraries(
+        root: &Root,
+        like: &[PathBuf],
+        names: &[String],
+        missing: Missing,
+    ) -> Result<Self, ClosureError> {
+        let mut walk = Walk::new(root, &[])?;
+        let worlds = walk.worlds(like)?;
+        for name in names {
+            if !walk.named_library(&worlds, name, missing)? && missing == Missing::Refuse {
+                let places = worlds.iter().flat_map(|world| walk.places_of_names(world));
+                let searched = places.map(|place| place.directory).collect();
+                return Err(ClosureError::NoNamedLibrary { library: name.clone(), searched });
+            }
+        }
+        Ok(walk.closure)
+    }
+}
+
+impl Walk<'_> {
+    /// The processors and C libraries of those programs that can load anything.
+    fn worlds(&mut self, programs: &[PathBuf]) -> Result<Vec<World>, ClosureError> {
+        let mut worlds: Vec<World> = Vec::new();
+        for program in programs {
+            let Some(found) = self.find(program)? else { continue };
+            let Program::Elf(elf) = self.parse(&found.real)? else { continue };
+            let Some(asked) = &elf.interpreter else { continue };
+            if worlds.iter().any(|world| world.kind == elf.kind) {
+                continue;
+            }
+            let asked = Path::new(asked);
+            if let Some(interpreter) = self.find(asked)? {
+                let linker = search::linker(self.root, Some((asked, &interpreter.real)))?;
+                worlds.push(World { kind: elf.kind, linker });
+            }
+        }
+        Ok(worlds)
+    }
+
+    /// Where a library that is opened by name is looked for.
+    fn places_of_names(&self, world: &World) -> Vec<Place> {
+        let nobody = Elf {
+            kind: world.kind,
+            interpreter: None,
+            needed: Vec::new(),
+            rpath: Vec::new(),
+            runpath: Vec::new(),
+        };
+        let mut places = self.search.places(self.root, &world.linker, Path::new("/"), &nobody, &[]);
+        let security =
+            |place: &Place| Place { directory: place.directory.join("security"), from_conf: false };
+        let more: Vec<Place> = places.iter().map(security).collect();
+        places.extend(more.into_iter().filter(|place| self.root.resolve(&place.directory).is_ok()));
+        places
+    }
+
+    /// Takes the library, and what it needs, for each world that has it. Whether one has.
+    fn named_library(
+        &mut self,
+        worlds: &[World],
+        name: &str,
+        missing: Missing,
+    ) -> Result<bool, ClosureError> {
+        let mut found_one = false;
+        for world in worlds {
+            let is_glibcs = matches!(world.linker, Linker::Glibc { .. });
+            if missing == Missing::PassOver && !is_glibcs {
+                continue;
+            }
+            let places = self.places_of_names(world);
+            if let Some(Found { path, elf }) = self.library(name, &places, world.kind)? {
+                found_one = true;
+                let object = Object { path: path.clone(), elf, inherited: Vec::new() };
+                self.needed(&path, object, &world.linker, BTreeSet::new())?;
+            }
+        }
+        Ok(found_one)
+    }
+}
