@@ -28,6 +28,12 @@ pub struct Manifest {
     pub bytes: u64,
     /// The state file, on a persistent file system of the old root; none if not configured.
     pub state_file: Option<PathBuf>,
+    /// How long the maintenance root stays with nobody logged in, in milliseconds; none: for ever.
+    #[serde(default = "ramdisk::init::lease::default_length")]
+    pub lease_ms: Option<u64>,
+    /// The services through which people log in; the init reads these two (`ramdisk::init::lease::Terms`).
+    #[serde(default)]
+    pub ways_in: Vec<String>,
     /// The deadlines of the hand-over.
     pub handover: HandoverLimits,
 }

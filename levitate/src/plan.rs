@@ -32,7 +32,10 @@ const INIT: &str = "#!/sbin/levitate init\n";
 const PROFILE: &str = "export PATH=/sbin:/usr/sbin:/bin:/usr/bin\n\
     for name in reboot poweroff halt flashcp; do alias $name=/sbin/$name; done\n\
     unset name\n\
-    cat /etc/banner\n";
+    cat /etc/banner
+\
+    levitate lease 2>/dev/null
+";
 /// Why the root cannot be planned.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -111,6 +114,8 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
         files: size.files,
         bytes: size.bytes,
         state_file: config.state_file.clone(),
+        lease_ms: config.lease,
+        ways_in: selected.ways_in.clone(),
         handover: config.handover,
     };
     text(&mut tree, MANIFEST, 0o644, &serde_json::to_string(&manifest)?)?;

@@ -99,6 +99,8 @@ mod tests {
             files: 42,
             bytes: 2_000_000,
             state_file: None,
+            lease_ms: None,
+            ways_in: vec![],
             handover: HandoverLimits::default(),
         };
         assert_eq!(

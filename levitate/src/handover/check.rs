@@ -193,6 +193,8 @@ mod tests {
             files: 1,
             bytes: 1,
             state_file: None,
+            lease_ms: None,
+            ways_in: vec![],
             handover: HandoverLimits::default(),
         };
         let text = |m: &Manifest| serde_json::to_string(m).unwrap();

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ramdisk::closure::{Closure, ClosureError, Missing};
+use ramdisk::init::lease::{WARNING_MS, lasting};
 use ramdisk::path::{Link, PathError, Root};
 use ramdisk::service::{Service, ServiceError};
 use ramdisk::users::{Accounts, UsersError};
@@ -52,6 +53,8 @@ pub struct Selection {
     pub authorized_keys: BTreeMap<String, Vec<String>>,
     /// The users who can log in.
     pub can_log_in: Vec<String>,
+    /// The services through which they do.
+    pub ways_in: Vec<String>,
     /// The login shells in use.
     pub shells: BTreeSet<PathBuf>,
     /// Host keys, staged under the same names.
@@ -247,6 +250,7 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
 
     let mut host_keys = keys::host_keys(root, config.keep.host_keys.as_deref())?;
     host_keys.extend(login::named_host_keys(&services, root));
+    let ways_in = login::ways_in(config, &services);
     let can_log_in = login::check(config, &services, &accounts, &authorized_keys, &host_keys, root)?;
 
     let files: Vec<PathBuf> = config.files.iter().chain(&packages.trees).cloned().collect();
@@ -258,6 +262,7 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
     }
     warnings.extend(login::warnings(&services));
     warnings.extend(facts.network.left_out.iter().cloned());
+    warnings.extend(lease_warning(config));
     Ok(Selection {
         applets: applets(root, &packages.with_links)?,
         warnings,
@@ -268,10 +273,24 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
         accounts,
         authorized_keys,
         can_log_in,
+        ways_in,
         shells,
         host_keys,
         reserve: reserve(config, facts),
     })
+}
+
+/// A lease that is off leaves a device that its owner cannot reach where it is; one that is very short gives him no time.
+fn lease_warning(config: &Config) -> Option<String> {
+    let text = match config.lease {
+        None => "the lease is off: a maintenance root into which nobody gets stays until the power is cut"
+            .to_owned(),
+        Some(ms) if ms < WARNING_MS => {
+            format!("the lease is {}: that is all the time there is to log in", lasting(ms))
+        }
+        Some(_) => return None,
+    };
+    Some(text)
 }
 
 fn add(

@@ -136,6 +136,8 @@ fn stage(staged: &Path, scenario: &str) {
         files: 0,
         bytes: 0,
         state_file: Some("/persist/state.json".into()),
+        lease_ms: None,
+        ways_in: vec![],
         handover: HandoverLimits { whole_ms, term_grace_ms: 300, call_ms: 1_000 },
     };
     fs::write(staged.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();

@@ -33,7 +33,7 @@ impl Context<'_> {
     /// The exit code, its reason told.
     pub(super) fn live(&mut self) -> Result<Live, u8> {
         let mut entries: Vec<Entry> = Vec::new();
-        let asked = ask_lines(&self.socket, &Request::Services, &mut |line| {
+        let asked = ask_lines(&self.socket, &Request::Services, None, &mut |line| {
             if !line.is_empty() {
                 entries.push(serde_json::from_slice(line)?);
             }
@@ -55,7 +55,7 @@ impl Context<'_> {
     /// answer is PID 1's exit code.
     pub(super) fn order(&mut self, order: Order, verbosity: u32) -> u8 {
         let (name, err) = (self.name, &mut *self.err);
-        let asked = ask_lines(&self.socket, &Request::Order(order), &mut |line| {
+        let asked = ask_lines(&self.socket, &Request::Order(order), None, &mut |line| {
             let line = String::from_utf8_lossy(line);
             let (least, level, text) = match line.split_once(' ') {
                 Some(("info", text)) => (2, "info", text),

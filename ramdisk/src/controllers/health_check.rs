@@ -147,7 +147,7 @@ fn order_any(socket: &Path, name: String) -> Result<(), Failure> {
     use crate::init::client::{ask_lines, explain};
     use crate::init::control::{Order, Request};
     let order = Order { change: Change::Up, wait: Wait::No, by_controller: false, names: vec![name] };
-    let asked = ask_lines(socket, &Request::Order(order), &mut |_| Ok(()));
+    let asked = ask_lines(socket, &Request::Order(order), None, &mut |_| Ok(()));
     asked.map(drop).map_err(|error| Failure::System(explain(socket, &error)))
 }
 

@@ -23,7 +23,7 @@ pub(super) enum Done {
 pub(super) fn order(socket: &Path, change: Change, wait: Wait, names: &[String]) -> Result<Done, Failure> {
     let order = Order { change, wait, by_controller: true, names: names.to_vec() };
     let mut last = String::new();
-    let code = ask_lines(socket, &Request::Order(order), &mut |line| {
+    let code = ask_lines(socket, &Request::Order(order), None, &mut |line| {
         let line = String::from_utf8_lossy(line).into_owned();
         if !line.starts_with("info ") {
             say(line.strip_prefix("warning ").unwrap_or(&line));
@@ -45,7 +45,7 @@ pub(super) fn order(socket: &Path, change: Change, wait: Wait, names: &[String])
 /// A PID 1 that does not answer.
 pub(super) fn entries(socket: &Path) -> Result<Vec<Entry>, Failure> {
     let mut entries = Vec::new();
-    let asked = ask_lines(socket, &Request::Services, &mut |line| {
+    let asked = ask_lines(socket, &Request::Services, None, &mut |line| {
         if !line.is_empty() {
             entries.push(serde_json::from_slice(line)?);
         }

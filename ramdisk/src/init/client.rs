@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 pub use super::shutdown::Verb;
 
@@ -48,7 +49,7 @@ pub fn run_at(
             }
         }
     }
-    match ask(socket, &Request::End(verb, force), out) {
+    match ask(socket, &Request::End(verb, force), None, out) {
         Ok(code) => code,
         Err(error) => {
             let _ = writeln!(err, "{name}: {}", explain(socket, &error));
@@ -74,7 +75,7 @@ fn help(verb: Verb) -> String {
     )
 }
 
-/// What a person is told when PID 1 could not be asked.
+/// Why PID 1 could not be asked, for people.
 #[must_use]
 pub fn explain(socket: &Path, error: &io::Error) -> String {
     match error.kind() {
@@ -89,12 +90,14 @@ pub fn explain(socket: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Sends a request, copies the answer's lines to `out`, and answers its exit code.
+/// Sends a request, copies the answer's lines to `out`, and answers its exit code. Without a limit it waits as long as
+/// PID 1 does, which for an end of the system is as long as flash is being changed.
 ///
 /// # Errors
-/// Those of the connection and of `out`, and `UnexpectedEof` if it ended without an exit line.
-pub fn ask(socket: &Path, request: &Request, out: &mut dyn Write) -> io::Result<u8> {
-    ask_lines(socket, request, &mut |line| {
+/// Those of the connection, `WouldBlock` when a line did not come within `limit`, and `UnexpectedEof` if the answer ended
+/// without an exit line.
+pub fn ask(socket: &Path, request: &Request, limit: Option<Duration>, out: &mut dyn Write) -> io::Result<u8> {
+    ask_lines(socket, request, limit, &mut |line| {
         out.write_all(line)?;
         out.write_all(b"\n")?;
         out.flush()
@@ -108,9 +111,12 @@ pub fn ask(socket: &Path, request: &Request, out: &mut dyn Write) -> io::Result<
 pub fn ask_lines(
     socket: &Path,
     request: &Request,
+    limit: Option<Duration>,
     take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<u8> {
     let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(limit)?;
+    stream.set_write_timeout(limit)?;
     // One write: a request in pieces would be one turn of PID 1 each.
     stream.write_all(format!("{}\n", request_line(request)).as_bytes())?;
     for line in BufReader::new(stream).split(b'\n') {

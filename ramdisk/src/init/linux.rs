@@ -24,6 +24,7 @@ use super::connections::Connections;
 use super::interlock::{self, Gate};
 use super::kernel::{Connection, Event, Kernel, Launch, LaunchError};
 use super::options::Options;
+use super::sessions::{self, Session};
 use super::shutdown::Verb;
 use super::supervisor::{Outcome, Pid, StartProblem, Target};
 use super::watchdog::Watchdog;
@@ -347,6 +348,10 @@ impl Kernel for Linux {
 
     fn flash_gate(&mut self) -> Gate {
         interlock::look(&self.options.run, Path::new("/proc"))
+    }
+
+    fn sessions(&mut self, servers: &[Pid]) -> Vec<Session> {
+        sessions::sessions(&sessions::read(Path::new("/proc")), servers)
     }
 
     fn feed_watchdog(&mut self) -> Option<u64> {
