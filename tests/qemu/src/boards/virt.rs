@@ -71,7 +71,9 @@ fn network(qemu: &mut Command, setup: &Setup<'_>) {
     qemu.args(["-device", "virtio-net-device,netdev=n0,id=nic0"]);
 }
 
-/// A source of entropy (without it dropbear waits for the kernel's pool) and a watchdog that resets the board.
+/// A source of entropy (without it dropbear waits for the kernel's pool), a watchdog that resets the board, and a socket
+/// into which something can be plugged.
 fn peripherals(qemu: &mut Command) {
     qemu.args(["-device", "virtio-rng-device", "-device", "i6300esb", "-action", "watchdog=reset"]);
+    qemu.args(["-device", "pcie-root-port,id=socket,chassis=1,slot=1"]);
 }

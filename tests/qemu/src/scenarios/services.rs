@@ -9,12 +9,20 @@ use crate::machine::{Device, Machine};
 use crate::suite::{Board, Failure, Scenario};
 
 /// The promises kept here.
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "the_manuals_quick_reference_works_word_for_word",
-    board: Board::Virt,
-    limit: minutes(10),
-    run: quick_reference,
-}];
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "the_manuals_quick_reference_works_word_for_word",
+        board: Board::Virt,
+        limit: minutes(10),
+        run: quick_reference,
+    },
+    Scenario {
+        name: "controllers_follow_devices_deaths_and_failing_checks",
+        board: Board::Virt,
+        limit: minutes(10),
+        run: controllers,
+    },
+];
 
 /// Beside the login: a wombat with what it needs and what needs it, and a controlled service below it.
 const WOMBAT: &str = r#"
@@ -178,4 +186,144 @@ fn for_people(machine: &Machine) -> Result<(), Failure> {
     println!("PID 1 after all that: {}", memory.replace('\n', ", "));
     check!(resident < 2_048, "PID 1 is larger than 2 MiB: {memory}");
     Ok(())
+}
+
+/// What is controlled, and a pipeline beside it.
+const CONTROLLED: &str = r#"
+packages = [{ program = "/bin/busybox", links = true }, "/usr/sbin/dropbear"]
+[keep]
+host_keys = ["/persist/dropbear/dropbear_ed25519_host_key"]
+network = true
+[services.sshd]
+run = ["/usr/sbin/dropbear", "-F", "-E", "-s", "-r", "/persist/dropbear/dropbear_ed25519_host_key"]
+[services.plug]
+run = ["uevent-rule", "--service", "stick", "--symlink", "/dev/stick", "subsystem=block", "devtype=disk", "attr.serial=wombat"]
+[services.stick]
+run = "test -b /dev/stick && exec sleep 100000"
+controlled-by = "plug"
+[services.on-stick]
+type = "oneshot"
+up = "echo on the stick"
+dependencies = ["stick"]
+[services.turns]
+run = ["round-robin", "first", "second"]
+[services.first]
+run = "exec sleep 100000"
+controlled-by = "turns"
+[services.second]
+run = "exec sleep 100000"
+controlled-by = "turns"
+[services.watch-web]
+run = ["health-check", "--service", "web", "--interval", "1", "--threshold", "1", "--", "test", "-e", "/run/healthy"]
+[services.web]
+run = "exec sleep 100000"
+controlled-by = "watch-web"
+[services.watch-line]
+run = ["health-check", "--service", "line", "--interval", "1", "--threshold", "1", "--", "test", "-e", "/run/connected"]
+[services.line]
+type = "oneshot"
+up = "echo dialled"
+down = "echo hung up"
+controlled-by = "watch-line"
+[services.on-line]
+run = "exec sleep 100000"
+dependencies = ["line"]
+[services.talker]
+run = "n=0; while n=$((n+1)); do echo word $n; sleep 1; done"
+producer-for = "scribe"
+[services.scribe]
+run = "while read -r line; do echo \"$line\" >> /run/scribe; done"
+consumer-for = ["talker"]
+pipeline-name = "talk"
+"#;
+
+fn controllers(assets: &Assets) -> Result<(), Failure> {
+    let (_device, mut machine) = with_services(assets, CONTROLLED)?;
+    machine.ssh.succeed("touch /run/healthy /run/connected")?;
+    a_device(&mut machine)?;
+    in_turn(&machine)?;
+    by_health(&machine)?;
+    a_pipeline(&machine)?;
+    // Controllers that hear of their services' ends do not hold up the end of the system.
+    let before = line::boot_id(&machine)?;
+    line::reboot(&machine)?;
+    line::wait_for_other_boot(&machine, &before)
+}
+
+fn is_up(machine: &Machine, service: &str) -> Result<(), Failure> {
+    line::wait_until(machine, &format!("s6-svstat -o up {service} | grep -q true"), line::BOOT)
+}
+
+fn is_down(machine: &Machine, service: &str) -> Result<(), Failure> {
+    line::wait_until(machine, &format!("s6-svstat -o up {service} | grep -q false"), line::BOOT)
+}
+
+fn a_device(machine: &mut Machine) -> Result<(), Failure> {
+    is_down(machine, "stick")?;
+    // Without the device its service and what is below it are left alone.
+    machine.ssh.succeed("s6-rc-up-tree plug")?;
+    is_down(machine, "on-stick")?;
+    machine.plug("wombat")?;
+    is_up(machine, "stick")?;
+    machine.ssh.succeed("readlink /dev/stick | grep -q '^/dev/vd[a-z]$'")?;
+    machine.ssh.succeed("s6-rc-up-tree plug && s6-svstat -o up on-stick | grep -q true")?;
+    // A controller that is started again finds what is there already.
+    machine.ssh.succeed("s6-rc -d change plug && s6-svstat -o up stick | grep -q false")?;
+    machine.ssh.succeed("s6-rc -u change plug")?;
+    is_up(machine, "stick")?;
+    machine.ssh.succeed("s6-rc -u change on-stick")?;
+    machine.unplug("wombat")?;
+    is_down(machine, "on-stick")?;
+    is_down(machine, "stick")?;
+    machine.ssh.succeed("test ! -L /dev/stick").map(drop)
+}
+
+/// By the state of the processes: these services leave no files.
+fn in_turn(machine: &Machine) -> Result<(), Failure> {
+    is_up(machine, "first")?;
+    is_down(machine, "second")?;
+    machine.ssh.succeed("s6-svc -k first")?;
+    is_up(machine, "second")?;
+    is_down(machine, "first")?;
+    machine.ssh.succeed("kill $(s6-svstat -o pid second)")?;
+    is_up(machine, "first")?;
+    is_down(machine, "second")
+}
+
+fn by_health(machine: &Machine) -> Result<(), Failure> {
+    is_up(machine, "web")?;
+    let pid = words(machine, "s6-svstat -o pid web")?;
+    machine.ssh.succeed("rm /run/healthy")?;
+    line::wait_until(
+        machine,
+        &format!("pid=$(s6-svstat -o pid web) && test $pid != -1 && test $pid != {pid}"),
+        line::BOOT,
+    )?;
+    machine.ssh.succeed("touch /run/healthy")?;
+
+    is_up(machine, "line")?;
+    machine.ssh.succeed("s6-rc -u change on-line && rm /run/connected")?;
+    line::wait_until(
+        machine,
+        "cat /run/log/@* /run/log/current 2>/dev/null | grep -q ' line hung up$'",
+        line::BOOT,
+    )?;
+    machine.ssh.succeed("touch /run/connected")?;
+    // Up again, and with it what needs it.
+    is_up(machine, "on-line")
+}
+
+/// What is said while the reader is away waits in the pipe.
+fn a_pipeline(machine: &Machine) -> Result<(), Failure> {
+    says(machine, "s6-rc-db contents talk", "scribe talker")?;
+    says(machine, "s6-rc-db pipeline scribe", "talker/scribe")?;
+    line::wait_until(machine, "grep -qx 'word 2' /run/scribe", line::BOOT)?;
+    machine.ssh.succeed("s6-svc -k scribe")?;
+    let last: u32 =
+        words(machine, "tail -n 1 /run/scribe | cut -d' ' -f2")?.parse().map_err(Failure::test)?;
+    line::wait_until(machine, &format!("grep -qx 'word {}' /run/scribe", last + 3), line::BOOT)?;
+    machine
+        .ssh
+        .succeed("s6-rc -d change scribe && s6-svstat -o up talker | grep -q false && s6-rc -u change talk")
+        .map(drop)
 }
