@@ -171,8 +171,9 @@ impl Linux {
         let fixed = [self.signals.as_fd()];
         let pipes = self.pipes.values().map(|pipe| pipe.read.as_fd());
         let notifications = self.notifications.values().map(AsFd::as_fd);
-        let all = fixed.into_iter().chain(pipes).chain(notifications).chain(self.connections.fds());
-        let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let readable = fixed.into_iter().chain(pipes).chain(notifications).map(|fd| (fd, PollFlags::POLLIN));
+        let all = readable.chain(self.connections.fds());
+        let mut fds: Vec<PollFd<'_>> = all.map(|(fd, flags)| PollFd::new(fd, flags)).collect();
         // Interrupted or failed: the reads below find out what there is, and the loop asks again.
         let _ = poll(&mut fds, timeout);
     }
