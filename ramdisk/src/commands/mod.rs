@@ -2,6 +2,7 @@
 //! names. They keep no state: what they know they ask of PID 1, or read from the service directories.
 
 mod ask;
+mod console_login;
 mod graph;
 mod options;
 mod s6_rc;
@@ -19,7 +20,8 @@ use std::path::PathBuf;
 use crate::init::control::SOCKET;
 
 /// The names that [`run`] knows.
-pub const NAMES: [&str; 6] = ["s6-rc", "s6-rc-db", "s6-rc-up-tree", "s6-svc", "s6-svstat", "s6-tai64nlocal"];
+pub const NAMES: [&str; 7] =
+    ["console-login", "s6-rc", "s6-rc-db", "s6-rc-up-tree", "s6-svc", "s6-svstat", "s6-tai64nlocal"];
 
 /// Wrong usage, in every program of s6 and s6-rc.
 const USAGE: u8 = 100;
@@ -101,6 +103,7 @@ fn run_at(
 
 fn dispatch(context: &mut Context<'_>, words: Vec<String>) -> u8 {
     match context.name {
+        "console-login" => console_login::run(context, words),
         "s6-rc" => s6_rc::run(context, words),
         "s6-rc-db" => s6_rc_db::run(context, words),
         "s6-rc-up-tree" => up_tree::run(context, words),

@@ -43,6 +43,7 @@ mod connections;
 mod console;
 mod disks;
 mod linux;
+mod previous_boot;
 mod watchdog;
 
 use std::ffi::OsString;
@@ -136,10 +137,23 @@ fn open_log(options: &Options, problems: &mut Vec<String>) -> Log {
     let dir = options.run.join("log");
     let log = Log::open(&dir, Some(Path::new("/dev/pmsg0")), LogLimits::default());
     let link = options.run.join("uncaught-logs");
+    // In a namespace pstore is somebody else's.
+    if !early::is_contained() {
+        problems.extend(keep_previous_boot(&dir.join("previous-boot")));
+    }
     problems.extend(
         log.link_at(&link).err().map(|error| format!("cannot make the link {}: {error}", link.display())),
     );
     log
+}
+
+/// What did not work of it.
+fn keep_previous_boot(to: &Path) -> Option<String> {
+    if let Err(errno) = previous_boot::mount_pstore() {
+        return Some(format!("cannot mount pstore: {}", errno.desc()));
+    }
+    let kept = previous_boot::keep(Path::new(previous_boot::PSTORE), to);
+    kept.err().map(|error| format!("cannot keep what the previous boot left: {error}"))
 }
 
 fn read_network(file: &Path, problems: &mut Vec<String>) -> Option<NetworkState> {

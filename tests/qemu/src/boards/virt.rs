@@ -22,6 +22,8 @@ pub(crate) enum Boot {
         kernel: PathBuf,
         /// A newc archive.
         initrd: PathBuf,
+        /// More words for the kernel.
+        append: String,
     },
 }
 
@@ -59,9 +61,9 @@ fn boot(qemu: &mut Command, boot: &Boot) {
             qemu.arg("-drive").arg(drive);
         }
         // Without pflash0: a blank file there makes QEMU start from it and hang.
-        Boot::Rescue { kernel, initrd } => {
+        Boot::Rescue { kernel, initrd, append } => {
             qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
-            qemu.arg("-append").arg(format!("console=ttyAMA0 quiet {}", nor_image::mtdparts()));
+            qemu.arg("-append").arg(format!("console=ttyAMA0 quiet {} {append}", nor_image::mtdparts()));
         }
     }
 }

@@ -47,6 +47,8 @@ impl System {
                     "usr/bin/s6-supervise",
                     "usr/bin/s6-svc",
                     "usr/bin/s6-svstat",
+                    "usr/bin/s6-log",
+                    "usr/bin/s6-tai64nlocal",
                 ],
                 files: &[],
                 links: &[],

@@ -13,6 +13,8 @@ mod power_cut;
 mod power_on;
 mod refusals;
 mod services;
+mod services_alone;
+mod services_beside_s6;
 mod undo;
 
 use std::time::Duration;
@@ -31,6 +33,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         bad_input::SCENARIOS,
         refusals::SCENARIOS,
         services::SCENARIOS,
+        services_alone::SCENARIOS,
+        services_beside_s6::SCENARIOS,
         undo::SCENARIOS,
         failed_handover::SCENARIOS,
         nor_physics::SCENARIOS,

@@ -11,13 +11,13 @@ use crate::suite::{Board, Failure, Scenario};
 /// The promises kept here.
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
-        name: "the_manuals_quick_reference_works_word_for_word",
+        name: "services_of_the_manuals_quick_reference_work_word_for_word",
         board: Board::Virt,
         limit: minutes(10),
         run: quick_reference,
     },
     Scenario {
-        name: "controllers_follow_devices_deaths_and_failing_checks",
+        name: "services_with_controllers_follow_devices_deaths_and_failing_checks",
         board: Board::Virt,
         limit: minutes(10),
         run: controllers,
@@ -59,7 +59,7 @@ dependencies = ["wombat", "feed"]
 "#;
 
 /// A device in a maintenance root with these services.
-fn with_services(assets: &Assets, config: &str) -> Result<(Device, Machine), Failure> {
+pub(super) fn with_services(assets: &Assets, config: &str) -> Result<(Device, Machine), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let (machine, _) = line::power_on(&device, &firmware, 1)?;
