@@ -375,3 +375,18 @@ fn a_library_that_is_opened_by_name_is_staged_or_refused_by_name() {
         "{text}"
     );
 }
+
+#[test]
+fn what_a_controller_starts_and_what_needs_that_is_not_started_at_boot() {
+    let controlled = format!(
+        "{CONFIG}[services.plug]\nrun = [\"uevent-rule\", \"--service\", \"modem\", \"subsystem=tty\"]\n\
+         [services.modem]\nrun = \"exec busybox sleep 1\"\ncontrolled-by = \"plug\"\n\
+         [services.wan]\nrun = \"exec busybox sleep 1\"\ndependencies = [\"modem\"]\n"
+    );
+    let selected = selected(&OldSystem::new(), &controlled);
+    let default = selected.services.iter().find(|service| service.name == "default").unwrap();
+    let ramdisk::service::Kind::Bundle { contents } = &default.kind else { panic!("{default:?}") };
+    assert_eq!(contents.iter().map(String::as_str).collect::<Vec<_>>(), ["plug", "sshd"]);
+    // The controllers come with levitate itself: none is looked for in the old system.
+    assert!(!names(&selected.closure.files).iter().any(|file| file.contains("uevent")));
+}

@@ -82,6 +82,10 @@ fn a_controllers_order_starts_nothing_once_the_controller_is_to_go_down() {
         stage.request(3, "once wait by-controller -- modem"),
         ["answer 3: the controller of modem is going down", "answer 3: exit 1", "hang up 3"]
     );
+    assert_eq!(
+        stage.request(4, "up by-controller -- wan")[0],
+        "answer 4: wan has no controlled-by: only people start it"
+    );
     stage.exit(1);
     assert!(stage.init.supervisor.is_all_down());
 }
