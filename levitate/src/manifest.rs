@@ -36,6 +36,12 @@ pub struct Manifest {
     /// The watchdog that somebody fed when the root was staged: some inits end its feeder before the hand-over can see it.
     #[serde(default)]
     pub watchdog: Option<String>,
+    /// How long the maintenance root stays with nobody logged in, in milliseconds; none: for ever.
+    #[serde(default = "ramdisk::init::lease::default_length")]
+    pub lease_ms: Option<u64>,
+    /// The services through which people log in; the init reads these two (`ramdisk::init::lease::Terms`).
+    #[serde(default)]
+    pub ways_in: Vec<String>,
     /// The deadlines of the hand-over.
     pub handover: HandoverLimits,
 }

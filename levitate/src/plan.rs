@@ -34,7 +34,10 @@ const INIT: &str = "#!/sbin/levitate init\n";
 const PROFILE: &str = "export PATH=/sbin:/usr/sbin:/bin:/usr/bin\n\
     for name in reboot poweroff halt flashcp; do alias $name=/sbin/$name; done\n\
     unset name\n\
-    cat /etc/banner\n";
+    cat /etc/banner
+\
+    levitate lease 2>/dev/null
+";
 /// Why the root cannot be planned.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -128,6 +131,8 @@ pub(crate) fn plan_in(
         state_file: config.state_file.clone(),
         watchdog: watchdog(&facts.root),
         state_home: config.state_file.as_deref().and_then(|path| state_home(&facts.root, path)),
+        lease_ms: config.lease,
+        ways_in: selected.ways_in.clone(),
         handover: config.handover,
     };
     text(&mut tree, MANIFEST, 0o644, &serde_json::to_string(&manifest)?)?;
@@ -220,7 +225,7 @@ fn skeleton(tree: &mut Tree, facts: &SystemFacts) -> Result<Vec<String>, PlanErr
     tree.directory(Path::new("tmp"), Meta::root(0o1777))?;
     tree.directory(Path::new("root"), Meta::root(0o700))?;
     let mut warnings = Vec::new();
-    for name in OURS {
+    for name in OURS.into_iter().chain(ramdisk::commands::NAMES).chain(ramdisk::controllers::NAMES) {
         for directory in OTHER_DIRECTORIES {
             let at = Path::new("/").join(directory).join(name);
             if let Some(node) = tree.get(&at) {

@@ -455,3 +455,6 @@ fn a_log_with_less_room_than_one_file_keeps_the_newest_lines() {
     let first = 3000 - lines.len();
     assert_eq!(lines[0], format!("loud line {first} of many that do not fit"), "{log}");
 }
+
+#[path = "init_in_a_pid_namespace/services.rs"]
+mod services;

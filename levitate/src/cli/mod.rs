@@ -4,20 +4,23 @@ mod build;
 mod render;
 
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use ramdisk::dir_sink::Owners;
+use ramdisk::init::control::Request;
 use ramdisk::path::Root;
 
 use crate::abort::{self, Undone};
+use crate::arm;
 use crate::arming::{self, KernelMounts};
 use crate::budget::WORKING_SET;
-use crate::config::{CONFIG, Config};
+use crate::config::{CONFIG, Config, Millis};
 use crate::facts::{self, SystemFacts};
 use crate::image::Image;
 use crate::manifest::STAGED_ROOT;
-use crate::status::{self, with_sources};
+use crate::status::{self, Lease, with_sources};
 
 /// Done.
 const DONE: u8 = 0;
@@ -62,6 +65,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show the maintenance init's services as a tree: state, process, needs.
+    Services,
     /// Remove the staged root: `reboot` is a normal reboot again.
     Abort,
     /// Make an archive of a maintenance root, on a build machine.
@@ -82,6 +87,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         levitate: Option<PathBuf>,
     },
+    /// In the maintenance root: stay although nobody is logged in.
+    Hold {
+        /// For so long, such as 30m or 2h; without it: until `release` or `reboot`.
+        time: Option<Millis>,
+    },
+    /// In the maintenance root: end a hold.
+    Release,
+    /// In the maintenance root: tell when it reboots by itself.
+    Lease,
 }
 
 /// Runs the command with `arguments`, the program's name first, and returns its exit code: 0 done, 1 refused or failed
@@ -103,7 +117,15 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
             build::run(sysroot, parsed.config, levitate, &output)
         }
         (Command::Status { json }, None) => show(&config, json),
+        (Command::Services, None) => {
+            return ramdisk::commands::show_tree(&mut io::stdout(), &mut io::stderr());
+        }
         (Command::Abort, None) => undo(&config),
+        (Command::Hold { time }, None) => ask_init("hold", Request::Hold(time.map(|time| time.0))),
+        (Command::Release, None) => ask_init("release", Request::Release),
+        (Command::Lease, None) => {
+            in_maintenance("lease").map(|run| render::out(&format!("{}\n", Lease::ask(&run))))
+        }
         (_, Some(_)) => {
             render::error("--image is for staging alone");
             return USAGE;
@@ -175,6 +197,23 @@ fn show(config: &std::path::Path, json: bool) -> Result<(), String> {
     Ok(())
 }
 
+/// The run directory of the maintenance root.
+fn in_maintenance(command: &str) -> Result<PathBuf, String> {
+    let root = Root::new("/");
+    if arm::in_maintenance(&root) {
+        return Ok(root.dir().join("run"));
+    }
+    Err(format!(
+        "this is no maintenance root: levitate {command} belongs there (a staged root's lease is `lease` in the configuration)"
+    ))
+}
+
+fn ask_init(command: &str, request: Request) -> Result<(), String> {
+    let run = in_maintenance(command)?;
+    render::out(&format!("{}\n", status::lease::request(&run, request)?));
+    Ok(())
+}
+
 fn undo(config: &std::path::Path) -> Result<(), String> {
     root_only("levitate abort")?;
     let state_file = Config::read(config).ok().and_then(|c| c.state_file);
@@ -219,5 +258,13 @@ mod tests {
         assert!(parse(&["levitate", "fly"]).is_err());
         assert!(parse(&["levitate", "--image", "x", "--config", "y"]).is_err());
         assert!(parse(&["levitate", "build", "--sysroot", "x"]).is_err());
+        let hold = |words: &[&str]| match parse(words).unwrap().command {
+            Some(Command::Hold { time }) => time,
+            _ => panic!("no hold"),
+        };
+        assert_eq!(hold(&["levitate", "hold"]), None);
+        assert_eq!(hold(&["levitate", "hold", "30m"]), Some(Millis(1_800_000)));
+        let error = parse(&["levitate", "hold", "30"]).unwrap_err().to_string();
+        assert!(error.contains(r#"expected a time such as "90s", "30m" or "2h", found "30""#), "{error}");
     }
 }

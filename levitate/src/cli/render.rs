@@ -102,6 +102,8 @@ mod tests {
             state_file: None,
             state_home: None,
             watchdog: None,
+            lease_ms: None,
+            ways_in: vec![],
             handover: HandoverLimits::default(),
         };
         assert_eq!(

@@ -199,6 +199,8 @@ mod tests {
             state_file: None,
             state_home: None,
             watchdog: None,
+            lease_ms: None,
+            ways_in: vec![],
             handover: HandoverLimits::default(),
         };
         let text = |m: &Manifest| serde_json::to_string(m).unwrap();

@@ -65,6 +65,8 @@ pub(super) fn prepare(
         state_file: config.state_file.clone(),
         state_home: config.state_file.as_deref().and_then(|path| plan::state_home(&facts.root, path)),
         watchdog: plan::watchdog(&facts.root),
+        lease_ms: config.lease,
+        ways_in: image.manifest.ways_in.clone(),
         handover: config.handover,
     };
     let text = serde_json::to_string(&manifest).map_err(PlanError::from)?;

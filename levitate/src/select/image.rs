@@ -95,7 +95,9 @@ pub(crate) fn on_device(
     let services: Vec<Service> = inline.map(|(name, wanted)| services::from_config(name, wanted)).collect();
     let mut host_keys = keys::host_keys(root, config.keep.host_keys.as_deref())?;
     host_keys.extend(login::named_host_keys(&services, root));
+    let ways_in = login::ways_in(config, &services);
     Ok(Selection {
+        ways_in,
         closure: Closure::default(),
         programs: BTreeSet::new(),
         applets: BTreeSet::new(),

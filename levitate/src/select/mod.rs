@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ramdisk::closure::{Closure, ClosureError, Missing};
+use ramdisk::init::lease::{WARNING_MS, lasting};
 use ramdisk::path::{Link, PathError, Root};
 use ramdisk::service::{Service, ServiceError};
 use ramdisk::users::{Accounts, UsersError};
@@ -54,6 +55,8 @@ pub struct Selection {
     pub authorized_keys: BTreeMap<String, Vec<String>>,
     /// The users who can log in.
     pub can_log_in: Vec<String>,
+    /// The services through which they do.
+    pub ways_in: Vec<String>,
     /// The login shells in use.
     pub shells: BTreeSet<PathBuf>,
     /// Host keys, staged under the same names.
@@ -266,12 +269,14 @@ fn gather(config: &Config, facts: &SystemFacts, must_have: bool) -> Result<Selec
     let programs = programs.iter().map(|p| Ok(root.resolve(p)?.real)).collect::<Result<_, PathError>>()?;
     opened_by_name(&mut closure, config, facts, &programs)?;
 
+    let ways_in = login::ways_in(config, &services);
     let files: Vec<PathBuf> = config.files.iter().chain(&packages.trees).cloned().collect();
     for path in &files {
         is_not_hidden(root, path)?;
     }
     warnings.extend(login::warnings(&services));
     warnings.extend(facts.network.left_out.iter().cloned());
+    warnings.extend(lease_warning(config));
     Ok(Selection {
         applets: applets(root, &packages.with_links)?,
         warnings,
@@ -282,6 +287,7 @@ fn gather(config: &Config, facts: &SystemFacts, must_have: bool) -> Result<Selec
         accounts,
         authorized_keys,
         can_log_in: Vec::new(),
+        ways_in,
         shells,
         host_keys: BTreeSet::new(),
         reserve: reserve(config, facts),
@@ -294,6 +300,19 @@ fn is_not_hidden(root: &Root, path: &Path) -> Result<(), SelectError> {
         Some(below) => Err(SelectError::Hidden { path: real, below }),
         None => Ok(()),
     }
+}
+
+/// A lease that is off leaves a device that its owner cannot reach where it is; one that is very short gives him no time.
+fn lease_warning(config: &Config) -> Option<String> {
+    let text = match config.lease {
+        None => "the lease is off: a maintenance root into which nobody gets stays until the power is cut"
+            .to_owned(),
+        Some(ms) if ms < WARNING_MS => {
+            format!("the lease is {}: that is all the time there is to log in", lasting(ms))
+        }
+        Some(_) => return None,
+    };
+    Some(text)
 }
 
 fn add(

@@ -1,6 +1,8 @@
 //! `levitate status`: what is staged, what `reboot` will do, what became of the last hand-over; and, in the maintenance
 //! root, how it was entered. Everything is read, nothing is changed.
 
+pub mod lease;
+
 mod leaving;
 
 mod render;
@@ -14,6 +16,7 @@ use ramdisk::path::Root;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::lease::Lease;
 pub use self::leaving::Leaving;
 use crate::arm::{self, Hook};
 use crate::arming;
@@ -135,6 +138,8 @@ pub struct Maintenance {
     pub flash: Option<serde_json::Value>,
     /// Whether the record says `changing`, and nobody does it.
     pub writer_is_gone: bool,
+    /// When the root reboots by itself.
+    pub lease: Lease,
     /// What `reboot` does now.
     pub reboot: Leaving,
 }
@@ -279,6 +284,7 @@ fn maintenance(root: &Root) -> Result<Status, StatusError> {
         handover: json(&at(REPORT))?,
         flash,
         writer_is_gone,
+        lease: Lease::ask(&at("run")),
         reboot,
     })))
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::interlock::Gate;
+use super::sessions::Session;
 use super::shutdown::Verb;
 use super::supervisor::{Outcome, Pid, StartProblem, Target};
 
@@ -103,6 +104,8 @@ pub trait Kernel {
     fn report(&mut self, text: &str);
     /// Whether flash allows an end now.
     fn flash_gate(&mut self) -> Gate;
+    /// Who is logged in through one of the processes `servers`.
+    fn sessions(&mut self, servers: &[Pid]) -> Vec<Session>;
     /// Feeds the watchdog, if there is one; answers in how many milliseconds it wants to be fed again.
     fn feed_watchdog(&mut self) -> Option<u64>;
     /// Executes what is staged to be entered by a reboot, in place of this program. Returns only if nothing is (none), or

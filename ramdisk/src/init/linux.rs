@@ -24,6 +24,7 @@ use super::connections::Connections;
 use super::interlock::{self, Gate};
 use super::kernel::{Connection, Event, Kernel, Launch, LaunchError};
 use super::options::Options;
+use super::sessions::{self, Session};
 use super::shutdown::Verb;
 use super::supervisor::{Outcome, Pid, StartProblem, Target};
 use super::watchdog::Watchdog;
@@ -170,8 +171,9 @@ impl Linux {
         let fixed = [self.signals.as_fd()];
         let pipes = self.pipes.values().map(|pipe| pipe.read.as_fd());
         let notifications = self.notifications.values().map(AsFd::as_fd);
-        let all = fixed.into_iter().chain(pipes).chain(notifications).chain(self.connections.fds());
-        let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let readable = fixed.into_iter().chain(pipes).chain(notifications).map(|fd| (fd, PollFlags::POLLIN));
+        let all = readable.chain(self.connections.fds());
+        let mut fds: Vec<PollFd<'_>> = all.map(|(fd, flags)| PollFd::new(fd, flags)).collect();
         // Interrupted or failed: the reads below find out what there is, and the loop asks again.
         let _ = poll(&mut fds, timeout);
     }
@@ -347,6 +349,10 @@ impl Kernel for Linux {
 
     fn flash_gate(&mut self) -> Gate {
         interlock::look(&self.options.run, Path::new("/proc"))
+    }
+
+    fn sessions(&mut self, servers: &[Pid]) -> Vec<Session> {
+        sessions::sessions(&sessions::read(Path::new("/proc")), servers)
     }
 
     fn feed_watchdog(&mut self) -> Option<u64> {

@@ -180,10 +180,7 @@ mod tests {
     #[test]
     fn a_line_compares_the_least_disturbed_rounds_and_holds_ours_to_the_target() {
         let line = Line::new("25 MB", "seconds", &[1.0, 9.0, 0.5], &[4.0, 2.0, 3.0], Target::Ratio(0.25));
-        assert_eq!(
-            (line.ours, line.theirs, line.ratio, line.target, line.met),
-            (0.5, 2.0, 0.25, 0.5, true)
-        );
+        assert_eq!((line.ours, line.theirs, line.ratio, line.target, line.met), (0.5, 2.0, 0.25, 0.5, true));
         assert_eq!((line.ours_range, line.theirs_range), ([0.5, 9.0], [2.0, 4.0]));
         assert!(Line::new("5 MB", "bytes", &[5.0], &[4.0], Target::Most(5.0)).met);
         assert!(!Line::new("5 MB", "bytes", &[5.1], &[4.0], Target::Most(5.0)).met);

@@ -200,6 +200,22 @@ impl Machine {
         self.monitor("block_set_io_throttle disk0 0 0 0 0 0 0")
     }
 
+    /// Plugs a disk of 1 MiB with the serial number `serial` into the socket.
+    pub(crate) fn plug(&mut self, serial: &str) -> Result<(), Failure> {
+        let medium =
+            json!({ "driver": "null-co", "read-zeroes": true, "size": 1 << 20, "node-name": serial });
+        self.qmp.run("blockdev-add", medium)?;
+        let disk = json!({
+            "driver": "virtio-blk-pci", "id": serial, "drive": serial, "serial": serial, "bus": "socket"
+        });
+        self.qmp.run("device_add", disk).map(drop)
+    }
+
+    /// Asks the guest to let the disk go, as the socket's button does; it is gone when the guest has.
+    pub(crate) fn unplug(&mut self, serial: &str) -> Result<(), Failure> {
+        self.qmp.run("device_del", json!({ "id": serial })).map(drop)
+    }
+
     /// Pulls the network cable (`false`) or plugs it in: no reset, no FIN, just silence.
     pub(crate) fn set_link(&mut self, up: bool) -> Result<(), Failure> {
         self.qmp.run("set_link", json!({ "name": "nic0", "up": up })).map(drop)

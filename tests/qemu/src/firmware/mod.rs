@@ -4,7 +4,7 @@
 
 pub(crate) mod ast2600;
 mod fit;
-mod initrd;
+pub(crate) mod initrd;
 mod libraries;
 mod modules;
 mod rootfs;
@@ -90,7 +90,11 @@ impl Firmware {
 
     /// A rescue boot, with the kernel of v1.
     pub(crate) fn rescue_boot(&self) -> Boot {
-        Boot::Rescue { kernel: self.rescue_kernel.clone(), initrd: self.rescue.clone() }
+        Boot::Rescue {
+            kernel: self.rescue_kernel.clone(),
+            initrd: self.rescue.clone(),
+            append: String::new(),
+        }
     }
 }
 

@@ -125,6 +125,8 @@ const S6: Parts = Parts {
         "usr/bin/s6-supervise",
         "usr/bin/s6-svc",
         "usr/bin/s6-svstat",
+        "usr/bin/s6-log",
+        "usr/bin/s6-tai64nlocal",
     ],
     files: &[],
     // as v2 it is started by the boot loader's environment of a v1 with another init

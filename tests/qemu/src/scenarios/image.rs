@@ -110,7 +110,11 @@ fn pipe(machine: &Machine, archive: &Path) -> Result<Finished, Failure> {
 
 /// The same file as the only root of a board that has nothing else.
 fn booted(device: &Device, firmware: &Firmware, archive: &Path) -> Result<(), Failure> {
-    let boot = Boot::Rescue { kernel: firmware.rescue_kernel.clone(), initrd: archive.to_owned() };
+    let boot = Boot::Rescue {
+        kernel: firmware.rescue_kernel.clone(),
+        initrd: archive.to_owned(),
+        append: String::new(),
+    };
     let machine = device.power_on(&boot)?;
     machine.ssh.wait_for_login(line::BOOT)?;
     is_maintenance_root(&machine)

@@ -22,6 +22,9 @@ mod robust_failures;
 mod robust_roots;
 mod robust_strays;
 mod robust_stuck;
+mod services;
+mod services_alone;
+mod services_beside_s6;
 mod undo;
 
 use std::time::Duration;
@@ -48,6 +51,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         guard::SCENARIOS,
         bad_input::SCENARIOS,
         refusals::SCENARIOS,
+        services::SCENARIOS,
+        services_alone::SCENARIOS,
+        services_beside_s6::SCENARIOS,
         undo::SCENARIOS,
         failed_handover::SCENARIOS,
         nor_physics::SCENARIOS,
