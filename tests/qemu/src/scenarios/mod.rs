@@ -4,6 +4,7 @@ mod bad_input;
 mod device_binary;
 mod failed_handover;
 mod guard;
+mod lease;
 mod lost_session;
 mod main_job;
 mod maintenance_root;
@@ -26,6 +27,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         lost_session::SCENARIOS,
         maintenance_root::SCENARIOS,
         power_on::SCENARIOS,
+        lease::SCENARIOS,
         guard::SCENARIOS,
         bad_input::SCENARIOS,
         refusals::SCENARIOS,
