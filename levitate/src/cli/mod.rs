@@ -82,8 +82,8 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
         Command::Stage => stage(&parsed.config),
         Command::Status { json } => show(&parsed.config, json),
         Command::Abort => undo(&parsed.config),
-        Command::Hold { time } => ask_init("hold", Request::Hold(time.map(|time| time.0))),
-        Command::Release => ask_init("release", Request::Release),
+        Command::Hold { time } => ask_init("hold", &Request::Hold(time.map(|time| time.0))),
+        Command::Release => ask_init("release", &Request::Release),
         Command::Lease => in_maintenance("lease").map(|run| render::out(&format!("{}\n", Lease::ask(&run)))),
     };
     match done {
@@ -142,7 +142,7 @@ fn in_maintenance(command: &str) -> Result<PathBuf, String> {
     ))
 }
 
-fn ask_init(command: &str, request: Request) -> Result<(), String> {
+fn ask_init(command: &str, request: &Request) -> Result<(), String> {
     let run = in_maintenance(command)?;
     render::out(&format!("{}\n", status::lease::request(&run, request)?));
     Ok(())

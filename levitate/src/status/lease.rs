@@ -30,7 +30,7 @@ impl Lease {
     /// Asks the init whose run directory is `run`.
     #[must_use]
     pub fn ask(run: &Path) -> Self {
-        let known = request(run, Request::Lease).and_then(|text| {
+        let known = request(run, &Request::Lease).and_then(|text| {
             serde_json::from_str(&text).map_err(|e| format!("the init's answer is no lease: {e}"))
         });
         known.map_or_else(|not_known| Self::Unknown { not_known }, Self::Known)
@@ -42,10 +42,10 @@ impl Lease {
 /// # Errors
 ///
 /// The init cannot be asked, or says no.
-pub fn request(run: &Path, request: Request) -> Result<String, String> {
+pub fn request(run: &Path, request: &Request) -> Result<String, String> {
     let socket = run.join(SOCKET);
     let mut text = Vec::new();
-    let code = client::ask(&socket, request, Some(LIMIT), &mut text).map_err(|e| match e.kind() {
+    let code = client::ask_within(&socket, request, LIMIT, &mut text).map_err(|e| match e.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             format!("process 1 did not answer at {} within {} s", socket.display(), LIMIT.as_secs())
         }

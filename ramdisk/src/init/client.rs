@@ -49,7 +49,7 @@ pub fn run_at(
             }
         }
     }
-    match ask(socket, Request::End(verb, force), None, out) {
+    match ask(socket, &Request::End(verb, force), out) {
         Ok(code) => code,
         Err(error) => {
             let _ = writeln!(err, "{name}: {}", explain(socket, &error));
@@ -75,7 +75,7 @@ fn help(verb: Verb) -> String {
     )
 }
 
-/// Why PID 1 could not be asked, for people.
+/// What a person is told when PID 1 could not be asked.
 #[must_use]
 pub fn explain(socket: &Path, error: &io::Error) -> String {
     match error.kind() {
@@ -90,16 +90,27 @@ pub fn explain(socket: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Sends a request, copies the answer's lines to `out`, and answers its exit code. Without a limit it waits as long as
-/// PID 1 does, which for an end of the system is as long as flash is being changed.
+/// Sends a request, copies the answer's lines to `out`, and answers its exit code. It waits as long as PID 1 does, which for
+/// an end of the system is as long as flash is being changed.
 ///
 /// # Errors
-/// Those of the connection, `WouldBlock` when a line did not come within `limit`, and `UnexpectedEof` if the answer ended
-/// without an exit line.
-pub fn ask(socket: &Path, request: Request, limit: Option<Duration>, out: &mut dyn Write) -> io::Result<u8> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(limit)?;
-    stream.set_write_timeout(limit)?;
+/// Those of the connection, and `UnexpectedEof` if it ended without an exit line.
+pub fn ask(socket: &Path, request: &Request, out: &mut dyn Write) -> io::Result<u8> {
+    converse(UnixStream::connect(socket)?, request, out)
+}
+
+/// As [`ask`], for what PID 1 answers at once.
+///
+/// # Errors
+/// As there, and `WouldBlock` when a line did not come within `limit`.
+pub fn ask_within(socket: &Path, request: &Request, limit: Duration, out: &mut dyn Write) -> io::Result<u8> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    converse(stream, request, out)
+}
+
+fn converse(mut stream: UnixStream, request: &Request, out: &mut dyn Write) -> io::Result<u8> {
     writeln!(stream, "{}", request_line(request))?;
     for line in BufReader::new(stream).split(b'\n') {
         let line = line?;

@@ -7,16 +7,16 @@ use nix::sys::signal::Signal;
 use super::control::{Request, parse_request, status_line};
 use super::kernel::{Connection, Event, Kernel, Launch};
 use super::log::Log;
+use super::orders::Waiter;
 use super::shutdown::{Facts, Force, Limits, Shutdown, Step, Verb};
 use super::supervisor::{Action, Input, News, Outcome, Supervisor, What};
+pub use crate::service::DEFAULT_BUNDLE;
 use crate::service::{Kind, Program, Service, ServiceSet};
 
 mod leasing;
 
 use self::leasing::Leasing;
 
-/// The bundle that is started.
-pub const DEFAULT_BUNDLE: &str = "default";
 /// From "nothing could be started" to the reboot, in milliseconds: time to read it on a console.
 pub const FAILED_BOOT_MS: u64 = 5_000;
 
@@ -45,14 +45,16 @@ pub enum Turn {
 /// The init over a kernel.
 #[derive(Debug)]
 pub struct Init<K: Kernel> {
-    kernel: K,
-    set: ServiceSet,
-    supervisor: Supervisor,
+    pub(super) kernel: K,
+    pub(super) set: ServiceSet,
+    pub(super) supervisor: Supervisor,
     log: Log,
     limits: Limits,
-    shutdown: Option<Shutdown>,
+    pub(super) shutdown: Option<Shutdown>,
     /// Who wants to know about the shutdown.
     askers: Vec<Connection>,
+    /// Who waits for services to get where they were told to go.
+    pub(super) waiters: Vec<Waiter>,
     /// True once a shutdown has told the services to stop.
     stopped: bool,
     boot: Boot,
@@ -71,6 +73,7 @@ impl<K: Kernel> Init<K> {
             limits,
             shutdown: None,
             askers: Vec::new(),
+            waiters: Vec::new(),
             stopped: false,
             boot: Boot::Starting,
             leasing: None,
@@ -146,6 +149,7 @@ impl<K: Kernel> Init<K> {
         }
         self.look_at_boot();
         self.look_at_lease();
+        self.look_at_waiters();
         self.go_on_ending()
     }
 
@@ -159,11 +163,12 @@ impl<K: Kernel> Init<K> {
         let watchdog = self.kernel.feed_watchdog();
         // A system that is ending does not look at its lease, and must not be woken for it.
         let lease = self.leasing.as_ref().filter(|_| self.shutdown.is_none()).and_then(Leasing::next_look);
-        [self.supervisor.next_deadline(), boot, shutdown, watchdog, lease].into_iter().flatten().min()
+        let waiter = self.waiters.iter().filter_map(|waiter| waiter.by).min();
+        [self.supervisor.next_deadline(), boot, shutdown, watchdog, lease, waiter].into_iter().flatten().min()
     }
 
     /// Steps the supervisor, does what it asks, and tells it what became of that, until there is nothing more to do.
-    fn supervise(&mut self, input: &Input) {
+    pub(super) fn supervise(&mut self, input: &Input) {
         let now = self.kernel.now();
         let mut inputs = std::collections::VecDeque::from([input.clone()]);
         while let Some(input) = inputs.pop_front() {
@@ -178,6 +183,7 @@ impl<K: Kernel> Init<K> {
     }
 
     fn tell(&mut self, service: &str, news: &News) {
+        self.tell_waiters(service, news);
         let text = format!("{service}: {news}");
         if matches!(news, News::Failed(_)) { self.announce(&text) } else { self.note(&text) }
     }
@@ -227,6 +233,12 @@ impl<K: Kernel> Init<K> {
                 self.note("release: asked for by a command");
                 self.release(from);
             }
+            Ok(Request::Services) => {
+                let lines = self.snapshot_lines();
+                self.kernel.answer(from, &lines);
+                self.close(from, 0);
+            }
+            Ok(Request::Order(order)) => self.order(from, order),
             Ok(Request::End(verb, force)) => {
                 self.note(&format!("{line}: asked for by a command"));
                 self.askers.push(from);
@@ -239,7 +251,7 @@ impl<K: Kernel> Init<K> {
         }
     }
 
-    fn close(&mut self, connection: Connection, code: u8) {
+    pub(super) fn close(&mut self, connection: Connection, code: u8) {
         self.kernel.answer(connection, &format!("exit {code}"));
         self.kernel.hang_up(connection);
     }
@@ -357,11 +369,14 @@ fn launch(service: &Service, what: What) -> Option<Launch> {
         (Kind::Longrun { .. }, Program::File(path)) => path.parent().map(PathBuf::from),
         _ => None,
     };
+    let pipeline = &service.pipeline;
     Some(Launch {
         service: service.name.clone(),
         argv,
         dir: dir.unwrap_or_else(|| "/".into()),
         notification_fd,
+        reads_pipe: what == What::Run && !pipeline.consumer_for.is_empty(),
+        writes_pipe_of: pipeline.producer_for.clone().filter(|_| what == What::Run),
     })
 }
 

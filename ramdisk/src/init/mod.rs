@@ -30,6 +30,9 @@ pub mod lease;
 pub mod shutdown;
 
 pub mod control;
+pub mod snapshot;
+
+mod orders;
 
 pub mod client;
 

@@ -9,11 +9,13 @@ mod lost_session;
 mod main_job;
 mod maintenance_root;
 mod nand;
+mod network_kept;
 mod nor_physics;
 mod power_cut;
 mod power_on;
 mod refusals;
 mod undo;
+mod watchdog;
 
 use std::time::Duration;
 
@@ -27,7 +29,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         lost_session::SCENARIOS,
         maintenance_root::SCENARIOS,
         power_on::SCENARIOS,
+        watchdog::SCENARIOS,
         lease::SCENARIOS,
+        network_kept::SCENARIOS,
         guard::SCENARIOS,
         bad_input::SCENARIOS,
         refusals::SCENARIOS,
