@@ -20,6 +20,10 @@ pub(super) const IFLA_LINKINFO: u16 = 18;
 pub(super) const IFLA_INFO_KIND: u16 = 1;
 pub(super) const IFLA_INFO_DATA: u16 = 2;
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
+/// Flags, and a mask of those to set. The kernel tells all bits as the mask, and refuses bits that it does not know.
+const IFLA_VLAN_FLAGS: u16 = 2;
+/// On unless told otherwise, so it must be in the mask to be switched off.
+const VLAN_FLAG_REORDER_HDR: u32 = 1;
 /// What is kept of a bridge: `IFLA_BR_FORWARD_DELAY` to `_PRIORITY`, `_GROUP_FWD_MASK` and `_MCAST_SNOOPING`. The
 /// rest is what it has learned, or cannot be set.
 const KEPT_OF_A_BRIDGE: [u16; 8] = [1, 2, 3, 4, 5, 6, 9, 23];
@@ -107,6 +111,17 @@ fn kind(linkinfo: &[u8]) -> Result<Option<Kind>, String> {
             .fold(Bytes::default(), |bytes, (kind, value)| bytes.with(kind, value))
             .0;
     }
+    if kind.name == "vlan" {
+        let all = attributes(&kind.data).collect::<Result<Vec<_>, _>>()?;
+        let settable = |bytes: Bytes, (kind, value)| match (kind, number(value)) {
+            (IFLA_VLAN_FLAGS, Some(flags)) => {
+                let mask = flags | VLAN_FLAG_REORDER_HDR;
+                bytes.with(kind, &[flags.to_ne_bytes(), mask.to_ne_bytes()].concat())
+            }
+            _ => bytes.with(kind, value),
+        };
+        kind.data = all.into_iter().fold(Bytes::default(), settable).0;
+    }
     if !kind.can_be_made() {
         kind.data.clear();
     }
@@ -172,7 +187,11 @@ mod tests {
         let info = |kind: &[u8], data: &Bytes| {
             Bytes::default().with(IFLA_INFO_KIND, kind).with(IFLA_INFO_DATA, &data.0)
         };
-        let id = Bytes::default().with(1, &[5, 0]);
+        let told = Bytes::default()
+            .with(1, &[5, 0])
+            .with(2, &[4_u32.to_ne_bytes(), u32::MAX.to_ne_bytes()].concat());
+        let id =
+            Bytes::default().with(1, &[5, 0]).with(2, &[4_u32.to_ne_bytes(), 5_u32.to_ne_bytes()].concat());
         // What a bridge has learned (its root, number 10) is not kept, nor that it filters nothing.
         let unfiltered = Bytes::default().with(1, &[0; 4]).with(7, &[0]).with(39, &[1, 0]);
         let plain = kind(&info(b"bridge\0", &unfiltered).0).unwrap().unwrap();
@@ -188,7 +207,7 @@ mod tests {
                 &message(2, LinkFlags::Up)
                     .with(IFLA_IFNAME, b"br0.5")
                     .with(IFLA_LINK, &3_u32.to_ne_bytes())
-                    .with(IFLA_LINKINFO, &info(b"vlan\0", &id).0),
+                    .with(IFLA_LINKINFO, &info(b"vlan\0", &told).0),
             ),
             parse(
                 &message(3, LinkFlags::Up)

@@ -11,13 +11,14 @@ use crate::suite::{Board, Failure, Scenario};
 
 /// The promises kept here.
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "bridge_vlan_ipv6_and_routing_tables_are_kept_although_the_old_system_took_them_down",
+    name: "bridge_vlan_and_ipv6_are_kept_although_the_old_system_took_them_down",
     board: Board::Virt,
     limit: minutes(5),
     run,
 }];
 
-/// Moves the address from eth0 to a bridge, and puts a VLAN with IPv6, a table and a rule on top.
+/// Moves the address from eth0 to a bridge, and puts a VLAN with IPv6 on top (tables and rules: this kernel has none; they are tested in a
+/// network namespace).
 const SET_UP: &str = "\
     ip link add br0 type bridge
     echo 0 > /sys/class/net/br0/bridge/forward_delay
@@ -32,14 +33,12 @@ const SET_UP: &str = "\
     echo 0 > /proc/sys/net/ipv6/conf/br0.5/accept_ra
     ip -6 address add fd00:5::1/64 dev br0.5
     ip -6 route add fd77::/16 via fd00:5::2
-    ip route add 10.88.0.0/16 via 10.5.0.2 table 100
-    ip rule add from 10.5.0.1 table 100
+    ip route add 10.88.0.0/16 via 10.5.0.2 metric 7
     echo moved > /dev/console
 ";
 
 /// What the last script of a system may do before PID 1 hands over.
 const TAKE_DOWN: &str = "\
-    ip rule del from 10.5.0.1 table 100
     ip link del br0.5
     ip link set br0 down
     ip link del br0
@@ -49,7 +48,7 @@ const TAKE_DOWN: &str = "\
 
 /// Everything a person would look at, without the interfaces' numbers and what the kernel makes by itself.
 const SHOW: &str = "\
-    { ip address show; ip route; ip route show table 100; ip -6 route show; ip rule; } |
+    { ip address show; ip route; ip -6 route show; } |
     sed -e 's/^[0-9]*: //' -e 's/ tentative//' -e '/valid_lft/d' -e '/fe80/d' -e '/ff00/d' -e '/proto kernel/d' | sort
     grep . /proc/net/vlan/br0.5 | head -n 1
     cat /sys/class/net/br0/bridge/forward_delay /proc/sys/net/ipv6/conf/br0.5/accept_ra
@@ -69,7 +68,6 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         "inet6 fd00:5::1/64 scope global",
         "10.88.0.0/16 via 10.5.0.2 dev br0.5",
         "fd77::/16 via fd00:5::2 dev br0.5",
-        "from 10.5.0.1 lookup 100",
         "br0.5  VID: 5",
     ] {
         check!(before.contains(kept), "the test's own network has no {kept:?}:\n{before}");
@@ -82,9 +80,10 @@ fn run(assets: &Assets) -> Result<(), Failure> {
     ))?;
     line::enter_maintenance(&machine)?;
     let console = machine.console.text();
+    let left = console.lines().find(|line| line.starts_with("interfaces left: ")).unwrap_or_default();
     check!(
-        console.contains("interfaces left: eth0 lo"),
-        "the old system left more than its devices:\n{console}"
+        left.contains("eth0") && !left.contains("br0"),
+        "the old system did not take down everything: {left:?}"
     );
     let log = machine.ssh.succeed("cat /run/log/current")?;
     check!(!log.contains(" init cannot "), "the init could not do everything:\n{log}");
