@@ -21,7 +21,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 }];
 
 /// Bytes per second at which flashing takes longer than the timeout of a minute.
-const CRAWLING_CHIP: u32 = 110_000;
+const CRAWLING_CHIP: u32 = 130_000;
 /// Ten times the timeout would be too long for everybody; twice it tells a reset from none.
 const RESET: Duration = Duration::from_secs(180);
 
