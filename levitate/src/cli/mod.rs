@@ -123,9 +123,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
         (Command::Abort, None) => undo(&config),
         (Command::Hold { time }, None) => ask_init("hold", Request::Hold(time.map(|time| time.0))),
         (Command::Release, None) => ask_init("release", Request::Release),
-        (Command::Lease, None) => {
-            in_maintenance("lease").map(|run| render::out(&format!("{}\n", Lease::ask(&run))))
-        }
+        (Command::Lease, None) => show_lease(),
         (_, Some(_)) => {
             render::error("--image is for staging alone");
             return USAGE;
@@ -212,6 +210,17 @@ fn ask_init(command: &str, request: Request) -> Result<(), String> {
     let run = in_maintenance(command)?;
     render::out(&format!("{}\n", status::lease::request(&run, request)?));
     Ok(())
+}
+
+/// A login's profile shows it: one line, and only to those whom process 1 answers.
+fn show_lease() -> Result<(), String> {
+    match Lease::ask(&in_maintenance("lease")?) {
+        Lease::Unknown { not_known } => Err(not_known),
+        known => {
+            render::out(&format!("{known}\n"));
+            Ok(())
+        }
+    }
 }
 
 fn undo(config: &std::path::Path) -> Result<(), String> {

@@ -29,7 +29,7 @@ pub struct Process {
     pub logname: Option<String>,
 }
 
-/// All processes by number; those that have ended and the kernel's own threads are left out.
+/// All processes by number; those that have ended are left out.
 pub type Processes = BTreeMap<i32, Process>;
 
 /// Somebody who is logged in.
@@ -92,8 +92,6 @@ pub fn read(proc: &Path) -> Processes {
 
 /// The most that is read of an environment: `LOGNAME` is among the first few.
 const ENVIRONMENT: u64 = 64 << 10;
-/// The kernel's thread that is the parent of all others of its kind.
-const KTHREADD: i32 = 2;
 
 fn read_one(dir: &Path) -> Option<Process> {
     let stat = fs::read(dir.join("stat")).ok()?;
@@ -103,7 +101,7 @@ fn read_one(dir: &Path) -> Option<Process> {
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
     let parent: i32 = fields.next()?.parse().ok()?;
-    if matches!(state, "Z" | "X") || parent == KTHREADD || dir.ends_with("2") {
+    if matches!(state, "Z" | "X") {
         return None;
     }
     let mut process = Process { parent, name: name.to_owned(), ..Process::default() };

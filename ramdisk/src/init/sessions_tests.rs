@@ -107,13 +107,11 @@ fn process(dir: &Path, pid: &str, stat: &str, environ: &[u8]) {
 }
 
 #[test]
-fn the_table_is_read_from_proc_without_the_dead_and_the_kernels_threads() {
+fn the_table_is_read_from_proc_without_the_dead_and_with_nothing_of_the_stuck() {
     let dir = tempfile::tempdir().unwrap();
     let login = b"USER=root\0LOGNAME=root\0HOME=/root\0";
     process(dir.path(), "7", "7 (a) (b) S 35 7 7", login);
     process(dir.path(), "8", "8 (gone) Z 35 7 7", login);
-    process(dir.path(), "2", "2 (kthreadd) S 0 0 0", b"");
-    process(dir.path(), "9", "9 (kworker/0:1) I 2 0 0", b"");
     process(dir.path(), "10", "10 (stuck) D 35 7 7", login);
     process(dir.path(), "11", "11 (plain) S 35 7 7", b"PATH=/bin\0XLOGNAME=x\0LOGNAME=\0");
     process(dir.path(), "12", "torn", login);

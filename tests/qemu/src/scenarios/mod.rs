@@ -10,10 +10,12 @@ mod init_own;
 mod init_systemd;
 mod init_sysvinit;
 mod inits;
+mod lease;
 mod lost_session;
 mod main_job;
 mod maintenance_root;
 mod nand;
+mod network_kept;
 mod nor_physics;
 mod power_cut;
 mod power_on;
@@ -26,6 +28,7 @@ mod services;
 mod services_alone;
 mod services_beside_s6;
 mod undo;
+mod watchdog;
 
 use std::time::Duration;
 
@@ -48,6 +51,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         robust_roots::SCENARIOS,
         power_on::SCENARIOS,
         image::SCENARIOS,
+        watchdog::SCENARIOS,
+        lease::SCENARIOS,
+        network_kept::SCENARIOS,
         guard::SCENARIOS,
         bad_input::SCENARIOS,
         refusals::SCENARIOS,
