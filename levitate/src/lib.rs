@@ -32,6 +32,8 @@ pub mod handover;
 
 pub mod status;
 
+pub mod check;
+
 pub mod abort;
 
 pub mod when;

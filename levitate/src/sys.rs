@@ -1,3 +1,4 @@
 //! The system calls: the only unsafe code of this crate.
 
 pub(crate) mod handover;
+pub(crate) mod trial;

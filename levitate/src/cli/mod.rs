@@ -11,6 +11,7 @@ use ramdisk::path::Root;
 
 use crate::abort::{self, Undone};
 use crate::arming;
+use crate::check;
 use crate::config::{CONFIG, Config};
 use crate::facts::SystemFacts;
 use crate::manifest::STAGED_ROOT;
@@ -52,6 +53,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tell whether `levitate` would work, and what it would do.
+    #[command(after_help = "Nothing is changed. Each program that would be staged is loaded in a\n\
+        copy of the staged root that nobody else sees, and stopped before its first\n\
+        instruction; its dynamic linker lists what it would load. What a program\n\
+        does once it runs is not tried.\n\n\
+        Exit codes: 0 it would work; 1 it would not, each reason is told; 2 usage.")]
+    Check {
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove the staged root: `reboot` is a normal reboot again.
     Abort,
 }
@@ -67,10 +79,17 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
             return if e.use_stderr() { USAGE } else { DONE };
         }
     };
+    // modes are as they are written here, whoever calls
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let done = match parsed.command.unwrap_or(Command::Stage) {
         Command::Stage => stage(&parsed.config),
         Command::Status { json } => show(&parsed.config, json),
         Command::Abort => undo(&parsed.config),
+        Command::Check { json } => match look(&parsed.config, json) {
+            Ok(true) => Ok(()),
+            Ok(false) => return FAILED,
+            Err(text) => Err(text),
+        },
     };
     match done {
         Ok(()) => DONE,
@@ -115,6 +134,19 @@ fn show(config: &std::path::Path, json: bool) -> Result<(), String> {
         render::error(&format!("warning: {}", with_sources(e)));
     }
     Ok(())
+}
+
+/// Whether `levitate` would work.
+fn look(config: &std::path::Path, json: bool) -> Result<bool, String> {
+    root_only("levitate check")?;
+    let report = check::here(config);
+    if json {
+        let text = serde_json::to_string(&report).map_err(|e| e.to_string())?;
+        render::out(&format!("{text}\n"));
+    } else {
+        render::out(&report.to_string());
+    }
+    Ok(report.works)
 }
 
 fn undo(config: &std::path::Path) -> Result<(), String> {
