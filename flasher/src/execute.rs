@@ -8,6 +8,7 @@ use crate::device::{Ecc, EraseBlock, GRANULE, GRANULE_BYTES, Geometry, Mtd, MtdE
 use crate::error::Error;
 use crate::event::{Event, Operations, Phase, Progress, Retry};
 use crate::plan::{Invalidation, Plan, Summary, erase_at_once};
+use crate::readback::Readback;
 use crate::retry::{self, AGAIN};
 use crate::source::Source;
 use crate::survey::{Buffers, wanted};
@@ -36,6 +37,12 @@ pub(crate) struct Work<'a> {
     pub(crate) rewritten: BTreeSet<u64>,
     /// The head's blocks that are erased and not programmed yet.
     pub(crate) erased_late: BTreeSet<u64>,
+    /// What of the body is read back.
+    pub(crate) readback: Readback,
+    /// Of each of the head's blocks a granule that holds data: its place in the block, and its bytes.
+    pub(crate) head_samples: Vec<(usize, Vec<u8>)>,
+    /// The first bytes of the run that were programmed.
+    pub(crate) first_run: Option<Range<u64>>,
     summary: Summary,
     erased: u64,
     written: u64,
@@ -60,7 +67,7 @@ impl<'a> Work<'a> {
         geometry: &'a Geometry,
         buffers: Buffers,
         progress: &'a mut dyn Progress,
-        operations: Operations,
+        readback: Readback,
     ) -> Self {
         Self {
             chip,
@@ -69,11 +76,14 @@ impl<'a> Work<'a> {
             geometry,
             buffers,
             progress,
-            operations,
+            operations: Operations::default(),
             retries: 0,
             ecc: Ecc::default(),
             rewritten: BTreeSet::new(),
             erased_late: BTreeSet::new(),
+            readback,
+            head_samples: Vec::new(),
+            first_run: None,
             summary: plan.summary(geometry),
             erased: 0,
             written: 0,
@@ -204,6 +214,8 @@ impl<'a> Work<'a> {
             at = run.end;
             self.chip.program(block.start + run.start as u64, &want[run.clone()])?;
             self.operations.programmed += run.len() as u64;
+            let start = block.start + run.start as u64;
+            self.first_run.get_or_insert(start..start + run.len().min(PAGE) as u64);
             // Nothing of the plan is done yet, but the record of a slow block stays fresh.
             self.progress.event(&Event::Progress {
                 phase: Phase::Write,

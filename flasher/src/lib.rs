@@ -9,7 +9,7 @@
 //! 4. [`guard`]: who uses these bytes of the chip, and whether they may be written.
 //! 5. [`survey`], [`decide`], [`plan`]: what is there, what each erase block needs, in which order;
 //!    [`map`], [`estimate`]: what that looks like and how long it takes.
-//! 6. `execute`, `verify`: erase and program, then read back and prove; between [`hold`] (nobody else gets in, nothing
+//! 6. `execute`, [`readback`], `verify`: erase and program, then read back and prove; between [`hold`] (nobody else gets in, nothing
 //!    ends the process) and `locks` (the chip's own protection, restored afterwards).
 //! 7. [`record`], [`report`], [`event`]: what is told while it runs, and after.
 //! 8. [`pipeline`]: all of it in one call, behind seams that tests can replace.
@@ -52,6 +52,9 @@ pub mod map;
 pub mod estimate;
 
 mod execute;
+
+pub mod readback;
+
 mod verify;
 
 pub mod hold;

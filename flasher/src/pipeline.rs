@@ -16,6 +16,7 @@ use crate::locks::{self, Before};
 use crate::map::Map;
 use crate::options::{BadBlocks, Check, Mode, Options, Rest};
 use crate::plan::{Plan, Summary, plan};
+use crate::readback::Readback;
 use crate::record::{Record, RecordDir, Recorder, State, now};
 pub use crate::report::{Failure, Flash, Locks, Outcome, Report};
 use crate::retry;
@@ -164,7 +165,7 @@ fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, mut job: Job<'_>) -> Re
         }
     }
     job.progress.event(&Event::Plan(report.plan));
-    let found = Found { geometry: &geometry, plan: &plan, survey: &found };
+    let found = Found { geometry: &geometry, plan: &plan, survey: &found, rules };
     write(chip, source, &mut job, &found, buffers, &mut report)?;
     report.elapsed = begun.elapsed();
     Ok(report)
@@ -283,6 +284,7 @@ struct Found<'a> {
     geometry: &'a Geometry,
     plan: &'a Plan,
     survey: &'a Survey,
+    rules: Rules,
 }
 
 /// The part of a run that changes flash: everything before its first line left it untouched.
@@ -294,7 +296,7 @@ fn write(
     buffers: Buffers,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let Found { geometry, plan, survey } = *found;
+    let Found { geometry, plan, survey, rules } = *found;
     let places = places(chip, &plan.range);
     let record =
         first_record(source.name(), Some(source.size()), &survey.image_sha256, &places, &job.place());
@@ -303,7 +305,9 @@ fn write(
     }
     let (recorder, locks) = begin(chip, job, plan, record)?;
     let mut watch = Watch { progress: &mut *job.progress, recorder, plan: report.plan };
-    let mut work = Work::new(chip, source, plan, geometry, buffers, &mut watch, report.operations);
+    let readback = Readback::new(geometry, survey, rules.blank);
+    let mut work = Work::new(chip, source, plan, geometry, buffers, &mut watch, readback);
+    work.operations = report.operations;
     let result = work
         .invalidate()
         .and_then(|()| work.body())

@@ -207,6 +207,7 @@ mod tests {
         let findings: Vec<_> = have.iter().map(|have| Finding { have: *have, want: Want::Data }).collect();
         let end = findings.len() as u64 * BLOCK;
         let survey = Survey {
+            differs: vec![None; findings.len()],
             findings,
             head: [0; Content::MAGIC],
             image_head: [0; Content::MAGIC],

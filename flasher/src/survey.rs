@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::content::Content;
 use crate::decide::{Comparison, Finding, Have, Want, is_blank};
-use crate::device::{Ecc, EraseBlock, Kind, Mtd};
+use crate::device::{Ecc, EraseBlock, GRANULE_BYTES, Kind, Mtd};
 use crate::digest::Sha;
 use crate::error::Error;
 use crate::event::{Event, Operations, Phase, Progress};
@@ -14,15 +14,27 @@ use crate::source::Source;
 /// A block is read in pieces of at most this many bytes (or one page, if that is more), so that reading can stop early.
 const PIECE: usize = 4096;
 
-/// The first piece is smaller: a block of another image shows it in its first bytes, and where blocks are small
-/// nearly all of the survey is saved.
-const FIRST_PIECE: usize = 256;
+/// The first pieces are smaller: a block of another image shows it in its first bytes, and where all blocks are of
+/// another image nearly all of the survey is saved.
+const FIRST_PIECES: [usize; 2] = [GRANULE_BYTES, 256];
+
+/// Where the piece of a block that starts at `seen` ends, in bytes from its start, if pages have `page` bytes.
+fn piece_end(seen: usize, page: usize, kind: Kind) -> usize {
+    // Flipped bits count page by page.
+    if kind == Kind::Nand {
+        return seen.saturating_add(page.max(1));
+    }
+    let first = FIRST_PIECES.into_iter().map(|end| end.max(page)).find(|end| *end > seen);
+    first.unwrap_or_else(|| (seen / PIECE.max(page) + 1).saturating_mul(PIECE.max(page)))
+}
 
 /// What was found. One small entry per block, whatever the image's size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
     /// Every block of the range, ascending.
     pub findings: Vec<Finding>,
+    /// Of each block the first byte that was seen to differ, from the block's start.
+    pub differs: Vec<Option<u64>>,
     /// The flash's first bytes.
     pub head: [u8; Content::MAGIC],
     /// The image's first bytes.
@@ -102,12 +114,11 @@ pub fn survey(
 ) -> Result<Survey, Error> {
     let geometry = chip.geometry().clone();
     let page = usize::try_from(geometry.write_size).unwrap_or(PIECE);
-    // Flipped bits count page by page.
-    let by_page = geometry.kind == Kind::Nand;
     let threshold = chip.bitflip_threshold();
     let mut sha = Sha::default();
     let mut found = Survey {
         findings: Vec::new(),
+        differs: Vec::new(),
         head: [0xff; Content::MAGIC],
         image_head: [0xff; Content::MAGIC],
         zeroed: false,
@@ -127,13 +138,9 @@ pub fn survey(
         let mut seen = 0;
         let mut blank = true;
         let mut flipping = false;
+        let mut differs = None;
         while seen < have.len() && !comparison.is_decided() {
-            let piece = match seen {
-                _ if by_page => page.max(1),
-                0 => FIRST_PIECE.max(page),
-                _ => PIECE.max(page),
-            };
-            let part = seen..seen.saturating_add(piece).min(have.len());
+            let part = seen..piece_end(seen, page, geometry.kind).min(have.len());
             let (have, want) = (&mut have[part.clone()], &mut want[part]);
             let health = retry::read(chip, block.start + seen as u64, have, &mut found.retries)?;
             found.ecc.add(health);
@@ -144,6 +151,10 @@ pub fn survey(
                 want[image..].copy_from_slice(&have[image..]);
             }
             comparison.take(have, want);
+            if differs.is_none() {
+                let place = have.iter().zip(&*want).position(|(have, want)| have != want);
+                differs = place.map(|place| (seen + place) as u64);
+            }
             if health.failed > 0 {
                 comparison.take_unreadable();
             }
@@ -168,6 +179,7 @@ pub fn survey(
             have => have,
         };
         found.findings.push(Finding { have, want });
+        found.differs.push(differs);
         let operations = Operations { read: found.read, ..Operations::default() };
         progress.event(&Event::Progress {
             phase: Phase::Survey,

@@ -1,16 +1,19 @@
-//! Reads back and proves: the whole body first, then the head is completed, and proven too.
+//! Reads back and proves: the body first, as [`Readback`] chooses, then the head is completed, and proven too.
 //!
-//! Every rewrite starts the proof of the whole body again: on a chip that wraps its addresses the rewrite of one
+//! Every rewrite starts the proof again, of all of the body: on a chip that wraps its addresses the rewrite of one
 //! block destroys another that was right before.
+//!
+//! [`Readback`]: crate::readback::Readback
 
 use std::ops::Range;
 
 use crate::decide::Step;
-use crate::device::EraseBlock;
+use crate::device::{EraseBlock, Geometry};
 use crate::digest::Sha;
 use crate::error::{Direction, Error};
 use crate::event::{Phase, Retry};
 use crate::execute::{Over, Work, program_failed, within};
+use crate::readback::{Beside, Extent, Reading, Reason, first_data};
 use crate::retry;
 use crate::source::ImageError;
 use crate::survey::wanted;
@@ -26,13 +29,22 @@ enum Pass {
 }
 
 impl Work<'_> {
-    /// Proves the body, completes the head, proves the head. Returns the SHA-256 of the image's bytes on flash.
+    /// Proves the body, completes the head, proves the head. Returns the SHA-256 of the image, each of whose bytes was
+    /// compared with the flash: those of the kept blocks at least by the survey, all others after the last change.
     ///
     /// `survey_sha256` is the digest of the pass before the first change.
     pub(crate) fn prove_and_complete(&mut self, survey_sha256: &str) -> Result<String, Error> {
         let mut rewrites = 0;
         loop {
+            if rewrites > 0 || self.retries > 0 {
+                self.readback.extent = Extent::Everything(Reason::Retried);
+            }
+            let extent = self.readback.extent;
             let (mut pass, sha256, head) = self.prove_body(rewrites)?;
+            if pass == Pass::Clean && extent == Extent::Changes && self.retries > 0 {
+                // A reading that was wrong once: what was not read is read now.
+                continue;
+            }
             if pass == Pass::Clean {
                 self.expect_unchanged(survey_sha256, &sha256)?;
                 pass = self.complete_head(rewrites, &head)?;
@@ -62,20 +74,29 @@ impl Work<'_> {
         let late = plan.late_end(geometry);
         let (mut image_sha, mut head_sha) = (Sha::default(), Sha::default());
         let mut pass = Pass::Clean;
+        self.head_samples.clear();
         let total = plan.range.end - plan.range.start;
         let mut done = 0;
         self.tell(Phase::Verify, 0, total);
-        for (block, _) in plan.blocks(geometry) {
+        for (number, (block, _)) in plan.blocks(geometry).enumerate() {
             let (_, want) = self.buffers.pair(block.len);
             let image = wanted(self.source, block, want)?;
             image_sha.update(&want[..image]);
             if block.start < late {
                 head_sha.update(want);
+                self.head_samples.push(sample(geometry, want));
                 continue;
             }
-            if self.prove(block, block.range(), rewrites)? == Pass::Rewritten {
-                self.rewrite(block)?;
-                pass = Pass::Rewritten;
+            let parts = match self.readback.body(geometry, &plan.steps, number, block, want) {
+                Reading::Whole => vec![block.range()],
+                Reading::Granules(granules) => granules,
+            };
+            for part in parts {
+                if self.prove(block, part, rewrites)? == Pass::Rewritten {
+                    self.rewrite(block)?;
+                    pass = Pass::Rewritten;
+                    break;
+                }
             }
             // The last byte is told when the head is proven.
             done += block.len;
@@ -176,9 +197,13 @@ impl Work<'_> {
         Ok(again)
     }
 
-    /// The first programmed block is read back at once, so that a chip that swallows everything is found after one
+    /// The first programmed bytes are read back at once, so that a chip that swallows everything is found after one
     /// block and not after the last.
     pub(crate) fn prove_first(&mut self, block: EraseBlock) -> Result<(), Error> {
+        let first = self.first_run.clone().unwrap_or(block.range());
+        if self.wrong(block, &overlap(block, &first))?.is_none() {
+            return Ok(());
+        }
         if self.wrong(block, &block.range())?.is_none() {
             return Ok(());
         }
@@ -229,30 +254,68 @@ impl Work<'_> {
         Error::Mismatch { offset, expected, found, direction, rewrites }
     }
 
-    /// A chip (or a driver) that ignores an address line writes the head to a second place as well, after that place
-    /// was proven: the places that one missing line would give are looked at again.
+    /// The head's blocks are changed after the body was proven: the body is looked at again where that would show if
+    /// the chip or its driver ignores an address line, or erases more than it is told to.
     fn prove_aliases(&mut self) -> Result<(), Error> {
-        let (start, late) = (self.plan.range.start, self.plan.late_end(self.geometry));
-        if late == start {
+        let (plan, geometry) = (self.plan, self.geometry);
+        let is_changed =
+            |block: EraseBlock, step| step != Step::Keep || self.rewritten.contains(&block.start);
+        let beside = self.readback.beside_the_head(geometry, plan, is_changed);
+        if beside.is_empty() {
             return Ok(());
         }
-        let mut distance = self.geometry.block_at(start).len.next_power_of_two();
-        while start + distance < self.plan.range.end {
-            let place = start + distance;
-            distance *= 2;
-            if place < late {
-                continue;
+        // What an erase of the head took with it starts right behind it.
+        for block in geometry.blocks(plan.late_end(geometry)..plan.range.end) {
+            if self.prove_data(block)? {
+                break;
             }
-            let block = self.geometry.block_at(place);
+        }
+        for Beside { block, reading, unlike } in beside {
+            self.prove_data(block)?;
+            let mut parts = match reading {
+                Reading::Whole => vec![block.range()],
+                Reading::Granules(granules) => granules,
+            };
             let (_, want) = self.buffers.pair(block.len);
-            wanted(self.source, block, want)?;
-            let end = (place + self.geometry.granule()).min(block.end());
-            if let Some(wrong) = self.wrong(block, &(place..end))? {
-                return Err(self.mismatch(block, wrong, 0));
+            parts.extend(unlike.iter().map(|head| match self.head_samples.get(*head) {
+                Some((at, bytes)) if want.get(*at..*at + bytes.len()).is_some_and(|want| want != bytes) => {
+                    let start = block.start + *at as u64;
+                    start..start + bytes.len() as u64
+                }
+                _ => block.range(),
+            }));
+            for part in parts {
+                self.prove_part(block, &part)?;
             }
         }
         Ok(())
     }
+
+    /// Reads the first granule of a block that is to hold data; whether there is one.
+    fn prove_data(&mut self, block: EraseBlock) -> Result<bool, Error> {
+        let (_, want) = self.buffers.pair(block.len);
+        wanted(self.source, block, want)?;
+        let Some(data) = first_data(self.geometry, want) else { return Ok(false) };
+        let start = block.start + data;
+        self.prove_part(block, &(start..(start + self.geometry.granule()).min(block.end())))?;
+        Ok(true)
+    }
+
+    /// Compares a part of a block whose wanted bytes are in the buffers.
+    fn prove_part(&mut self, block: EraseBlock, part: &Range<u64>) -> Result<(), Error> {
+        match self.wrong(block, part)? {
+            Some(wrong) => Err(self.mismatch(block, wrong, 0)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A granule of a block: where it lies, and what it shall hold.
+fn sample(geometry: &Geometry, want: &[u8]) -> (usize, Vec<u8>) {
+    let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(want.len());
+    let start = first_data(geometry, want).unwrap_or(0);
+    let range = index(start)..index(start + geometry.granule());
+    (range.start, want[range].to_vec())
 }
 
 /// The bytes of `range` that lie in a block; empty if none do.

@@ -127,7 +127,7 @@ fn an_error_of_the_driver_is_told_with_its_place_and_the_flash_called_unverified
     }
     let (result, chip, bench) = faulty(Fault::ReadFailsFrom(1));
     let failure = result.unwrap_err();
-    let text = "cannot read 256 bytes at 0x0: Input/output error (os error 5)";
+    let text = "cannot read 16 bytes at 0x0: Input/output error (os error 5)";
     assert_eq!((failure.to_string().as_str(), failure.exit_code()), (text, 1));
     assert_eq!((chip.inner().calls(), bench.records.read()), (0, None));
 }

@@ -10,7 +10,11 @@ pub mod tree;
 
 pub mod sink;
 
+mod copy;
+
 pub mod dir_sink;
+
+pub mod newc;
 
 pub mod init;
 pub mod network;

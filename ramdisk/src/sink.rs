@@ -1,11 +1,13 @@
-//! Where a tree goes: a directory, memory, later an archive.
+//! Where a tree goes: a directory, memory, and from there an archive.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Permission bits and owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Meta {
     /// The lower twelve bits: permissions, set-user-id, set-group-id, sticky.
     pub mode: u32,
@@ -29,7 +31,40 @@ pub enum Content {
     Bytes(Vec<u8>),
     /// What this file of the running system holds.
     CopyOf(PathBuf),
+    /// What lies in this part of an archive.
+    Part(Part),
 }
+
+/// A part of an open file, as an archive holds its files. Two of the same offset are one file with two names.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The archive.
+    pub file: Arc<File>,
+    /// Where the part begins, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub length: u64,
+    /// What becomes of it.
+    pub after: After,
+}
+
+/// What becomes of a part of an archive once it is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It stays: the archive is somebody's file.
+    Keep,
+    /// Its RAM is given back: the archive is a file in RAM that nobody else reads.
+    LetGo,
+}
+
+impl PartialEq for Part {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.file, &other.file)
+            && (self.offset, self.length, self.after) == (other.offset, other.length, other.after)
+    }
+}
+
+impl Eq for Part {}
 
 /// Takes a tree's entries. Names are relative, without `.` and `..`; a directory comes before what is in it, and a
 /// hard link after the file that it links to.

@@ -2,13 +2,15 @@
 //! written, and is written to any [`Sink`] in an order that depends on nothing but its content.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
+use crate::copy;
 use crate::path::{Link, PathError, Resolved, Root, relative_target};
-use crate::sink::{Content, Meta, Sink};
+use crate::sink::{Content, Meta, Part, Sink};
 
 /// As many symlinks as the kernel follows in one name.
 const MAX_LINKS: usize = 40;
@@ -29,6 +31,28 @@ pub enum Node {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
     entries: BTreeMap<PathBuf, Node>,
+    copies: Copies,
+}
+
+/// To whom copies belong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Copies {
+    /// To whom the file that was copied belongs.
+    #[default]
+    AsFound,
+    /// To root: an unpacked root on a build machine belongs to whoever unpacked it.
+    Roots,
+}
+
+/// What is one file under several names: links, that is, of the same mode and owner.
+type Identity = (FileId, Meta);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum FileId {
+    /// Device and inode number.
+    Host(u64, u64),
+    /// Which archive, and where in it.
+    Part(usize, u64),
 }
 
 /// What a tree takes up.
@@ -89,6 +113,11 @@ impl Tree {
         Self::default()
     }
 
+    /// An empty tree in which everything that is copied belongs to root.
+    pub fn of_root() -> Self {
+        Self { copies: Copies::Roots, ..Self::default() }
+    }
+
     /// The entries by their names, without a leading `/`; a directory is before what it holds.
     pub fn iter(&self) -> impl Iterator<Item = (&Path, &Node)> {
         self.entries.iter().map(|(path, node)| (path.as_path(), node))
@@ -140,7 +169,9 @@ impl Tree {
     ///
     /// A directory is where a link should be.
     pub fn links<'a>(&mut self, links: impl IntoIterator<Item = &'a Link>) -> Result<(), TreeError> {
-        links.into_iter().try_for_each(|l| self.symlink(&l.at, &relative_target(&l.at, &l.target)))
+        links
+            .into_iter()
+            .try_for_each(|l| self.symlink(&l.at, &within(&l.at, &relative_target(&l.at, &l.target))))
     }
 
     /// Puts a copy of what `path` is in `root`: a file, or a directory with all that is in it (symlinks in it stay
@@ -165,10 +196,14 @@ impl Tree {
         let host = root.host(real);
         let failed = |source| TreeError::Io { path: host.clone(), source };
         let stat = fs::symlink_metadata(&host).map_err(failed)?;
-        let meta = Meta { mode: stat.mode() & 0o7777, uid: stat.uid(), gid: stat.gid() };
+        let mode = stat.mode() & 0o7777;
+        let meta = match self.copies {
+            Copies::AsFound => Meta { mode, uid: stat.uid(), gid: stat.gid() },
+            Copies::Roots => Meta::root(mode),
+        };
         if stat.is_symlink() {
             let target = fs::read_link(&host).map_err(failed)?;
-            return self.symlink(real, &relative_target(real, &target));
+            return self.symlink(real, &within(real, &relative_target(real, &target)));
         }
         if stat.is_file() {
             return self.file(real, meta, Content::CopyOf(host));
@@ -193,24 +228,30 @@ impl Tree {
         let mut size = Size { inodes: 1, ..Size::default() };
         let mut seen = HashSet::new();
         for node in self.entries.values() {
-            let bytes = match node {
-                Node::Directory(_) | Node::Symlink(_) => {
-                    size.inodes += 1;
-                    continue;
-                }
-                Node::File(_, Content::Bytes(bytes)) => bytes.len() as u64,
-                Node::File(_, Content::CopyOf(host)) => {
+            let Node::File(meta, content) = node else {
+                size.inodes += 1;
+                continue;
+            };
+            let (bytes, taken) = match content {
+                Content::Bytes(bytes) => (bytes.len() as u64, bytes.len() as u64),
+                Content::CopyOf(host) => {
                     let stat = stat(host)?;
-                    if !seen.insert((stat.dev(), stat.ino())) {
+                    if !seen.insert((FileId::Host(stat.dev(), stat.ino()), *meta)) {
                         continue;
                     }
-                    stat.len()
+                    (stat.len(), copy::data(host, &stat).unwrap_or(stat.len()))
+                }
+                Content::Part(part) => {
+                    if !seen.insert((FileId::of_part(part), *meta)) {
+                        continue;
+                    }
+                    (part.length, part.length)
                 }
             };
             size.inodes += 1;
             size.files += 1;
             size.bytes += bytes;
-            size.page_bytes += bytes.next_multiple_of(page.max(1));
+            size.page_bytes += taken.next_multiple_of(page.max(1));
         }
         Ok(size)
     }
@@ -221,17 +262,22 @@ impl Tree {
     ///
     /// The first entry that the sink refuses; what was written before it stays.
     pub fn write_to<S: Sink>(&self, sink: &mut S) -> Result<(), S::Error> {
-        let mut first: HashMap<(u64, u64), &Path> = HashMap::new();
+        let mut first: HashMap<Identity, &Path> = HashMap::new();
         for (path, node) in &self.entries {
             match node {
                 Node::Directory(meta) => sink.directory(path, *meta)?,
                 Node::Symlink(target) => sink.symlink(path, target)?,
                 Node::File(meta, content) => {
-                    let identity = match content {
+                    let id = match content {
                         // a file that is gone by now is the sink's error, with the sink's words
-                        Content::CopyOf(host) => fs::metadata(host).ok().map(|s| (s.dev(), s.ino())),
+                        Content::CopyOf(host) => {
+                            fs::metadata(host).ok().map(|s| FileId::Host(s.dev(), s.ino()))
+                        }
+                        Content::Part(part) => Some(FileId::of_part(part)),
                         Content::Bytes(_) => None,
                     };
+                    // a link has the mode and owner of what it links to
+                    let identity = id.map(|id| (id, *meta));
                     match identity.and_then(|id| first.get(&id)) {
                         Some(existing) => sink.hard_link(path, existing)?,
                         None => {
@@ -243,6 +289,33 @@ impl Tree {
             }
         }
         Ok(())
+    }
+
+    /// What the file holds that a name leads to; `None` if it leads to no file.
+    ///
+    /// # Errors
+    ///
+    /// It has more than `most` bytes, or cannot be read.
+    pub fn read(&self, path: &Path, most: u64) -> Result<Option<Vec<u8>>, TreeError> {
+        let failed = |source| TreeError::Io { path: path.to_owned(), source };
+        let too_large =
+            || failed(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {most} bytes")));
+        match self.get(path) {
+            Some(Node::File(_, Content::Bytes(bytes))) => Ok(Some(bytes.clone())),
+            Some(Node::File(_, Content::CopyOf(host))) => {
+                if stat(host)?.len() > most {
+                    return Err(too_large());
+                }
+                fs::read(host).map(Some).map_err(failed)
+            }
+            Some(Node::File(_, Content::Part(part))) => {
+                let length = usize::try_from(part.length).ok().filter(|_| part.length <= most);
+                let mut bytes = vec![0; length.ok_or_else(too_large)?];
+                part.file.read_exact_at(&mut bytes, part.offset).map_err(failed)?;
+                Ok(Some(bytes))
+            }
+            Some(Node::Directory(_) | Node::Symlink(_)) | None => Ok(None),
+        }
     }
 
     fn leaf(&mut self, path: &Path, node: Node) -> Result<(), TreeError> {
@@ -292,6 +365,21 @@ impl Tree {
         }
         Ok(real)
     }
+}
+
+impl FileId {
+    fn of_part(part: &Part) -> Self {
+        Self::Part(Arc::<File>::as_ptr(&part.file).addr(), part.offset)
+    }
+}
+
+/// A relative target for a link at `at` that climbs no higher than its root: `/..` is `/`, but outside of the root it is
+/// not.
+fn within(at: &Path, target: &Path) -> PathBuf {
+    let depth = at.components().filter(|c| matches!(c, Component::Normal(_))).count().saturating_sub(1);
+    let climbs = target.components().take_while(|c| *c == Component::ParentDir).count();
+    let skipped: PathBuf = target.components().skip(climbs.saturating_sub(depth)).collect();
+    if skipped.as_os_str().is_empty() { PathBuf::from(".") } else { skipped }
 }
 
 fn stat(host: &Path) -> Result<fs::Metadata, TreeError> {

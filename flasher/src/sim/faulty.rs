@@ -46,6 +46,14 @@ pub enum Fault {
     WornBlock(u64),
     /// Only so many low address bits reach the chip.
     AddressWraps(u32),
+    /// An address line (by its number) is always 0.
+    LineLow(u32),
+    /// An address line (by its number) is always 1.
+    LineHigh(u32),
+    /// An erase takes all blocks of an aligned group of so many with it.
+    EraseTimes(u64),
+    /// Erases and programs reach a second place as well, where this address line differs; reads do not.
+    AlsoAt(u32),
     /// Locking fails.
     LockFails,
     /// Locking anything locks everything.
@@ -123,8 +131,19 @@ impl<M: Mtd> Faulty<M> {
     fn place(&self, offset: u64) -> u64 {
         self.faults.iter().fold(offset, |offset, fault| match fault {
             Fault::AddressWraps(bits) => offset & ((1 << bits) - 1),
+            Fault::LineLow(line) => offset & !(1 << line),
+            Fault::LineHigh(line) => offset | 1 << line,
             _ => offset,
         })
+    }
+
+    /// Where else an operation arrives; inside the chip.
+    fn second_place(&self, offset: u64) -> Option<u64> {
+        let second = self.faults.iter().find_map(|fault| match fault {
+            Fault::AlsoAt(line) => Some(offset ^ 1 << line),
+            _ => None,
+        });
+        second.filter(|second| *second < self.geometry().size)
     }
 
     fn any(&self, is: impl Fn(Fault) -> bool) -> bool {
@@ -138,6 +157,17 @@ impl<M: Mtd> Faulty<M> {
         }
         if self.any(|fault| matches!(fault, Fault::WornBlock(at) if range.contains(&at))) {
             return Err(MtdError::Erase { start, end: range.end, source: eio() });
+        }
+        let group = self.faults.iter().find_map(|fault| match fault {
+            Fault::EraseTimes(times) => Some(times * (range.end - start)),
+            _ => None,
+        });
+        if let Some(group) = group {
+            let start = start / group * group;
+            return self.inner.erase(start..(start + group).min(self.geometry().size));
+        }
+        if let Some(second) = self.second_place(start) {
+            self.inner.erase(second..second + (range.end - start))?;
         }
         let place = self.place(start);
         let end = place + (range.end - start);
@@ -208,8 +238,18 @@ impl<M: Mtd> Mtd for Faulty<M> {
         if self.any(|fault| fault == Fault::EraseIgnored || fault == Fault::EraseIgnoredOnce(number)) {
             return Ok(());
         }
-        let by_place =
-            |fault| matches!(fault, Fault::AddressWraps(_) | Fault::ProtectedFrom(_) | Fault::WornBlock(_));
+        let by_place = |fault| {
+            matches!(
+                fault,
+                Fault::AddressWraps(_)
+                    | Fault::LineLow(_)
+                    | Fault::LineHigh(_)
+                    | Fault::EraseTimes(_)
+                    | Fault::AlsoAt(_)
+                    | Fault::ProtectedFrom(_)
+                    | Fault::WornBlock(_)
+            )
+        };
         if !self.any(by_place) {
             return self.inner.erase(range);
         }
@@ -235,6 +275,9 @@ impl<M: Mtd> Mtd for Faulty<M> {
             _ => false,
         }) {
             return Ok(());
+        }
+        if let Some(second) = self.second_place(offset) {
+            self.inner.program(second, bytes)?;
         }
         let place = self.place(offset);
         let torn = self.any(|fault| fault == Fault::ProgramTorn(number));

@@ -48,7 +48,7 @@ pub fn run_at(
             }
         }
     }
-    match ask(socket, Request::End(verb, force), out) {
+    match ask(socket, &Request::End(verb, force), out) {
         Ok(code) => code,
         Err(error) => {
             let _ = writeln!(err, "{name}: {}", explain(socket, &error));
@@ -74,7 +74,9 @@ fn help(verb: Verb) -> String {
     )
 }
 
-fn explain(socket: &Path, error: &io::Error) -> String {
+/// What a person is told when PID 1 could not be asked.
+#[must_use]
+pub fn explain(socket: &Path, error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
             "process 1 does not listen at {}: it is not the levitate init (use the running system's own command)",
@@ -91,7 +93,7 @@ fn explain(socket: &Path, error: &io::Error) -> String {
 ///
 /// # Errors
 /// Those of the connection, and `UnexpectedEof` if it ended without an exit line.
-pub fn ask(socket: &Path, request: Request, out: &mut dyn Write) -> io::Result<u8> {
+pub fn ask(socket: &Path, request: &Request, out: &mut dyn Write) -> io::Result<u8> {
     let mut stream = UnixStream::connect(socket)?;
     writeln!(stream, "{}", request_line(request))?;
     for line in BufReader::new(stream).split(b'\n') {

@@ -3,8 +3,11 @@
 //! | request | answer |
 //! |---|---|
 //! | `reboot`, `poweroff`, `halt`, each perhaps followed by `force` | what holds it up, then `exit 0` when it has begun or `exit 1` when it is refused |
+//! | `services` | a JSON object per service and bundle, see [`Entry`](super::snapshot::Entry), then `exit 0` |
+//! | `up`, `down`, `once`, `restart`, or a signal's name, then options and names, see [`Order`] | lines about each service on the way if it waits, then `exit N` as s6-rc's |
 //! | `status` | a line per service: name, state, pid, seconds in that state, restarts, then why it is marked down |
 
+use nix::sys::signal::Signal;
 use thiserror::Error;
 
 use super::shutdown::{Force, NoVerb, Verb};
@@ -13,15 +16,114 @@ use super::supervisor::{Phase, Status};
 /// Where the control socket lies, below the run directory.
 pub const SOCKET: &str = "levitate/init.sock";
 /// The longest request line, in bytes with its newline.
-pub const MAX_REQUEST: usize = 4_096;
+pub const MAX_REQUEST: usize = 16_384;
 
 /// A request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// End the system.
     End(Verb, Force),
     /// Show the services.
     Status,
+    /// Show the services with what they need, for programs.
+    Services,
+    /// Change services.
+    Order(Order),
+}
+
+/// What to do with services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Bring them up, with all that they need.
+    Up,
+    /// Bring them down, and before them all that needs them.
+    Down,
+    /// Bring them up; they are down when their processes have ended. Waiting for it means waiting for that.
+    Once,
+    /// End their processes, which are started again.
+    Restart,
+    /// Send their processes a signal.
+    Signal(Signal),
+}
+
+impl Change {
+    /// The request's first word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Once => "once",
+            Self::Restart => "restart",
+            Self::Signal(signal) => signal.as_str(),
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        let changes = [Self::Up, Self::Down, Self::Once, Self::Restart];
+        let signal = || word.starts_with("SIG").then(|| word.parse().ok().map(Self::Signal)).flatten();
+        changes.into_iter().find(|change| change.word() == word).or_else(signal)
+    }
+}
+
+/// Whether the answer comes when it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The answer comes at once.
+    No,
+    /// It comes when it is done, however long that takes.
+    Forever,
+    /// It comes when it is done, or after so many milliseconds.
+    For(u64),
+}
+
+/// A request to change services: `up wait=5000 by-controller -- NAME...`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// What to do.
+    pub change: Change,
+    /// Whether to wait: `wait`, `wait=MS`, or nothing.
+    pub wait: Wait,
+    /// Given by a controller (`by-controller`): nothing is started whose controller shall itself go down.
+    pub by_controller: bool,
+    /// Whom it is about; at least one.
+    pub names: Vec<String>,
+}
+
+impl Order {
+    /// The request's line, without its newline.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let wait = match self.wait {
+            Wait::No => String::new(),
+            Wait::Forever => " wait".to_owned(),
+            Wait::For(ms) => format!(" wait={ms}"),
+        };
+        let by = if self.by_controller { " by-controller" } else { "" };
+        format!("{}{wait}{by} -- {}", self.change.word(), self.names.join(" "))
+    }
+
+    fn parse<'a>(change: Change, words: impl Iterator<Item = &'a str>) -> Result<Self, BadRequest> {
+        let mut order = Self { change, wait: Wait::No, by_controller: false, names: Vec::new() };
+        let mut words = words;
+        let unknown = |word: &str| BadRequest::Word {
+            request: change.word().to_owned(),
+            word: word.chars().take(80).collect(),
+        };
+        for word in words.by_ref() {
+            match word {
+                "--" => break,
+                "wait" => order.wait = Wait::Forever,
+                "by-controller" => order.by_controller = true,
+                _ => match word.strip_prefix("wait=").and_then(|ms| ms.parse().ok()) {
+                    Some(ms) => order.wait = Wait::For(ms),
+                    None => return Err(unknown(word)),
+                },
+            }
+        }
+        order.names.extend(words.map(str::to_owned));
+        if order.names.is_empty() { Err(BadRequest::NoNames(change.word())) } else { Ok(order) }
+    }
 }
 
 /// A line that is no request.
@@ -38,6 +140,9 @@ pub enum BadRequest {
         /// The word.
         word: String,
     },
+    /// An order about nobody.
+    #[error("{0}: expected the names of services after --")]
+    NoNames(&'static str),
 }
 
 /// Understands a request line.
@@ -50,6 +155,11 @@ pub fn parse_request(line: &str) -> Result<Request, BadRequest> {
     let mut rest = words.peekable();
     let request = match first {
         "status" => Request::Status,
+        "services" => Request::Services,
+        other if Change::parse(other).is_some() => {
+            let Some(change) = Change::parse(other) else { return Err(BadRequest::Unknown(other.to_owned())) };
+            return Ok(Request::Order(Order::parse(change, rest)?));
+        }
         other => {
             let verb: Verb =
                 other.parse().map_err(|NoVerb(word)| BadRequest::Unknown(word.chars().take(80).collect()))?;
@@ -67,25 +177,33 @@ pub fn parse_request(line: &str) -> Result<Request, BadRequest> {
 
 /// The request's line, without its newline.
 #[must_use]
-pub fn request_line(request: Request) -> String {
+pub fn request_line(request: &Request) -> String {
     match request {
         Request::Status => "status".to_owned(),
+        Request::Services => "services".to_owned(),
+        Request::Order(order) => order.line(),
         Request::End(verb, Force::No) => verb.word().to_owned(),
         Request::End(verb, Force::Yes) => format!("{} force", verb.word()),
     }
 }
 
-/// The line that `status` shows for a service at the time `now` (milliseconds).
+/// The word for a service's state: up, starting, stopping, waiting (for what it needs), failed or down.
 #[must_use]
-pub fn status_line(status: &Status, now: u64) -> String {
-    let state = match (status.phase, status.wanted) {
+pub fn state_word(status: &Status) -> &'static str {
+    match (status.phase, status.wanted) {
         (Phase::Up, _) => "up",
         (Phase::Starting, _) => "starting",
         (Phase::Stopping, _) => "stopping",
         (Phase::Down, true) => "waiting",
         (Phase::Down, false) if status.failure.is_some() => "failed",
         (Phase::Down, false) => "down",
-    };
+    }
+}
+
+/// The line that `status` shows for a service at the time `now` (milliseconds).
+#[must_use]
+pub fn status_line(status: &Status, now: u64) -> String {
+    let state = state_word(status);
     let pid = status.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
     let seconds = now.saturating_sub(status.since) / 1000;
     let mut line = format!("{} {state} {pid} {seconds} {}", status.name, status.restarts);
@@ -102,12 +220,18 @@ mod tests {
 
     #[test]
     fn every_request_is_understood_as_it_is_written() {
-        let mut requests = vec![Request::Status];
+        let mut requests = vec![Request::Status, Request::Services];
+        let changes = [Change::Up, Change::Down, Change::Once, Change::Restart, Change::Signal(Signal::SIGHUP)];
+        for (n, change) in changes.into_iter().enumerate() {
+            let wait = [Wait::No, Wait::Forever, Wait::For(7)][n % 3];
+            let names = vec!["-a".to_owned(), "wait".to_owned()];
+            requests.push(Request::Order(Order { change, wait, by_controller: n % 2 == 0, names }));
+        }
         for verb in [Verb::Reboot, Verb::Poweroff, Verb::Halt] {
             requests.extend([Request::End(verb, Force::No), Request::End(verb, Force::Yes)]);
         }
         for request in requests {
-            assert_eq!(parse_request(&request_line(request)), Ok(request));
+            assert_eq!(parse_request(&request_line(&request)), Ok(request));
         }
     }
 
@@ -121,6 +245,9 @@ mod tests {
         assert_eq!(error(""), "unknown request: expected status, reboot, poweroff or halt, found \"\"");
         assert_eq!(error("reboot now"), "reboot: unknown word \"now\"");
         assert_eq!(error("status force"), "status: unknown word \"force\"");
+        assert_eq!(error("up sshd"), "up: unknown word \"sshd\"");
+        assert_eq!(error("down wait --"), "down: expected the names of services after --");
+        assert_eq!(error("SIGNOPE -- x"), "unknown request: expected status, reboot, poweroff or halt, found \"SIGNOPE\"");
     }
 
     #[test]
@@ -132,6 +259,7 @@ mod tests {
             pid: Some(42),
             since: 1_000,
             restarts: 3,
+            last: None,
             failure: None,
         };
         assert_eq!(status_line(&status, 9_999), "sshd up 42 8 3");

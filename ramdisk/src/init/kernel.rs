@@ -25,6 +25,10 @@ pub struct Launch {
     pub dir: PathBuf,
     /// The descriptor for its notification, if it has one.
     pub notification_fd: Option<u16>,
+    /// True if its input is the end of a pipeline's pipe, which bears its name; otherwise it is empty.
+    pub reads_pipe: bool,
+    /// The consumer whose pipe is its output; otherwise that is the log. The error output always is.
+    pub writes_pipe_of: Option<String>,
 }
 
 /// A process that could not be started.

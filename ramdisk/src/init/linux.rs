@@ -58,6 +58,8 @@ pub(super) struct Linux {
     signals: SignalFd,
     null: File,
     pipes: BTreeMap<String, Pipe>,
+    /// Between longruns, by the consumer. Kept open here, so that what is in them outlives both ends' processes.
+    links: BTreeMap<String, Pipe>,
     notifications: BTreeMap<Pid, OwnedFd>,
     /// Whose process it is: its last output is to be read before its end is told.
     services: BTreeMap<Pid, String>,
@@ -86,6 +88,7 @@ impl Linux {
             signals,
             null,
             pipes: BTreeMap::new(),
+            links: BTreeMap::new(),
             notifications: BTreeMap::new(),
             services: BTreeMap::new(),
             connections: Connections::default(),
@@ -117,6 +120,15 @@ impl Linux {
         Ok(())
     }
 
+    /// Makes the pipe into the consumer `name`, if it is not there yet. Its users block on it as on any pipe.
+    fn link_of(&mut self, name: &str) -> Result<(), Errno> {
+        if !self.links.contains_key(name) {
+            let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+            self.links.insert(name.to_owned(), Pipe { read, write });
+        }
+        Ok(())
+    }
+
     fn try_spawn(&mut self, launch: &Launch) -> Result<Pid, Errno> {
         let string = |bytes: &[u8]| process::c_string(bytes).map_err(|_| Errno::EINVAL);
         let argv = launch.argv.iter().map(|arg| string(arg.as_bytes())).collect::<Result<Vec<_>, _>>()?;
@@ -126,15 +138,24 @@ impl Linux {
             nix::fcntl::fcntl(read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         }
         self.pipe_of(&launch.service)?;
+        if launch.reads_pipe {
+            self.link_of(&launch.service)?;
+        }
+        if let Some(consumer) = &launch.writes_pipe_of {
+            self.link_of(consumer)?;
+        }
         let output = self.pipes.get(&launch.service).ok_or(Errno::EBADF)?;
+        let input = self.links.get(&launch.service).filter(|_| launch.reads_pipe);
+        let onwards = launch.writes_pipe_of.as_ref().and_then(|consumer| self.links.get(consumer));
         let extra = notification.as_ref().zip(launch.notification_fd);
         let pid = process::start(&Child {
             program,
             argv,
-            env: process::clean_env(),
+            env: process::clean_env(&launch.service),
             dir: string(launch.dir.as_os_str().as_bytes())?,
-            stdin: self.null.as_fd(),
-            output: output.write.as_fd(),
+            stdin: input.map_or(self.null.as_fd(), |pipe| pipe.read.as_fd()),
+            stdout: onwards.unwrap_or(output).write.as_fd(),
+            stderr: output.write.as_fd(),
             extra: extra.map(|((_, write), number)| (write.as_fd(), i32::from(number))),
         })?;
         if let Some((read, _)) = notification {

@@ -7,12 +7,12 @@ use nix::sys::signal::Signal;
 use super::control::{Request, parse_request, status_line};
 use super::kernel::{Connection, Event, Kernel, Launch};
 use super::log::Log;
+use super::orders::Waiter;
 use super::shutdown::{Facts, Force, Limits, Shutdown, Step, Verb};
 use super::supervisor::{Action, Input, News, Outcome, Supervisor, What};
+pub use crate::service::DEFAULT_BUNDLE;
 use crate::service::{Kind, Program, Service, ServiceSet};
 
-/// The bundle that is started.
-pub const DEFAULT_BUNDLE: &str = "default";
 /// From "nothing could be started" to the reboot, in milliseconds: time to read it on a console.
 pub const FAILED_BOOT_MS: u64 = 5_000;
 
@@ -41,14 +41,16 @@ pub enum Turn {
 /// The init over a kernel.
 #[derive(Debug)]
 pub struct Init<K: Kernel> {
-    kernel: K,
-    set: ServiceSet,
-    supervisor: Supervisor,
+    pub(super) kernel: K,
+    pub(super) set: ServiceSet,
+    pub(super) supervisor: Supervisor,
     log: Log,
     limits: Limits,
-    shutdown: Option<Shutdown>,
+    pub(super) shutdown: Option<Shutdown>,
     /// Who wants to know about the shutdown.
     askers: Vec<Connection>,
+    /// Who waits for services to get where they were told to go.
+    pub(super) waiters: Vec<Waiter>,
     /// True once a shutdown has told the services to stop.
     stopped: bool,
     boot: Boot,
@@ -66,6 +68,7 @@ impl<K: Kernel> Init<K> {
             limits,
             shutdown: None,
             askers: Vec::new(),
+            waiters: Vec::new(),
             stopped: false,
             boot: Boot::Starting,
         }
@@ -136,6 +139,7 @@ impl<K: Kernel> Init<K> {
             self.supervise(&Input::Tick);
         }
         self.look_at_boot();
+        self.look_at_waiters();
         self.go_on_ending()
     }
 
@@ -147,11 +151,12 @@ impl<K: Kernel> Init<K> {
         };
         let shutdown = self.shutdown.as_ref().map(|shutdown| shutdown.deadline(now));
         let watchdog = self.kernel.feed_watchdog();
-        [self.supervisor.next_deadline(), boot, shutdown, watchdog].into_iter().flatten().min()
+        let waiter = self.waiters.iter().filter_map(|waiter| waiter.by).min();
+        [self.supervisor.next_deadline(), boot, shutdown, watchdog, waiter].into_iter().flatten().min()
     }
 
     /// Steps the supervisor, does what it asks, and tells it what became of that, until there is nothing more to do.
-    fn supervise(&mut self, input: &Input) {
+    pub(super) fn supervise(&mut self, input: &Input) {
         let now = self.kernel.now();
         let mut inputs = std::collections::VecDeque::from([input.clone()]);
         while let Some(input) = inputs.pop_front() {
@@ -166,6 +171,7 @@ impl<K: Kernel> Init<K> {
     }
 
     fn tell(&mut self, service: &str, news: &News) {
+        self.tell_waiters(service, news);
         let text = format!("{service}: {news}");
         if matches!(news, News::Failed(_)) { self.announce(&text) } else { self.note(&text) }
     }
@@ -206,6 +212,12 @@ impl<K: Kernel> Init<K> {
                 }
                 self.close(from, 0);
             }
+            Ok(Request::Services) => {
+                let lines = self.snapshot_lines();
+                self.kernel.answer(from, &lines);
+                self.close(from, 0);
+            }
+            Ok(Request::Order(order)) => self.order(from, order),
             Ok(Request::End(verb, force)) => {
                 self.note(&format!("{line}: asked for by a command"));
                 self.askers.push(from);
@@ -218,7 +230,7 @@ impl<K: Kernel> Init<K> {
         }
     }
 
-    fn close(&mut self, connection: Connection, code: u8) {
+    pub(super) fn close(&mut self, connection: Connection, code: u8) {
         self.kernel.answer(connection, &format!("exit {code}"));
         self.kernel.hang_up(connection);
     }
@@ -336,11 +348,14 @@ fn launch(service: &Service, what: What) -> Option<Launch> {
         (Kind::Longrun { .. }, Program::File(path)) => path.parent().map(PathBuf::from),
         _ => None,
     };
+    let pipeline = &service.pipeline;
     Some(Launch {
         service: service.name.clone(),
         argv,
         dir: dir.unwrap_or_else(|| "/".into()),
         notification_fd,
+        reads_pipe: what == What::Run && !pipeline.consumer_for.is_empty(),
+        writes_pipe_of: pipeline.producer_for.clone().filter(|_| what == What::Run),
     })
 }
 

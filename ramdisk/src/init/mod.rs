@@ -26,6 +26,9 @@ pub mod interlock;
 pub mod shutdown;
 
 pub mod control;
+pub mod snapshot;
+
+mod orders;
 
 pub mod client;
 

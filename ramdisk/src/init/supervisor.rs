@@ -73,6 +73,10 @@ pub enum StartProblem {
 pub enum Input {
     /// These services, bundles among them, shall be up, with all they need.
     Start(Vec<String>),
+    /// As [`Input::Start`], but what is named itself is not started again when its process ends: it is down then.
+    Once(Vec<String>),
+    /// The processes of these services are asked to end; what is up stays up and is started again as after any death.
+    Restart(Vec<String>),
     /// These services shall be down, and before them all that depend on them.
     Stop(Vec<String>),
     /// Everything shall be down.
@@ -170,6 +174,8 @@ pub enum Failure {
     Finished,
     /// This service, which it needs, is marked down.
     Needs(String),
+    /// Its process ended so, and it was to run once.
+    Ended(Outcome),
 }
 
 impl std::fmt::Display for Outcome {
@@ -192,6 +198,7 @@ impl std::fmt::Display for Failure {
             Self::Exit(outcome) => write!(f, "up ended with {outcome}"),
             Self::Finished => f.write_str("its finish program asked not to start it again"),
             Self::Needs(other) => write!(f, "it needs {other}, which is marked down"),
+            Self::Ended(outcome) => write!(f, "its process ended with {outcome}, it was to run once"),
         }
     }
 }
@@ -236,6 +243,8 @@ pub struct Status {
     pub since: u64,
     /// How often its process was started again.
     pub restarts: u32,
+    /// How its process ended the last time.
+    pub last: Option<Outcome>,
     /// Why it is marked down, if it is.
     pub failure: Option<Failure>,
 }
@@ -283,9 +292,12 @@ struct Unit {
     last_start: Option<u64>,
     since: u64,
     restarts: u32,
+    last: Option<Outcome>,
     failure: Option<Failure>,
     /// Its `finish` asked not to start it again.
     finished: bool,
+    /// Its process is not to be started again.
+    once: bool,
 }
 
 /// The state of all services.
@@ -334,6 +346,7 @@ impl Supervisor {
                 pid: pid(unit.process),
                 since: unit.since,
                 restarts: unit.restarts,
+                last: unit.last,
                 failure: unit.failure.clone(),
             })
             .collect()
@@ -358,6 +371,13 @@ impl Supervisor {
     #[must_use]
     pub fn is_anything_up(&self) -> bool {
         self.units.iter().any(|unit| unit.phase == Phase::Up)
+    }
+
+    /// True if all that the name stands for shall be up.
+    #[must_use]
+    pub fn is_wanted(&self, name: &str) -> bool {
+        let members = self.names.get(name).map(Vec::as_slice).unwrap_or_default();
+        members.iter().all(|id| self.units.get(*id).is_some_and(|unit| unit.want == Want::Up))
     }
 
     /// True if `name` is a service or a bundle.

@@ -92,6 +92,17 @@ pub enum Kind {
     },
 }
 
+/// A longrun's place in a pipeline: its output goes to another longrun's input instead of the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pipeline {
+    /// The longrun that reads this one's output (file `producer-for`).
+    pub producer_for: Option<String>,
+    /// The longruns whose output this one reads (file `consumer-for`).
+    pub consumer_for: BTreeSet<String>,
+    /// A bundle to make of the whole pipeline, if this is its last consumer (file `pipeline-name`).
+    pub name: Option<String>,
+}
+
 /// One service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -105,6 +116,11 @@ pub struct Service {
     pub timeout_up: Timeout,
     /// From the request to stop to KILL.
     pub timeout_down: Timeout,
+    /// The longrun that starts and stops it as things outside demand (file `controlled-by`): it is not for the default
+    /// set, and it goes down before its controller does.
+    pub controlled_by: Option<String>,
+    /// Its place in a pipeline; only a longrun has one.
+    pub pipeline: Pipeline,
     /// Its type.
     pub kind: Kind,
 }
@@ -118,6 +134,8 @@ impl Service {
             dependencies: BTreeSet::new(),
             timeout_up: Timeout::Never,
             timeout_down: Timeout::After(DEFAULT_TIMEOUT_DOWN_MS),
+            controlled_by: None,
+            pipeline: Pipeline::default(),
             kind: Kind::Longrun {
                 run,
                 finish: None,
@@ -153,6 +171,23 @@ impl Service {
     pub fn after(mut self, name: impl Into<String>) -> Self {
         self.dependencies.insert(name.into());
         self
+    }
+
+    /// The same service, started and stopped by the longrun `controller`.
+    #[must_use]
+    pub fn controlled_by(mut self, controller: impl Into<String>) -> Self {
+        self.controlled_by = Some(controller.into());
+        self
+    }
+
+    /// The type's word, as in the file `type`.
+    #[must_use]
+    pub fn type_word(&self) -> &'static str {
+        match self.kind {
+            Kind::Longrun { .. } => "longrun",
+            Kind::Oneshot { .. } => "oneshot",
+            Kind::Bundle { .. } => "bundle",
+        }
     }
 
     /// The same longrun, ready when it writes a newline to descriptor `fd`, within the manual's 20 seconds. Any other
@@ -302,6 +337,45 @@ pub enum ServiceError {
         /// Where it is defined.
         path: PathBuf,
         /// From it through the others back to it.
+        way: Vec<String>,
+    },
+    /// A longrun is needed there, to be a controller or a part of a pipeline.
+    #[error("service {service}: {path} names {other}: expected a longrun, found a {found}", path = path.display())]
+    NotALongrun {
+        /// Whose.
+        service: String,
+        /// The file that names it.
+        path: PathBuf,
+        /// The name.
+        other: String,
+        /// Its type.
+        found: &'static str,
+    },
+    /// One end of a pipe knows of the other, which does not know of it.
+    #[error("service {service}: {path} names {other}, whose {missing} does not name {service}", path = path.display())]
+    HalfAPipe {
+        /// Whose.
+        service: String,
+        /// The file that names it.
+        path: PathBuf,
+        /// The other end.
+        other: String,
+        /// The file that should say so, too.
+        missing: &'static str,
+    },
+    /// Something in the default set needs a service that only its controller may start.
+    #[error(
+        "service {controlled} in {path} is controlled by {controller} and cannot be in the bundle default, which reaches it: {way}",
+        path = path.display(), way = way.join(" -> ")
+    )]
+    ControlledInDefault {
+        /// Which.
+        controlled: String,
+        /// Where it is defined.
+        path: PathBuf,
+        /// Who starts it.
+        controller: String,
+        /// From the default set through dependencies to it.
         way: Vec<String>,
     },
     /// A notification descriptor that collides with the standard ones.

@@ -6,8 +6,12 @@
 
 pub mod definition;
 pub mod set;
+mod set_checks;
 pub mod source;
 
-pub use definition::{Kind, Program, Service, ServiceError, Timeout};
+pub use definition::{Kind, Pipeline, Program, Service, ServiceError, Timeout};
 pub use set::ServiceSet;
 pub use source::{SourceFile, read_service_dir, read_services_dir, write_source_dir};
+
+/// The bundle that the init starts.
+pub const DEFAULT_BUNDLE: &str = "default";

@@ -27,7 +27,37 @@ impl ServiceSet {
             }
             set.services.insert(service.name.clone(), service);
         }
+        set.add_pipeline_bundles()?;
         Ok(set)
+    }
+
+    /// Makes the bundles that last consumers name, of all that is connected to them.
+    fn add_pipeline_bundles(&mut self) -> Result<(), ServiceError> {
+        let last = |service: &&Service| {
+            !service.pipeline.consumer_for.is_empty() && service.pipeline.producer_for.is_none()
+        };
+        let mut bundles = Vec::new();
+        for service in self.services.values().filter(last) {
+            let Some(name) = &service.pipeline.name else { continue };
+            let mut contents = BTreeSet::new();
+            let mut todo = vec![service.name.clone()];
+            while let Some(part) = todo.pop() {
+                if let Some(service) = self.services.get(&part)
+                    && contents.insert(part)
+                {
+                    todo.extend(service.pipeline.consumer_for.iter().cloned());
+                }
+            }
+            bundles.push(Service::bundle(name, service.origin.join("pipeline-name"), contents));
+        }
+        for bundle in bundles {
+            if let Some(first) = self.services.get(&bundle.name) {
+                let (first, second) = (first.origin.clone(), bundle.origin);
+                return Err(ServiceError::Twice { name: bundle.name, first, second });
+            }
+            self.services.insert(bundle.name.clone(), bundle);
+        }
+        Ok(())
     }
 
     /// The service of that name.
@@ -63,6 +93,9 @@ impl ServiceSet {
         }
         if errors.is_empty() {
             self.check_cycles(&mut errors);
+        }
+        if errors.is_empty() {
+            self.check_default(&mut errors);
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
@@ -104,6 +137,7 @@ impl ServiceSet {
             }
             Kind::Longrun { .. } | Kind::Oneshot { .. } => {}
         }
+        self.check_others(service, errors);
     }
 
     fn check_bundles(&self, errors: &mut Vec<ServiceError>) {
@@ -187,11 +221,13 @@ impl ServiceSet {
         members
     }
 
-    /// The longruns and oneshots that the service `name` needs directly, bundles expanded.
+    /// The longruns and oneshots that the service `name` needs directly, bundles expanded. A producer needs who reads
+    /// its output, and what is controlled its controller.
     #[must_use]
     pub fn direct_dependencies(&self, name: &str) -> BTreeSet<String> {
         let Some(service) = self.services.get(name) else { return BTreeSet::new() };
-        service.dependencies.iter().flat_map(|dependency| self.members(dependency)).collect()
+        let others = service.pipeline.producer_for.iter().chain(&service.controlled_by);
+        service.dependencies.iter().chain(others).flat_map(|dependency| self.members(dependency)).collect()
     }
 }
 

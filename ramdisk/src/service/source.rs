@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 
 use super::definition::{
-    DEFAULT_TIMEOUT_DOWN_MS, Kind, Program, Service, ServiceError, Timeout, parse_signal,
+    DEFAULT_TIMEOUT_DOWN_MS, Kind, Pipeline, Program, Service, ServiceError, Timeout, parse_signal,
 };
 use super::set::ServiceSet;
 
@@ -89,6 +89,12 @@ pub fn read_service_dir(dir: &Path, name: &str) -> Result<Service, ServiceError>
         dependencies: reader.names("dependencies.d", "dependencies")?,
         timeout_up: Timeout::Never,
         timeout_down: Timeout::from_ms(reader.number("timeout-down")?.unwrap_or(DEFAULT_TIMEOUT_DOWN_MS)),
+        controlled_by: reader.name("controlled-by")?,
+        pipeline: match kind {
+            Kind::Longrun { .. } => reader.pipeline()?,
+            // s6-rc leaves these files alone in other types too.
+            Kind::Oneshot { .. } | Kind::Bundle { .. } => Pipeline::default(),
+        },
         kind,
     };
     service.timeout_up = reader.number("timeout-up")?.map_or(service.default_timeout_up(), Timeout::from_ms);
@@ -194,6 +200,26 @@ impl Reader<'_> {
         }
         Ok(names)
     }
+
+    /// The one name that a file holds; a file that is absent or empty holds none.
+    fn name(&self, file: &str) -> Result<Option<String>, ServiceError> {
+        let Some(text) = self.text(file)? else { return Ok(None) };
+        let mut names = text.split_whitespace();
+        match (names.next(), names.next()) {
+            (name, None) => Ok(name.map(str::to_owned)),
+            (_, Some(_)) => Err(self.content(file, "the name of one service", &text)),
+        }
+    }
+
+    fn pipeline(&self) -> Result<Pipeline, ServiceError> {
+        let text = self.text("consumer-for")?.unwrap_or_default();
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        Ok(Pipeline {
+            producer_for: self.name("producer-for")?,
+            consumer_for: lines.flat_map(str::split_whitespace).map(str::to_owned).collect(),
+            name: self.name("pipeline-name")?,
+        })
+    }
 }
 
 fn entries(dir: &Path) -> Result<BTreeSet<String>, ServiceError> {
@@ -252,12 +278,7 @@ fn split_words(text: &str) -> Option<Vec<OsString>> {
 /// [`ServiceError::Read`] if such a file cannot be read.
 pub fn write_source_dir(service: &Service) -> Result<Vec<SourceFile>, ServiceError> {
     let mut out = Writer { base: PathBuf::from(&service.name), files: Vec::new() };
-    let kind = match &service.kind {
-        Kind::Longrun { .. } => "longrun",
-        Kind::Oneshot { .. } => "oneshot",
-        Kind::Bundle { .. } => "bundle",
-    };
-    out.plain("type", kind);
+    out.plain("type", service.type_word());
     for name in &service.dependencies {
         out.empty(&Path::new("dependencies.d").join(name));
     }
@@ -291,6 +312,18 @@ pub fn write_source_dir(service: &Service) -> Result<Vec<SourceFile>, ServiceErr
                 out.empty(&Path::new("contents.d").join(name));
             }
             return Ok(out.files);
+        }
+    }
+    let Pipeline { producer_for, consumer_for, name } = &service.pipeline;
+    let consumer_for: Vec<&str> = consumer_for.iter().map(String::as_str).collect();
+    for (file, text) in [
+        ("controlled-by", service.controlled_by.clone()),
+        ("producer-for", producer_for.clone()),
+        ("consumer-for", Some(consumer_for.join("\n")).filter(|text| !text.is_empty())),
+        ("pipeline-name", name.clone()),
+    ] {
+        if let Some(text) = text {
+            out.plain(file, &text);
         }
     }
     if service.timeout_up != service.default_timeout_up() {

@@ -29,6 +29,10 @@ fn a_longrun_is_read_with_everything_it_says() {
         ("sshd/timeout-down", 0o644, "0\n"),
         ("sshd/timeout-kill", 0o644, "700\n"),
         ("sshd/down-signal", 0o644, "SIGHUP\n"),
+        ("sshd/controlled-by", 0o644, "plug\n"),
+        ("sshd/producer-for", 0o644, "seclog\n"),
+        ("sshd/consumer-for", 0o644, "# both\na\n b\n"),
+        ("sshd/pipeline-name", 0o644, "chain"),
         ("sshd/.hidden", 0o644, "?"),
     ] {
         write(dir.path(), path, mode, text);
@@ -40,6 +44,12 @@ fn a_longrun_is_read_with_everything_it_says() {
         dependencies: ["keys".to_owned(), "net".to_owned()].into(),
         timeout_up: Timeout::After(5000),
         timeout_down: Timeout::Never,
+        controlled_by: Some("plug".into()),
+        pipeline: Pipeline {
+            producer_for: Some("seclog".into()),
+            consumer_for: ["a".to_owned(), "b".to_owned()].into(),
+            name: Some("chain".into()),
+        },
         kind: Kind::Longrun {
             run: Program::File(origin.join("run")),
             finish: Some(Program::File(origin.join("finish"))),
@@ -116,6 +126,10 @@ fn what_is_wrong_in_a_file_is_told_with_the_file_and_the_service() {
             vec![("a/type", "longrun"), ("a/run", ""), ("a/down-signal", "STOPPED")],
             "service a: DIR/a/down-signal: expected a signal's name or number, found \"STOPPED\"",
         ),
+        (
+            vec![("a/type", "longrun"), ("a/run", ""), ("a/producer-for", "x y\n")],
+            "service a: DIR/a/producer-for: expected the name of one service, found \"x y\"",
+        ),
     ];
     for (files, expected) in cases {
         let dir = tempfile::tempdir().unwrap();
@@ -143,6 +157,10 @@ fn an_inline_service_written_and_read_again_is_the_same_service() {
             .after("net")
             .notifying(5);
     service.timeout_down = Timeout::After(1);
+    service.controlled_by = Some("plug".into());
+    service.pipeline.producer_for = Some("log".into());
+    service.pipeline.consumer_for = ["a".to_owned(), "b".to_owned()].into();
+    service.pipeline.name = Some("chain".into());
     let files = write_source_dir(&service).unwrap();
     let run = files.iter().find(|file| file.path == Path::new("web/run")).unwrap();
     assert_eq!((run.mode, run.bytes.as_slice()), (0o755, b"#!/bin/sh\nexec httpd -f\n".as_slice()));

@@ -28,8 +28,10 @@ pub(crate) struct Child<'a> {
     pub(crate) dir: CString,
     /// Its input.
     pub(crate) stdin: BorrowedFd<'a>,
-    /// Its output and error output.
-    pub(crate) output: BorrowedFd<'a>,
+    /// Its output.
+    pub(crate) stdout: BorrowedFd<'a>,
+    /// Its error output.
+    pub(crate) stderr: BorrowedFd<'a>,
     /// A descriptor to have under a number of 3 or more.
     pub(crate) extra: Option<(BorrowedFd<'a>, RawFd)>,
 }
@@ -95,8 +97,8 @@ unsafe fn become_program(
     unsafe {
         if libc::setsid() < 0
             || libc::dup2(child.stdin.as_raw_fd(), 0) < 0
-            || libc::dup2(child.output.as_raw_fd(), 1) < 0
-            || libc::dup2(child.output.as_raw_fd(), 2) < 0
+            || libc::dup2(child.stdout.as_raw_fd(), 1) < 0
+            || libc::dup2(child.stderr.as_raw_fd(), 2) < 0
         {
             return *libc::__errno_location();
         }
@@ -260,9 +262,9 @@ pub(crate) fn c_string(bytes: &[u8]) -> io::Result<CString> {
 /// Where services look for programs.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The only environment that services have.
-pub(crate) fn clean_env() -> Vec<CString> {
-    [format!("PATH={PATH}"), "HOME=/".to_owned()]
+/// The only environment that services have; `RC_NAME` is s6-rc's way to tell a oneshot its name.
+pub(crate) fn clean_env(service: &str) -> Vec<CString> {
+    [format!("PATH={PATH}"), "HOME=/".to_owned(), format!("RC_NAME={service}")]
         .into_iter()
         .filter_map(|text| CString::new(text).ok())
         .collect()
@@ -283,10 +285,11 @@ mod tests {
         let pid = start(&Child {
             program: c_string(program.as_bytes()).unwrap(),
             argv: [&[program], args].concat().iter().map(|arg| c_string(arg.as_bytes()).unwrap()).collect(),
-            env: clean_env(),
+            env: clean_env("x"),
             dir: c"/".to_owned(),
             stdin: null.as_fd(),
-            output: write.as_fd(),
+            stdout: write.as_fd(),
+            stderr: write.as_fd(),
             extra: extra.map(|number| (notify.as_fd(), number)),
         });
         drop((write, notify));
@@ -305,7 +308,7 @@ mod tests {
         let (output, _) = run("/bin/sh", &["-c", script], None).unwrap();
         assert_eq!(
             output,
-            "/\nHOME=/\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nleader\n\
+            "/\nHOME=/\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nRC_NAME=x\nleader\n\
              SigIgn:\t0000000000000000\n"
         );
     }

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::assets::places;
 use crate::demo::Place;
+use crate::firmware::System;
 
 /// The QEMU harness: set-up, the demonstration, and every test there is.
 #[derive(Debug, Parser)]
@@ -30,6 +31,9 @@ pub(crate) enum Action {
         /// Boot a device and leave me in an ssh session on it
         #[arg(long, value_name = "WHERE")]
         shell: Option<Place>,
+        /// What runs as process 1 of that device
+        #[arg(long, value_name = "INIT", requires = "shell", default_value = "s6")]
+        init: System,
     },
     /// Set everything up, then run every test: unit tests, simulations, emulated devices
     #[command(after_help = variables())]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::assets::Assets;
-use crate::firmware::Firmware;
+use crate::firmware::{Firmware, System};
 use crate::line::{self, Audience};
 use crate::machine::{Device, Machine, SLOW_CHIP};
 use crate::nor_image::{DATA, ENV, FIRMWARE, Snapshot};
@@ -134,8 +134,8 @@ pub(crate) enum Place {
 
 /// Boots a device and hands the terminal to an ssh session on it. A session that the device ended (by `reboot`) is
 /// followed by another as soon as the device answers again; when its user ends one, the device is switched off.
-pub(crate) fn shell(assets: &Assets, place: Place) -> Result<(), Failure> {
-    let firmware = Firmware::build(assets)?;
+pub(crate) fn shell(assets: &Assets, place: Place, init: System) -> Result<(), Failure> {
+    let firmware = Firmware::of(assets, init)?;
     let device = Device::new(assets, &firmware)?;
     let mut machine = match place {
         Place::V1 => line::power_on(&device, &firmware, 1)?.0,

@@ -43,7 +43,9 @@ fn main() -> ExitCode {
         Action::TestAll { list: false, name } => suite::run(name.as_deref()),
         Action::Scenario { assets, name } => suite::one::run(&assets, &name),
         Action::Demo { json, setup_only: true, .. } => with_assets(|assets| show_places(assets, json)),
-        Action::Demo { shell: Some(place), .. } => with_assets(|assets| demo::shell(assets, place)),
+        Action::Demo { shell: Some(place), init, .. } => {
+            with_assets(|assets| demo::shell(assets, place, init))
+        }
         Action::Demo { json, .. } => with_assets(|assets| show_demo(assets, json)),
         Action::BenchFlash { json } => with_assets(|assets| show_bench(assets, json)),
     })

@@ -82,6 +82,14 @@ impl World {
         self.act(&Input::Start(vec![name.to_owned()]));
     }
 
+    pub(crate) fn once(&mut self, name: &str) {
+        self.act(&Input::Once(vec![name.to_owned()]));
+    }
+
+    pub(crate) fn restart(&mut self, name: &str) {
+        self.act(&Input::Restart(vec![name.to_owned()]));
+    }
+
     pub(crate) fn stop(&mut self, name: &str) {
         self.act(&Input::Stop(vec![name.to_owned()]));
     }

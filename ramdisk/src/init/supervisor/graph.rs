@@ -42,8 +42,10 @@ pub(super) fn build(set: &ServiceSet) -> Supervisor {
             last_start: None,
             since: 0,
             restarts: 0,
+            last: None,
             failure: None,
             finished: false,
+            once: false,
         });
     }
     let find = |name: &String| index.get(name).copied();
@@ -77,6 +79,11 @@ impl Supervisor {
         self.closure(names, |unit| &unit.needs)
     }
 
+    /// What the names stand for, without anything that they need.
+    pub(super) fn named(&self, names: &[String]) -> Vec<usize> {
+        names.iter().filter_map(|name| self.names.get(name)).flatten().copied().collect()
+    }
+
     /// `names` and all that needs them.
     pub(super) fn with_needing(&self, names: &[String]) -> Vec<usize> {
         self.closure(names, |unit| &unit.needed_by)
@@ -84,8 +91,7 @@ impl Supervisor {
 
     fn closure(&self, names: &[String], edges: impl Fn(&Unit) -> &Vec<usize>) -> Vec<usize> {
         let mut seen = vec![false; self.units.len()];
-        let mut todo: Vec<usize> =
-            names.iter().filter_map(|name| self.names.get(name)).flatten().copied().collect();
+        let mut todo = self.named(names);
         let mut all = Vec::new();
         while let Some(id) = todo.pop() {
             let (Some(seen), Some(unit)) = (seen.get_mut(id), self.units.get(id)) else { continue };
@@ -108,6 +114,22 @@ impl Supervisor {
     /// True if all that needs the unit is down.
     pub(super) fn needing_are_down(&self, unit: &Unit) -> bool {
         unit.needed_by.iter().all(|id| self.units.get(*id).is_some_and(|other| other.phase == Phase::Down))
+    }
+
+    /// The names of all that has to be up for `names`, themselves included.
+    #[must_use]
+    pub fn names_with_needs(&self, names: &[String]) -> Vec<String> {
+        self.names_of(self.with_needs(names))
+    }
+
+    /// The names of all that has to be down for `names` to be down, themselves included.
+    #[must_use]
+    pub fn names_with_needing(&self, names: &[String]) -> Vec<String> {
+        self.names_of(self.with_needing(names))
+    }
+
+    fn names_of(&self, ids: Vec<usize>) -> Vec<String> {
+        ids.into_iter().filter_map(|id| self.units.get(id)).map(|unit| unit.name.clone()).collect()
     }
 
     /// Checks that every name is a service's or a bundle's.

@@ -37,6 +37,8 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
 #[derive(Clone, Debug)]
 enum Random {
     Start(usize),
+    Once(usize),
+    Restart(usize),
     Stop(usize),
     StopAll,
     /// Answers the n-th process that is asked for.
@@ -51,6 +53,8 @@ enum Random {
 fn random() -> impl Strategy<Value = Random> {
     prop_oneof![
         2 => (0..COUNT).prop_map(Random::Start),
+        1 => (0..COUNT).prop_map(Random::Once),
+        1 => (0..COUNT).prop_map(Random::Restart),
         1 => (0..COUNT).prop_map(Random::Stop),
         1 => Just(Random::StopAll),
         6 => (0..COUNT).prop_map(Random::Started),
@@ -95,6 +99,8 @@ impl Run {
     fn take(&mut self, random: &Random) {
         match random {
             Random::Start(n) => self.w.input(&Input::Start(vec![name(*n)])),
+            Random::Once(n) => self.w.input(&Input::Once(vec![name(*n)])),
+            Random::Restart(n) => self.w.input(&Input::Restart(vec![name(*n)])),
             Random::Stop(n) => self.w.input(&Input::Stop(vec![name(*n)])),
             Random::StopAll => self.w.input(&Input::StopAll),
             Random::Started(n) => self.started(*n),
@@ -136,7 +142,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_runs_twice_nothing_is_up_without_its_needs_and_every_stop_ends(

@@ -68,12 +68,27 @@ impl Supervisor {
 
     pub(super) fn take(&mut self, now: u64, input: &Input, actions: &mut Vec<Action>) {
         match input {
-            Input::Start(names) => {
+            Input::Start(names) | Input::Once(names) => {
                 for id in self.with_needs(names) {
                     if let Some(unit) = self.units.get_mut(id).filter(|unit| unit.want == Want::Down) {
                         unit.want = Want::Up;
                         unit.failure = None;
                         unit.finished = false;
+                        unit.once = false;
+                    }
+                }
+                for id in self.named(names) {
+                    if let Some(unit) = self.units.get_mut(id) {
+                        unit.once = matches!(input, Input::Once(_));
+                    }
+                }
+            }
+            Input::Restart(names) => {
+                for id in self.named(names) {
+                    if let Some(unit) = self.units.get_mut(id).filter(|unit| {
+                        matches!(unit.spec, Spec::Longrun { .. }) && unit.phase != Phase::Stopping
+                    }) {
+                        unit.terminate(now, actions);
                     }
                 }
             }
@@ -147,15 +162,24 @@ impl Supervisor {
         unit.kill_at = None;
         match what {
             What::Run => {
+                unit.last = Some(outcome);
                 if matches!(unit.spec, Spec::Longrun { has_finish: true, .. }) {
                     actions.push(unit.spawn(now, What::Finish(outcome)));
                 }
                 if unit.phase != Phase::Stopping {
-                    actions.push(unit.report(News::Died(outcome)));
+                    if unit.once {
+                        unit.finished = true;
+                        self.fail(now, id, Failure::Ended(outcome), actions);
+                    } else {
+                        actions.push(unit.report(News::Died(outcome)));
+                    }
                 }
             }
             What::Finish(_) => {
-                if outcome == Outcome::Code(FINISH_PERMANENT) && unit.phase != Phase::Stopping {
+                if outcome == Outcome::Code(FINISH_PERMANENT)
+                    && unit.phase != Phase::Stopping
+                    && !unit.finished
+                {
                     unit.finished = true;
                     self.fail(now, id, Failure::Finished, actions);
                 }

@@ -319,3 +319,54 @@ fn a_restart_waits_its_second_also_after_a_stop() {
     w.wait_until(1_000);
     assert_eq!(w.told(), ["run x", "x: up"]);
 }
+
+#[test]
+fn one_that_runs_once_is_down_when_its_process_ends_and_what_it_needs_stays_up() {
+    let mut w = World::new([longrun("net"), with_finish(longrun("link")).after("net"), longrun("vpn").after("link")]);
+    w.once("link");
+    w.start("vpn");
+    w.told();
+    w.exit("link", Outcome::Code(1));
+    assert_eq!(
+        w.told(),
+        [
+            "finish (exit code 1) link",
+            "link: marked down: its process ended with exit code 1, it was to run once",
+            "vpn: marked down: it needs link, which is marked down",
+            "SIGTERM to vpn",
+        ]
+    );
+    w.exit("vpn", TERMINATED);
+    w.exit("link", OK);
+    assert_eq!(w.phase("link"), Phase::Down);
+    assert_eq!(w.phase("net"), Phase::Up);
+    // Asked for in the usual way it is kept alive again.
+    w.wait_until(2_000);
+    w.start("vpn");
+    w.exit("link", Outcome::Code(1));
+    w.exit("link", OK);
+    assert_eq!(w.phase("link"), Phase::Up);
+    w.wait_until(3_000);
+    assert_eq!(w.pid("link"), w.supervisor.status()[0].pid.unwrap());
+}
+
+#[test]
+fn a_restart_on_request_ends_the_process_and_leaves_what_needs_it_alone() {
+    let mut service = longrun("net");
+    service.timeout_down = Timeout::After(500);
+    let mut w = World::new([service, longrun("sshd").after("net"), oneshot("once")]);
+    w.start("sshd");
+    w.start("once");
+    w.exit("once", OK);
+    w.told();
+    w.wait_until(5_000);
+    w.restart("net");
+    w.restart("once");
+    assert_eq!(w.told(), ["SIGTERM to net"]);
+    w.wait_until(5_500);
+    assert_eq!(w.told(), ["net: did not end in time, killed", "SIGKILL to net"]);
+    w.exit("net", KILLED);
+    assert_eq!(w.told(), ["net: process ended with signal SIGKILL, starting it again", "run net"]);
+    assert_eq!(w.phase("sshd"), Phase::Up);
+    assert_eq!(w.supervisor.next_deadline(), None);
+}

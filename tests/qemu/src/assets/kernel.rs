@@ -18,7 +18,7 @@ pub(crate) const FRAGMENT: &str = include_str!("../../kernel/virt-arm64.config")
 /// Raised when the way of building changes, so that old results are not taken for new ones.
 const RECIPE: &str = "1";
 /// Lines that the first build says, one for each file made: the percentage's 100.
-const LINES: u64 = 1690;
+const LINES: u64 = 1708;
 /// What stands in `uname -v` of each: number and time. Fixed, so that everybody's kernels are the same.
 const VERSIONS: [(&str, &str); 2] =
     [("1", "Thu Jan  1 00:00:00 UTC 2026"), ("2", "Mon Jun  1 00:00:00 UTC 2026")];

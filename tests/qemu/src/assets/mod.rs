@@ -9,6 +9,7 @@ pub(crate) mod child;
 pub(crate) mod cross;
 mod device;
 pub(crate) mod error;
+pub(crate) mod keep;
 mod kernel;
 mod lock;
 mod mirrors;

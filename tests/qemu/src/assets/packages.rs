@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 use super::places::{Cross, Overrides};
 
 /// What the guest's root is made from.
-pub(crate) const GUEST: [&str; 5] = ["s6", "execline", "dropbear-bin", "busybox-static", "mtd-utils"];
+pub(crate) const GUEST: [&str; 8] =
+    ["s6", "execline", "dropbear-bin", "busybox-static", "mtd-utils", "systemd", "sysvinit-core", "dash"];
 /// The kernel's source.
 pub(crate) const KERNEL_SOURCE: &str = "linux-source-6.1";
 

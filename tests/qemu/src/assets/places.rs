@@ -25,7 +25,7 @@ pub(crate) struct Overrides {
     pub(crate) kernel_v1: Option<PathBuf>,
     /// `LEVITATE_KERNEL_V2`: another, with another `uname -v`.
     pub(crate) kernel_v2: Option<PathBuf>,
-    /// `LEVITATE_GUEST_ROOT`: a folder with arm64 s6, execline, dropbear, busybox, mtd-utils and their libraries.
+    /// `LEVITATE_GUEST_ROOT`: a folder with arm64 s6, execline, dropbear, busybox, mtd-utils, systemd, sysvinit-core, dash and their libraries.
     pub(crate) guest_root: Option<PathBuf>,
     /// `LEVITATE_DEVICE_BINARY`: `levitate` for the device, static.
     pub(crate) device_binary: Option<PathBuf>,
@@ -127,7 +127,7 @@ pub(crate) fn variables() -> BTreeMap<&'static str, &'static str> {
         ("LEVITATE_KERNEL_V2", "a second one with another `uname -v`"),
         (
             "LEVITATE_GUEST_ROOT",
-            "a folder with arm64 s6, execline, dropbear, busybox, mtd-utils, their libraries",
+            "a folder with arm64 s6, execline, dropbear, busybox, mtd-utils, systemd, sysvinit-core, dash, their libraries",
         ),
         ("LEVITATE_DEVICE_BINARY", "the static aarch64 `levitate`"),
         ("LEVITATE_DEVICE_BINARY_ARMV7", "the static armv7 `levitate`, for the board ast2600-evb"),

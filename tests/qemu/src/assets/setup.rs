@@ -16,7 +16,7 @@ use super::packages::{self, Deb};
 use super::places::{self, Cross, Overrides};
 use super::target::AARCH64;
 use super::tools::Tools;
-use super::{Assets, cross, musl, unpack};
+use super::{Assets, cross, keep, musl, unpack};
 use crate::progress::{Progress, duration, megabytes};
 
 /// Documentation and translations: a third of the files, read by nobody here.
@@ -59,6 +59,9 @@ struct Setup {
 
 /// Raised when what is done with unpacked packages changes, so that old folders are not taken for new ones.
 const RECIPE: &str = "2";
+
+/// So many folders of unpacked packages are kept of each kind, besides those in use.
+const KEPT: usize = 3;
 
 /// Where the packages' contents lie.
 struct Packages {
@@ -190,6 +193,10 @@ impl Setup {
             })?;
         }
         step.done(&format!("{} arm64 packages unpacked", resolved.guest.len()));
+        for (place, prefix) in [(&tools_place, "tools-"), (&guest_place, "guest-")] {
+            keep::hold(place).map_err(SetupError::io("lock", place))?;
+            keep::prune(&folder, prefix, KEPT).map_err(SetupError::io("tidy", &folder))?;
+        }
         let mut step = self.progress.step(5, "kernels");
         if let Some(kernels) = &kernels {
             kernels.build(&mut step)?;
@@ -299,7 +306,7 @@ fn lacking(own: &Overrides, way: Cross, on_path: &dyn Fn(&str) -> bool) -> Vec<S
     );
     need(
         own.guest_root.is_some(),
-        "the guest's root: unpack Debian's arm64 packages s6 execline dropbear-bin busybox-static mtd-utils and what \
+        "the guest's root: unpack Debian's arm64 packages s6 execline dropbear-bin busybox-static mtd-utils systemd sysvinit-core dash and what \
          they depend on into a folder, name it by LEVITATE_GUEST_ROOT",
     );
     need(own.device_binary.is_some() || way == Cross::Rustup, &AARCH64.advice());

@@ -13,10 +13,15 @@ use crate::suite::Failure;
 /// Loaded at boot. The order counts beyond what they say of each other: without `ofpart` the chip has no partitions,
 /// without `mdio-aspeed` the network has no link.
 const LOADED: [&str; 6] = ["ofpart", "spi-nor", "spi-aspeed-smc", "mtdblock", "mdio-aspeed", "ftgmac100"];
-/// Brought along, for a scenario to load.
-const ASIDE: &str = "nandsim";
-/// Where that one lies in the root.
+/// Brought along, for a scenario to load. UBIFS asks for its compressors by name, without a dependency.
+const ASIDE: [&str; 8] =
+    ["nandsim", "ubi", "zstd", "deflate", "ubifs", "jffs2", "squashfs", "loop"];
+/// Where the first of them lies in the root.
 pub(crate) const NANDSIM: &str = "/lib/modules/nandsim.ko";
+/// The files of all the others, in the order in which they can be loaded.
+pub(crate) const MORE_MODULES: &str = "/etc/modules.more";
+/// What a scenario sets flash up with, from Debian's mtd-utils; by their names in /usr/sbin.
+const UTILITIES: [&str; 5] = ["ubiattach", "ubidetach", "ubimkvol", "ubiblock", "mtdpart"];
 
 /// What a scenario on the second board needs.
 #[derive(Debug, Clone)]
@@ -68,8 +73,18 @@ fn build_in(armhf: &Armhf, ssh_key: &Path, out: &Path) -> Result<(), Failure> {
         listed += &format!("{}\n", add_module(&module, root)?);
     }
     super::write(&root.join("etc/modules"), listed.as_bytes())?;
-    for module in modules::in_order(&armhf.modules, &[ASIDE])? {
-        add_module(&module, root)?;
+    let mut more = String::new();
+    for module in modules::in_order(&armhf.modules, &ASIDE)? {
+        let path = add_module(&module, root)?;
+        if path != NANDSIM {
+            more += &format!("{path}\n");
+        }
+    }
+    super::write(&root.join(MORE_MODULES.trim_start_matches('/')), more.as_bytes())?;
+    for name in UTILITIES {
+        let path = Path::new("usr/sbin").join(name);
+        let from = armhf.guest_root.join(&path);
+        std::fs::copy(&from, root.join(&path)).map_err(|e| Failure::file("copy", &from, e))?;
     }
     initrd::write(root, &out.join("rescue.cpio"))
 }
@@ -84,7 +99,7 @@ fn add_module(module: &Path, root: &Path) -> Result<String, Failure> {
 
 fn key(armhf: &Armhf, ssh_key: &Path) -> Result<String, Failure> {
     use sha2::Digest;
-    let mut hash = hash_of(&[&armhf.device_binary, ssh_key])?;
+    let mut hash = hash_of(&[&armhf.device_binary, ssh_key], &[rootfs::Kind::Rescue])?;
     // The folder of the unpacked packages is itself keyed by their versions.
     hash.update(armhf.guest_root.as_os_str().as_encoded_bytes());
     hash.update(include_str!("ast2600.rs"));

@@ -1,24 +1,31 @@
 //! The firmware of the emulated device: v1 on a NOR chip as it leaves the factory, v2 as one `firmware.bin`, and a
-//! rescue root. Built once for each set of inputs, kept in the cache.
+//! rescue root. Built once for each set of inputs, kept in the cache. A v1 with another init than the main job's is built
+//! when the first scenario asks for it.
 
 pub(crate) mod ast2600;
 mod fit;
 mod initrd;
+mod libraries;
 mod modules;
 mod rootfs;
+mod system;
 mod uboot_env;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
-use crate::assets::Assets;
+use crate::assets::{Assets, keep};
 use crate::boards::virt::Boot;
 use crate::nor_image::{self, ENV, FIRMWARE, KERNEL, ROOTFS};
 use crate::process;
 use crate::suite::Failure;
+pub(crate) use system::System;
+
 use rootfs::Programs;
 
 /// Where the files that are laid over Debian's packages lie.
@@ -42,10 +49,11 @@ pub(crate) struct Firmware {
 }
 
 impl Firmware {
-    /// Builds what the cache does not hold yet.
+    /// The device of the main job. Builds what the cache does not hold yet.
     pub(crate) fn build(assets: &Assets) -> Result<Self, Failure> {
         let ssh_key = ssh_key(assets)?;
-        let folder = kept(assets, &key(assets, &ssh_key)?, |folder| build_in(assets, &ssh_key, folder))?;
+        let key = key(assets, &ssh_key, System::S6)?;
+        let folder = kept(assets, &key, |folder| build_in(assets, &ssh_key, folder))?;
         Ok(Self {
             nor_v1: folder.join("nor-v1.img"),
             firmware_v2: folder.join("firmware.bin"),
@@ -54,6 +62,17 @@ impl Firmware {
             rescue_kernel: assets.kernel_v1.clone(),
             ssh_key,
         })
+    }
+
+    /// A device whose v1 runs `system`; everything else, v2 included, is the main job's.
+    pub(crate) fn of(assets: &Assets, system: System) -> Result<Self, Failure> {
+        let base = Self::build(assets)?;
+        if system == System::S6 {
+            return Ok(base);
+        }
+        let key = format!("{}-{}", system.name(), key(assets, &base.ssh_key, system)?);
+        let folder = kept(assets, &key, |folder| nor_v1(assets, system, &base.ssh_key, folder).map(drop))?;
+        Ok(Self { nor_v1: folder.join("nor-v1.img"), ..base })
     }
 }
 
@@ -69,38 +88,41 @@ impl Firmware {
     }
 }
 
+/// Folders of this kind that are kept besides those in use, at about 130 MB each.
+const KEPT: usize = 12;
+
 /// The folder `key` among those that are kept; where it is not there, `build` fills it, all or nothing.
 fn kept(
     assets: &Assets,
     key: &str,
     build: impl FnOnce(&Path) -> Result<(), Failure>,
 ) -> Result<PathBuf, Failure> {
-    let folder = assets.cache.join("firmware").join(key);
-    if !folder.exists() {
-        let new = tempfile::Builder::new()
-            .prefix("new-")
-            .tempdir_in(make_folder(&assets.cache.join("firmware"))?)
-            .map_err(Failure::harness)?;
-        build(new.path())?;
-        match std::fs::rename(new.path(), &folder) {
-            // Another run may have been first with the same contents.
-            Err(e) if !folder.exists() => return Err(Failure::file("make", &folder, e)),
-            _ => drop(new.keep()),
-        }
+    let all = assets.cache.join("firmware");
+    let folder = make_folder(&all)?.join(key);
+    let hold = || keep::hold(&folder).map_err(|e| Failure::file("lock", &folder, e));
+    if hold()? {
+        return Ok(folder);
     }
-    Ok(folder)
+    // One builder at a time: the second of two scenarios with the same wish finds it done.
+    let builder = all.join("builder.lock");
+    let lock = File::create(&builder).map_err(|e| Failure::file("create", &builder, e))?;
+    let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| Failure::harness(e))?;
+    if hold()? {
+        return Ok(folder);
+    }
+    let new = tempfile::Builder::new().prefix("new-").tempdir_in(&all).map_err(Failure::harness)?;
+    build(new.path())?;
+    std::fs::rename(new.path(), &folder).map_err(|e| Failure::file("make", &folder, e))?;
+    drop(new.keep());
+    let held = hold()?;
+    keep::prune(&all, "", KEPT).map_err(|e| Failure::file("tidy", &all, e))?;
+    drop(lock);
+    if held { Ok(folder) } else { Err(Failure::harness(format!("{} is gone", folder.display()))) }
 }
 
 fn build_in(assets: &Assets, ssh_key: &Path, out: &Path) -> Result<(), Failure> {
-    let (v1, v2) = (version(assets, ssh_key, out, "1")?, version(assets, ssh_key, out, "2")?);
-
-    let env = out.join("env.img");
-    uboot_env::write(assets, &env)?;
-    nor_image::create(
-        &out.join("nor-v1.img"),
-        &[(&ENV, env.as_path()), (&KERNEL, v1.kernel.as_path()), (&ROOTFS, v1.rootfs.as_path())],
-    )?;
-
+    nor_v1(assets, System::S6, ssh_key, out)?;
+    let v2 = version(assets, System::S6, ssh_key, out, "2")?;
     let mut image = std::fs::read(&v2.kernel).map_err(|e| Failure::file("read", &v2.kernel, e))?;
     image.resize(usize::try_from(ROOTFS.offset - FIRMWARE.offset).map_err(Failure::harness)?, 0xff);
     image.extend(std::fs::read(&v2.rootfs).map_err(|e| Failure::file("read", &v2.rootfs, e))?);
@@ -115,13 +137,30 @@ fn build_in(assets: &Assets, ssh_key: &Path, out: &Path) -> Result<(), Failure> 
     initrd::write(tree.path(), &out.join("rescue.cpio"))
 }
 
+/// The chip of a device as it leaves the factory.
+fn nor_v1(assets: &Assets, system: System, ssh_key: &Path, out: &Path) -> Result<(), Failure> {
+    let v1 = version(assets, system, ssh_key, out, "1")?;
+    let env = out.join("env.img");
+    uboot_env::write(assets, system.parts().init, &env)?;
+    nor_image::create(
+        &out.join("nor-v1.img"),
+        &[(&ENV, env.as_path()), (&KERNEL, v1.kernel.as_path()), (&ROOTFS, v1.rootfs.as_path())],
+    )
+}
+
 /// The two halves of a firmware.
 struct Halves {
     kernel: PathBuf,
     rootfs: PathBuf,
 }
 
-fn version(assets: &Assets, ssh_key: &Path, out: &Path, version: &'static str) -> Result<Halves, Failure> {
+fn version(
+    assets: &Assets,
+    system: System,
+    ssh_key: &Path,
+    out: &Path,
+    version: &'static str,
+) -> Result<Halves, Failure> {
     let halves = Halves {
         kernel: out.join(format!("kernel-v{version}.fit")),
         rootfs: out.join(format!("rootfs-v{version}.squashfs")),
@@ -129,7 +168,8 @@ fn version(assets: &Assets, ssh_key: &Path, out: &Path, version: &'static str) -
     let kernel = if version == "1" { &assets.kernel_v1 } else { &assets.kernel_v2 };
     fit::write(assets, kernel, &halves.kernel)?;
     let tree = tempfile::tempdir_in(out).map_err(Failure::harness)?;
-    rootfs::assemble(Programs::arm64(assets), rootfs::Kind::System { version }, ssh_key, tree.path())?;
+    let kind = rootfs::Kind::System { version, system };
+    rootfs::assemble(Programs::arm64(assets), kind, ssh_key, tree.path())?;
     rootfs::squash(assets, tree.path(), if version == "1" { "128K" } else { "64K" }, &halves.rootfs)?;
     Ok(halves)
 }
@@ -152,18 +192,19 @@ fn ssh_key(assets: &Assets) -> Result<PathBuf, Failure> {
 }
 
 /// What the firmware is made from, as a name: the same inputs give the same name.
-fn key(assets: &Assets, ssh_key: &Path) -> Result<String, Failure> {
+fn key(assets: &Assets, ssh_key: &Path, system: System) -> Result<String, Failure> {
     let files: [&Path; 5] =
         [&assets.device_binary, &assets.uboot, &assets.kernel_v1, &assets.kernel_v2, ssh_key];
-    let mut hash = hash_of(&files)?;
+    let kinds = [rootfs::Kind::System { version: "", system }, rootfs::Kind::Rescue];
+    let mut hash = hash_of(&files, &kinds)?;
     // The unpacked packages' folder is itself keyed by their versions.
     hash.update(assets.guest_root.as_os_str().as_encoded_bytes());
     hash.update(nor_image::mtdparts());
     Ok(name(hash))
 }
 
-/// The contents of `files`, and everything that a root is put together by.
-fn hash_of(files: &[&Path]) -> Result<Sha256, Failure> {
+/// The contents of `files`, and everything that roots of these kinds are put together by.
+fn hash_of(files: &[&Path], kinds: &[rootfs::Kind]) -> Result<Sha256, Failure> {
     let mut hash = Sha256::new();
     for file in files {
         hash.update(std::fs::read(file).map_err(|e| Failure::file("read", file, e))?);
@@ -171,12 +212,16 @@ fn hash_of(files: &[&Path]) -> Result<Sha256, Failure> {
     hash.update(include_str!("mod.rs"));
     hash.update(include_str!("fit.rs"));
     hash.update(include_str!("initrd.rs"));
+    hash.update(include_str!("libraries.rs"));
     hash.update(include_str!("rootfs.rs"));
+    hash.update(include_str!("system.rs"));
     hash.update(include_str!("uboot_env.rs"));
-    for (path, mode) in rootfs::overlay_files(Path::new(DEVICE))? {
-        hash.update(path.as_os_str().as_encoded_bytes());
-        hash.update(mode.to_le_bytes());
-        hash.update(std::fs::read(&path).map_err(|e| Failure::file("read", &path, e))?);
+    for layer in kinds.iter().flat_map(|kind| rootfs::layers(*kind)) {
+        for (path, mode) in rootfs::overlay_files(&Path::new(DEVICE).join(layer))? {
+            hash.update(path.strip_prefix(DEVICE).unwrap_or(&path).as_os_str().as_encoded_bytes());
+            hash.update(mode.to_le_bytes());
+            hash.update(std::fs::read(&path).map_err(|e| Failure::file("read", &path, e))?);
+        }
     }
     Ok(hash)
 }

@@ -7,15 +7,18 @@ use std::path::{Path, PathBuf};
 use crate::assets::Assets;
 use crate::suite::Failure;
 
-use super::DEVICE;
+use super::system::{Parts, System};
+use super::{DEVICE, libraries};
 
 /// Which root.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
-    /// A firmware: s6 as PID 1, services, levitate.
+    /// A firmware: its PID 1, services, levitate.
     System {
         /// `@VERSION@` in its files.
         version: &'static str,
+        /// What its PID 1 is.
+        system: System,
     },
     /// Root of a rescue boot: a shell, ssh and flashcp.
     Rescue,
@@ -162,29 +165,6 @@ const APPLETS: &[&str] = &[
 /// Programs and folders from Debian's packages, below /usr after the merge.
 const PROGRAMS: &[&str] = &["usr/sbin/dropbear", "usr/bin/dropbearkey", "usr/sbin/flash_erase"];
 const RESCUE_PROGRAMS: &[&str] = &["usr/sbin/nanddump"];
-const S6_PROGRAMS: &[&str] = &[
-    "usr/bin/s6-svscan",
-    "usr/bin/s6-svscanctl",
-    "usr/bin/s6-supervise",
-    "usr/bin/s6-svc",
-    "usr/bin/s6-svstat",
-];
-
-/// Libraries that those programs name, by the start of their file name.
-const LIBRARIES: &[&str] = &[
-    "ld-linux-",
-    "libc.so",
-    "libcrypt.so",
-    "libgmp.so",
-    "libs6.so",
-    "libskarnet.so",
-    "libexecline.so",
-    "libtomcrypt.so",
-    "libtommath.so",
-    "libz.so",
-    "libnss_files.so",
-];
-
 /// Puts the root together below the empty folder `root`. Modes are set explicitly: a checkout's depend on the umask.
 pub(super) fn assemble(
     programs: Programs<'_>,
@@ -198,26 +178,41 @@ pub(super) fn assemble(
     for applet in APPLETS {
         link("busybox", &root.join("usr/bin").join(applet))?;
     }
-    let more = if matches!(kind, Kind::System { .. }) { S6_PROGRAMS } else { RESCUE_PROGRAMS };
-    for program in PROGRAMS.iter().chain(more) {
-        copy(&guest.join(program), &root.join(program), 0o755)?;
+    let rescue = Parts { folder: "rescue", init: "/init", programs: RESCUE_PROGRAMS, files: &[], links: &[] };
+    let (parts, version) = match kind {
+        Kind::System { version, system } => (system.parts(), version),
+        Kind::Rescue => (rescue, ""),
+    };
+    let wanted: Vec<&str> = PROGRAMS.iter().chain(parts.programs).copied().collect();
+    for program in &wanted {
+        take(guest, Path::new(program), root, 0o755)?;
     }
-    libraries(guest, root, triplet)?;
+    for library in libraries::of(guest, &wanted, triplet)? {
+        take(guest, &library, root, 0o644)?;
+    }
+    for file in parts.files {
+        take(guest, Path::new(file), root, 0o644)?;
+    }
     set_mode(&root.join("usr/lib").join(triplet).join(loader), 0o755)?;
     link(&format!("{triplet}/{loader}"), &root.join("usr/lib").join(loader))?;
 
     copy(device_binary, &root.join("usr/sbin/levitate"), 0o755)?;
     link("levitate", &root.join("usr/sbin/flashcp"))?;
 
-    let (over, version) = match kind {
-        Kind::System { version } => (["common", "system"], version),
-        Kind::Rescue => (["common", "rescue"], ""),
-    };
-    for layer in over {
+    for layer in layers(kind) {
         lay_over(&Path::new(DEVICE).join(layer), root, version)?;
     }
     if matches!(kind, Kind::System { .. }) {
         link("/run/resolv.conf", &root.join("etc/resolv.conf"))?;
+    }
+    for (path, target) in parts.links {
+        let path = root.join(path);
+        if let Some(folder) = path.parent() {
+            super::make_folder(folder)?;
+        }
+        // busybox has some of the names already
+        let _ = fs::remove_file(&path);
+        link(target, &path)?;
     }
     let public = ssh_key.with_extension("pub");
     copy(&public, &root.join("root/.ssh/authorized_keys"), 0o600)?;
@@ -225,6 +220,14 @@ pub(super) fn assemble(
         set_mode(&root.join(path), mode)?;
     }
     Ok(())
+}
+
+/// The folders of `device/` that are laid over the packages, in their order.
+pub(super) fn layers(kind: Kind) -> Vec<&'static str> {
+    match kind {
+        Kind::System { system, .. } => vec!["common", "system", system.parts().folder],
+        Kind::Rescue => vec!["common", "rescue"],
+    }
 }
 
 /// Packs the root as squashfs (xz, as small devices have it) in blocks of `block`, so that two firmwares of nearly the
@@ -289,26 +292,17 @@ fn folders(root: &Path, triplet: &str) -> Result<(), Failure> {
     link("/run", &root.join("var/run"))
 }
 
-fn libraries(guest: &Path, root: &Path, triplet: &str) -> Result<(), Failure> {
-    for folder in ["lib", "usr/lib"] {
-        let from = guest.join(folder).join(triplet);
-        for entry in fs::read_dir(&from).map_err(|e| Failure::file("list", &from, e))? {
-            let entry = entry.map_err(Failure::harness)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !LIBRARIES.iter().any(|wanted| name.starts_with(wanted)) {
-                continue;
-            }
-            let to = root.join("usr/lib").join(triplet).join(&name);
-            if entry.file_type().map_err(Failure::harness)?.is_symlink() {
-                let target =
-                    fs::read_link(entry.path()).map_err(|e| Failure::file("read", &entry.path(), e))?;
-                link(&target.to_string_lossy(), &to)?;
-            } else {
-                copy(&entry.path(), &to, 0o644)?;
-            }
-        }
+/// Copies a file, or a symbolic link, of the packages to its place after the merge of /usr.
+fn take(packages: &Path, path: &Path, root: &Path, mode: u32) -> Result<(), Failure> {
+    let from = packages.join(path);
+    let to = if path.starts_with("usr") { root.join(path) } else { root.join("usr").join(path) };
+    if let Some(folder) = to.parent() {
+        super::make_folder(folder)?;
     }
-    Ok(())
+    match fs::read_link(&from) {
+        Ok(target) => link(&target.to_string_lossy(), &to),
+        Err(_) => copy(&from, &to, mode),
+    }
 }
 
 fn lay_over(layer: &Path, root: &Path, version: &str) -> Result<(), Failure> {

@@ -7,19 +7,19 @@ use crate::nor_image::{self, BANK, ENV, KERNEL, ROOTFS};
 use crate::suite::Failure;
 
 /// Writes the environment's image, checksum included.
-pub(super) fn write(assets: &Assets, out: &Path) -> Result<(), Failure> {
+pub(super) fn write(assets: &Assets, init: &str, out: &Path) -> Result<(), Failure> {
     let text = out.with_extension("txt");
-    super::write(&text, variables().as_bytes())?;
+    super::write(&text, variables(init).as_bytes())?;
     let mut mkenvimage = assets.tool("mkenvimage");
     mkenvimage.args(["-s", &ENV.size.to_string(), "-o"]).arg(out).arg(&text);
     super::run_tool(mkenvimage)
 }
 
 /// The FIT's configuration must be named (`#c`), and the device tree is the one that QEMU made.
-fn variables() -> String {
+fn variables(init: &str) -> String {
     format!(
         "bootdelay=0\nfdt_high=0xffffffff\ninitrd_high=0xffffffff\n\
-         bootargs=console=ttyAMA0 root=/dev/mtdblock{} rootfstype=squashfs ro init=/init quiet {}\n\
+         bootargs=console=ttyAMA0 root=/dev/mtdblock{} rootfstype=squashfs ro init={init} quiet {}\n\
          bootcmd=bootm {:#010x}#c - ${{fdtcontroladdr}}; echo no valid kernel; sleep 1; reset\n",
         nor_image::mtd_number(&ROOTFS),
         nor_image::mtdparts(),
@@ -33,8 +33,8 @@ mod tests {
 
     #[test]
     fn the_kernel_is_started_from_its_partition_and_the_root_is_the_rootfs_partition() {
-        let text = variables();
+        let text = variables("/init");
         assert!(text.contains("bootm 0x04040000#c - ${fdtcontroladdr}"), "{text}");
-        assert!(text.contains("root=/dev/mtdblock4 "), "{text}");
+        assert!(text.contains("root=/dev/mtdblock4 ") && text.contains(" init=/init "), "{text}");
     }
 }
