@@ -12,6 +12,8 @@ pub mod stage;
 
 pub mod seam;
 
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod journey;
 pub mod sequence;
 
