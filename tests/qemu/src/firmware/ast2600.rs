@@ -14,8 +14,7 @@ use crate::suite::Failure;
 /// without `mdio-aspeed` the network has no link.
 const LOADED: [&str; 6] = ["ofpart", "spi-nor", "spi-aspeed-smc", "mtdblock", "mdio-aspeed", "ftgmac100"];
 /// Brought along, for a scenario to load. UBIFS asks for its compressors by name, without a dependency.
-const ASIDE: [&str; 8] =
-    ["nandsim", "ubi", "zstd", "deflate", "ubifs", "jffs2", "squashfs", "loop"];
+const ASIDE: [&str; 8] = ["nandsim", "ubi", "zstd", "deflate", "ubifs", "jffs2", "squashfs", "loop"];
 /// Where the first of them lies in the root.
 pub(crate) const NANDSIM: &str = "/lib/modules/nandsim.ko";
 /// The files of all the others, in the order in which they can be loaded.

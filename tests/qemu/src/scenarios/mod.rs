@@ -1,8 +1,10 @@
 //! The board tests, each named by the promise it holds us to.
 
 mod bad_input;
+mod check;
 mod device_binary;
 mod failed_handover;
+mod fault_injection;
 mod guard;
 mod lost_session;
 mod main_job;
@@ -30,6 +32,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         bad_input::SCENARIOS,
         refusals::SCENARIOS,
         undo::SCENARIOS,
+        check::SCENARIOS,
+        fault_injection::SCENARIOS,
         failed_handover::SCENARIOS,
         nor_physics::SCENARIOS,
         nand::SCENARIOS,
