@@ -87,13 +87,15 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
         let mode = if public { 0o644 } else { 0o600 };
         tree.file(&real, Meta::root(mode), Content::CopyOf(root.host(&real)))?;
     }
-    accounts(&mut tree, facts, selected)?;
     text(&mut tree, nss::NSSWITCH, 0o644, &nss::text(config, root)?)?;
     if config.keep.network {
         network::put(&mut tree, root, &facts.network)?;
     }
     let mut warnings = skeleton(&mut tree, facts)?;
+    accounts(&mut tree, facts, selected)?;
     text(&mut tree, "etc/banner", 0o644, &config.banner)?;
+    // scripts may say what only their owner is to read; PID 1 alone reads them here
+    tree.directory(Path::new("etc/levitate/services"), Meta::root(0o700))?;
     for service in &selected.services {
         for file in write_source_dir(service)? {
             let at = Path::new("etc/levitate/services").join(&file.path);
@@ -101,6 +103,7 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
         }
     }
     warnings.extend(left_behind(&tree, facts, selected));
+    tree.adopt_parents(root)?;
     let size = tree.size(facts.page)?;
     let manifest = Manifest {
         version: LAYOUT,
@@ -132,7 +135,8 @@ fn accounts(tree: &mut Tree, facts: &SystemFacts, selected: &Selection) -> Resul
     for user in &accounts.users {
         let owned = |mode| Meta { mode, uid: user.uid, gid: user.gid };
         let home = home(user);
-        if home != Path::new("/") {
+        // system users have homes such as /usr/sbin, which must not become theirs alone
+        if home != Path::new("/") && tree.get(home).is_none() {
             tree.directory(home, owned(0o700))?;
         }
         let Some(keys) = selected.authorized_keys.get(&user.name).filter(|k| !k.is_empty()) else { continue };

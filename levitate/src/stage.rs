@@ -1,8 +1,9 @@
 //! Writes the planned root into /run and arms it, all or nothing: `/run/maintenance.new` is made whole, and one rename
 //! makes it enterable. A power cut at any point leaves nothing, for /run is RAM.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use ramdisk::dir_sink::{DirSink, DirSinkError, Owners};
@@ -69,7 +70,8 @@ where
         remove(&run.join(left_over))?;
     }
     let new = run.join(UNFINISHED);
-    fs::create_dir(&new).map_err(failed("make", &new))?;
+    // for nobody else while it is being made: a mode is set after what it protects is there
+    DirBuilder::new().mode(0o700).create(&new).map_err(failed("make", &new))?;
     // from here on it is removed again unless it is armed
     let unarmed = Unarmed { run: run.to_owned(), armed: false };
     let mut sink = sink(&new);
