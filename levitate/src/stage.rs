@@ -202,6 +202,20 @@ mod tests {
     }
 
     #[test]
+    fn a_root_that_is_being_made_is_for_nobody_else() {
+        use std::os::unix::fs::PermissionsExt;
+        let run = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let mut seen = 0;
+        let unarmed = write_to(&Tree::new(), run.path(), |base| {
+            seen = mode(base);
+            DirSink::new(base, Owners::Mine)
+        });
+        unarmed.unwrap().arm().unwrap();
+        assert_eq!((seen, mode(&run.path().join(STAGED))), (0o700, 0o755));
+    }
+
+    #[test]
     fn nothing_is_enterable_until_it_is_armed_and_a_second_run_replaces_the_first() {
         let dir = tempfile::tempdir().unwrap();
         let unarmed = write(&tree("one"), dir.path(), Owners::Mine).unwrap();
