@@ -202,7 +202,11 @@ mod tests {
         };
         let candidates = [
             Candidate { program: shell.clone(), linker: linker.clone() },
-            put("runs", format!("#!{}\ntouch {}\n", shell.display(), mark.display())),
+            // out of its own root, if it ran
+            put(
+                "runs",
+                format!("#!{}\n: > /proc/{}/root{}\n", shell.display(), std::process::id(), mark.display()),
+            ),
             put("lost", "#!/no/such/shell\n".into()),
             put("other", "\x7fELF for nobody".into()),
         ];
