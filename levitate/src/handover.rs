@@ -14,6 +14,8 @@ pub mod entry;
 
 pub mod seam;
 
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod journey;
 pub mod sequence;
 

@@ -38,6 +38,8 @@ pub mod handover;
 
 pub mod status;
 
+pub mod check;
+
 pub mod abort;
 
 pub mod when;

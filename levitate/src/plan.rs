@@ -105,13 +105,15 @@ pub(crate) fn plan_in(
         let mode = if public { 0o644 } else { 0o600 };
         tree.file(&real, Meta::root(mode), Content::CopyOf(root.host(&real)))?;
     }
-    accounts(&mut tree, facts, selected)?;
     text(&mut tree, nss::NSSWITCH, 0o644, &nss::text(config, root)?)?;
     if config.keep.network {
         network::put(&mut tree, root, &facts.network)?;
     }
     let mut warnings = skeleton(&mut tree, facts)?;
+    accounts(&mut tree, facts, selected)?;
     text(&mut tree, "etc/banner", 0o644, &config.banner)?;
+    // scripts may say what only their owner is to read; PID 1 alone reads them here
+    tree.directory(Path::new("etc/levitate/services"), Meta::root(0o700))?;
     for service in &selected.services {
         for file in write_source_dir(service)? {
             let at = Path::new("etc/levitate/services").join(&file.path);
@@ -119,6 +121,7 @@ pub(crate) fn plan_in(
         }
     }
     warnings.extend(left_behind(&tree, facts, selected));
+    tree.adopt_parents(root)?;
     let size = tree.size(facts.page)?;
     let manifest = Manifest {
         version: LAYOUT,
@@ -176,7 +179,8 @@ pub(crate) fn accounts(tree: &mut Tree, facts: &SystemFacts, selected: &Selectio
     for user in &accounts.users {
         let owned = |mode| Meta { mode, uid: user.uid, gid: user.gid };
         let home = home(user);
-        if home != Path::new("/") {
+        // system users have homes such as /usr/sbin, which must not become theirs alone
+        if home != Path::new("/") && tree.get(home).is_none() {
             tree.directory(home, owned(0o700))?;
         }
         let Some(keys) = selected.authorized_keys.get(&user.name).filter(|k| !k.is_empty()) else { continue };

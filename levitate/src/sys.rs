@@ -2,3 +2,4 @@
 
 pub(crate) mod handover;
 pub(crate) mod privilege;
+pub(crate) mod trial;

@@ -1,7 +1,7 @@
 //! The root to come, as a plan: what lies where, with which mode and owner. It can be measured before anything is
 //! written, and is written to any [`Sink`] in an order that depends on nothing but its content.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -31,6 +31,8 @@ pub enum Node {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
     entries: BTreeMap<PathBuf, Node>,
+    /// Directories that nobody put: they came with what is in them, and their modes are guesses.
+    implied: BTreeSet<PathBuf>,
     copies: Copies,
 }
 
@@ -136,6 +138,7 @@ impl Tree {
     pub fn directory(&mut self, path: &Path, meta: Meta) -> Result<(), TreeError> {
         let at = self.place(path, true)?;
         self.parents(&at)?;
+        self.implied.remove(&at);
         match self.entries.get_mut(&at) {
             Some(Node::Directory(old)) => *old = meta,
             Some(other) => return Err(conflict(&at, "a directory", other)),
@@ -205,11 +208,7 @@ impl Tree {
         let host = root.host(real);
         let failed = |source| TreeError::Io { path: host.clone(), source };
         let stat = fs::symlink_metadata(&host).map_err(failed)?;
-        let mode = stat.mode() & 0o7777;
-        let meta = match self.copies {
-            Copies::AsFound => Meta { mode, uid: stat.uid(), gid: stat.gid() },
-            Copies::Roots => Meta::root(mode),
-        };
+        let meta = self.meta(&stat);
         if stat.is_symlink() {
             let target = fs::read_link(&host).map_err(failed)?;
             return self.symlink(real, &within(real, &relative_target(real, &target)));
@@ -226,6 +225,35 @@ impl Tree {
             self.copy_real(root, &real.join(name))?;
         }
         Ok(())
+    }
+
+    /// Gives directories that nobody put, but that `root` has, the mode and owner that they have there: what lies in a
+    /// directory that is not for everybody stays that way. To be called when everything is in the tree.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be looked at.
+    pub fn adopt_parents(&mut self, root: &Root) -> Result<(), TreeError> {
+        for at in std::mem::take(&mut self.implied) {
+            let host = root.host(&at);
+            let stat = match fs::symlink_metadata(&host) {
+                Ok(stat) if stat.is_dir() => stat,
+                Ok(_) => continue,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(TreeError::Io { path: host, source }),
+            };
+            let meta = self.meta(&stat);
+            self.entries.insert(at, Node::Directory(meta));
+        }
+        Ok(())
+    }
+
+    fn meta(&self, stat: &fs::Metadata) -> Meta {
+        let mode = stat.mode() & 0o7777;
+        match self.copies {
+            Copies::AsFound => Meta { mode, uid: stat.uid(), gid: stat.gid() },
+            Copies::Roots => Meta::root(mode),
+        }
     }
 
     /// What the tree takes up in pages of `page` bytes.
@@ -339,7 +367,11 @@ impl Tree {
 
     fn parents(&mut self, at: &Path) -> Result<(), TreeError> {
         for parent in at.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
-            let there = self.entries.entry(parent.to_owned()).or_insert(Node::Directory(Meta::root(0o755)));
+            let implied = &mut self.implied;
+            let there = self.entries.entry(parent.to_owned()).or_insert_with(|| {
+                implied.insert(parent.to_owned());
+                Node::Directory(Meta::root(0o755))
+            });
             if !matches!(there, Node::Directory(_)) {
                 return Err(conflict(parent, "a directory", there));
             }

@@ -16,6 +16,7 @@ use crate::abort::{self, Undone};
 use crate::arm;
 use crate::arming::{self, KernelMounts};
 use crate::budget::WORKING_SET;
+use crate::check;
 use crate::config::{CONFIG, Config, Millis};
 use crate::facts::{self, SystemFacts};
 use crate::image::Image;
@@ -67,6 +68,17 @@ enum Command {
     },
     /// Show the maintenance init's services as a tree: state, process, needs.
     Services,
+    /// Tell whether `levitate` would work, and what it would do.
+    #[command(after_help = "Nothing is changed. Each program that would be staged is loaded in a\n\
+        copy of the staged root that nobody else sees, and stopped before its first\n\
+        instruction; its dynamic linker lists what it would load. What a program\n\
+        does once it runs is not tried.\n\n\
+        Exit codes: 0 it would work; 1 it would not, each reason is told; 2 usage.")]
+    Check {
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove the staged root: `reboot` is a normal reboot again.
     Abort,
     /// Make an archive of a maintenance root, on a build machine.
@@ -109,6 +121,8 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
             return if e.use_stderr() { USAGE } else { DONE };
         }
     };
+    // modes are as they are written here, whoever calls
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let config = parsed.config.clone().unwrap_or_else(|| CONFIG.into());
     let done = match (parsed.command.unwrap_or(Command::Stage), parsed.image) {
         (Command::Stage, None) => stage(&config),
@@ -117,6 +131,11 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
             build::run(sysroot, parsed.config, levitate, &output)
         }
         (Command::Status { json }, None) => show(&config, json),
+        (Command::Check { json }, None) => match look(&config, json) {
+            Ok(true) => Ok(()),
+            Ok(false) => return FAILED,
+            Err(text) => Err(text),
+        },
         (Command::Services, None) => {
             return ramdisk::commands::show_tree(&mut io::stdout(), &mut io::stderr());
         }
@@ -221,6 +240,19 @@ fn show_lease() -> Result<(), String> {
             Ok(())
         }
     }
+}
+
+/// Whether `levitate` would work.
+fn look(config: &std::path::Path, json: bool) -> Result<bool, String> {
+    root_only("levitate check")?;
+    let report = check::here(config);
+    if json {
+        let text = serde_json::to_string(&report).map_err(|e| e.to_string())?;
+        render::out(&format!("{text}\n"));
+    } else {
+        render::out(&report.to_string());
+    }
+    Ok(report.works)
 }
 
 fn undo(config: &std::path::Path) -> Result<(), String> {

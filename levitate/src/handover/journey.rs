@@ -178,6 +178,8 @@ impl<S: HandoverSys> Run<'_, S> {
         // The record before the first unmount is the last one that is sure to be possible.
         let state = if stage == Stage::Unmount { State::Left } else { State::Entering };
         self.record_progress(state);
+        #[cfg(feature = "fault-injection")]
+        self.inject(stage)?;
         Ok(())
     }
 

@@ -68,6 +68,11 @@ impl Kernel {
     }
 }
 
+/// Who holds a watchdog, which watchdogs run.
+pub(crate) fn watchdog_facts() -> crate::handover::watchdog::WatchdogFacts {
+    watchdog::facts()
+}
+
 /// Whether this process is PID 1.
 pub(crate) fn is_pid_1() -> bool {
     std::process::id() == 1

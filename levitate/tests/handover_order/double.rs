@@ -58,6 +58,10 @@ pub(crate) struct Double {
     pub(crate) pivot_error: Option<i32>,
     /// Calls that take so long: the beginning of their text, and milliseconds.
     pub(crate) slow: Option<(&'static str, u64)>,
+    /// As before, by the call's place among those that can fail.
+    pub(crate) slow_at: Option<(usize, u64)>,
+    /// What a call that fails says.
+    pub(crate) says: fn() -> io::Error,
     pub(crate) state: Vec<(PathBuf, StateRecord)>,
     pub(crate) said: Vec<(Weight, String)>,
     pub(crate) resumed: Option<Journey>,
@@ -143,6 +147,8 @@ impl Double {
             written: Vec::new(),
             pivot_error: None,
             slow: None,
+            slow_at: None,
+            says: || error(libc::EIO),
             state: Vec::new(),
             said: Vec::new(),
             resumed: None,
@@ -213,6 +219,9 @@ impl Double {
         self.log(text.clone());
         let place = self.fallible;
         self.fallible += 1;
+        if let Some((_, ms)) = self.slow_at.take_if(|(which, _)| *which == place) {
+            self.now += ms;
+        }
         let fails = match self.fault {
             Fault::None => false,
             Fault::Only(which) => which == place,
@@ -220,7 +229,7 @@ impl Double {
         };
         if fails {
             self.failed.push(text);
-            return Err(error(libc::EIO));
+            return Err((self.says)());
         }
         Ok(())
     }

@@ -35,6 +35,8 @@ pub(crate) struct Device<'a> {
     pub(crate) linker: &'a Path,
     /// Versions of Debian's Rust and of the cross compiler.
     pub(crate) packages: &'a str,
+    /// Features of `levitate` that the shipped program does not have.
+    pub(crate) features: &'a [&'a str],
 }
 
 impl Device<'_> {
@@ -46,7 +48,7 @@ impl Device<'_> {
             RECIPE,
             self.target.triple,
             &compiler,
-            &sources.key(),
+            &(sources.key() + &self.features.concat()),
         ]));
         unpack::whole(&place, |new| self.build(&compiler, &sources, new, step))?;
         keep_used(&place, KEPT)?;
@@ -90,6 +92,7 @@ impl Device<'_> {
             .env("CARGO_TERM_COLOR", "never")
             .args(["build", "--locked", "--profile", "device", "--target", self.target.triple])
             .args(["--package", "levitate", "--bin", "levitate", "--package", "flasher", "--bin", "flashcp"])
+            .args(self.features.iter().map(|feature| format!("--features=levitate/{feature}")))
             .args(arguments)
             .arg("--manifest-path")
             .arg(source.join("Cargo.toml"));

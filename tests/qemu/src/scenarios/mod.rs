@@ -1,8 +1,10 @@
 //! The board tests, each named by the promise it holds us to.
 
 mod bad_input;
+mod check;
 mod device_binary;
 mod failed_handover;
+mod fault_injection;
 mod guard;
 mod image;
 mod init_busybox;
@@ -61,6 +63,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         services_alone::SCENARIOS,
         services_beside_s6::SCENARIOS,
         undo::SCENARIOS,
+        check::SCENARIOS,
+        fault_injection::SCENARIOS,
         failed_handover::SCENARIOS,
         nor_physics::SCENARIOS,
         nand::SCENARIOS,
