@@ -157,7 +157,9 @@ pub fn parse_request(line: &str) -> Result<Request, BadRequest> {
         "status" => Request::Status,
         "services" => Request::Services,
         other if Change::parse(other).is_some() => {
-            let Some(change) = Change::parse(other) else { return Err(BadRequest::Unknown(other.to_owned())) };
+            let Some(change) = Change::parse(other) else {
+                return Err(BadRequest::Unknown(other.to_owned()));
+            };
             return Ok(Request::Order(Order::parse(change, rest)?));
         }
         other => {
@@ -221,7 +223,8 @@ mod tests {
     #[test]
     fn every_request_is_understood_as_it_is_written() {
         let mut requests = vec![Request::Status, Request::Services];
-        let changes = [Change::Up, Change::Down, Change::Once, Change::Restart, Change::Signal(Signal::SIGHUP)];
+        let changes =
+            [Change::Up, Change::Down, Change::Once, Change::Restart, Change::Signal(Signal::SIGHUP)];
         for (n, change) in changes.into_iter().enumerate() {
             let wait = [Wait::No, Wait::Forever, Wait::For(7)][n % 3];
             let names = vec!["-a".to_owned(), "wait".to_owned()];
@@ -247,7 +250,10 @@ mod tests {
         assert_eq!(error("status force"), "status: unknown word \"force\"");
         assert_eq!(error("up sshd"), "up: unknown word \"sshd\"");
         assert_eq!(error("down wait --"), "down: expected the names of services after --");
-        assert_eq!(error("SIGNOPE -- x"), "unknown request: expected status, reboot, poweroff or halt, found \"SIGNOPE\"");
+        assert_eq!(
+            error("SIGNOPE -- x"),
+            "unknown request: expected status, reboot, poweroff or halt, found \"SIGNOPE\""
+        );
     }
 
     #[test]

@@ -340,7 +340,13 @@ fn an_order_that_waits_is_answered_when_all_it_needs_is_up() {
     let done = stage.happen([Event::Ready { pid: 2 }]);
     assert_eq!(
         done,
-        ["answer 1: info modem: up", "spawn wan in /", "answer 1: info wan: up", "answer 1: exit 0", "hang up 1"]
+        [
+            "answer 1: info modem: up",
+            "spawn wan in /",
+            "answer 1: info wan: up",
+            "answer 1: exit 0",
+            "hang up 1"
+        ]
     );
     // Already so: answered at once.
     assert_eq!(stage.request(2, "up wait -- wan"), ["answer 2: exit 0", "hang up 2"]);
@@ -401,7 +407,10 @@ fn nothing_is_started_while_the_system_ends_and_signals_reach_the_process() {
         stage.request(1, "SIGHUP -- default"),
         ["SIGHUP to Process(1)", "answer 1: exit 0", "hang up 1"]
     );
-    assert_eq!(stage.request(2, "restart -- plug"), ["SIGTERM to Process(1)", "answer 2: exit 0", "hang up 2"]);
+    assert_eq!(
+        stage.request(2, "restart -- plug"),
+        ["SIGTERM to Process(1)", "answer 2: exit 0", "hang up 2"]
+    );
     stage.request(3, "reboot");
     let done = stage.request(4, "up -- modem");
     assert_eq!(done[0], "answer 4: the system is about to end: nothing is started");
@@ -414,10 +423,7 @@ fn who_never_leaves_is_let_go_when_too_many_wait() {
         stage.request(from, "up wait -- modem");
     }
     let done = stage.request(65, "up wait -- modem");
-    assert_eq!(
-        done,
-        ["answer 1: too many wait: this one is let go", "answer 1: exit 1", "hang up 1"]
-    );
+    assert_eq!(done, ["answer 1: too many wait: this one is let go", "answer 1: exit 1", "hang up 1"]);
 }
 
 #[test]

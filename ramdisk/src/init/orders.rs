@@ -68,7 +68,10 @@ impl<K: Kernel> Init<K> {
         if starts && self.shutdown.is_some() {
             return self.refuse(from, "the system is about to end: nothing is started", FAILED);
         }
-        if starts && order.by_controller && let Some(name) = self.without_controller(&order.names) {
+        if starts
+            && order.by_controller
+            && let Some(name) = self.without_controller(&order.names)
+        {
             return self.refuse(from, &format!("the controller of {name} is going down"), FAILED);
         }
         let waits_for = match order.change {

@@ -43,7 +43,13 @@ pub struct Entry {
 
 /// The entry of `service` at the time `now` (milliseconds); `at_boot` are the services of the default set.
 #[must_use]
-pub fn entry(set: &ServiceSet, service: &Service, status: Option<&Status>, at_boot: &[String], now: u64) -> Entry {
+pub fn entry(
+    set: &ServiceSet,
+    service: &Service,
+    status: Option<&Status>,
+    at_boot: &[String],
+    now: u64,
+) -> Entry {
     let members: Vec<String> = set.members(&service.name).into_iter().collect();
     let mut needs: Vec<String> = members.iter().flat_map(|member| set.direct_dependencies(member)).collect();
     needs.sort();

@@ -40,7 +40,12 @@ impl ServiceSet {
             Some(found) if matches!(found.kind, Kind::Longrun { .. }) => return Some(found),
             Some(found) => {
                 let other = other.to_owned();
-                errors.push(ServiceError::NotALongrun { service: name, path, other, found: found.type_word() });
+                errors.push(ServiceError::NotALongrun {
+                    service: name,
+                    path,
+                    other,
+                    found: found.type_word(),
+                });
             }
             None => errors.push(ServiceError::Unknown { service: name, path, unknown: other.to_owned() }),
         }
@@ -65,7 +70,9 @@ impl ServiceSet {
             let Some(service) = self.get(name) else { continue };
             let Some(controller) = &service.controlled_by else { continue };
             let mut way = vec![name.clone()];
-            while let Some(before) = way.last().and_then(|name| reached.get(name)).filter(|b| !way.contains(b)) {
+            while let Some(before) =
+                way.last().and_then(|name| reached.get(name)).filter(|b| !way.contains(b))
+            {
                 way.push(before.clone());
             }
             way.reverse();
@@ -154,8 +161,10 @@ mod tests {
         assert_eq!(problems(set("plug")), [""; 0]);
         assert_eq!(
             problems(set("wan")),
-            ["service modem in /s/modem is controlled by plug and cannot be in the bundle default, which reaches it: \
-              default -> wan -> modem"]
+            [
+                "service modem in /s/modem is controlled by plug and cannot be in the bundle default, which reaches it: \
+              default -> wan -> modem"
+            ]
         );
         assert_eq!(
             problems(vec![longrun("modem").controlled_by("nobody")]),

@@ -322,7 +322,8 @@ fn a_restart_waits_its_second_also_after_a_stop() {
 
 #[test]
 fn one_that_runs_once_is_down_when_its_process_ends_and_what_it_needs_stays_up() {
-    let mut w = World::new([longrun("net"), with_finish(longrun("link")).after("net"), longrun("vpn").after("link")]);
+    let mut w =
+        World::new([longrun("net"), with_finish(longrun("link")).after("net"), longrun("vpn").after("link")]);
     w.once("link");
     w.start("vpn");
     w.told();

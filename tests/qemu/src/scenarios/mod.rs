@@ -4,6 +4,7 @@ mod bad_input;
 mod device_binary;
 mod failed_handover;
 mod guard;
+mod guard_users;
 mod lost_session;
 mod main_job;
 mod maintenance_root;
@@ -12,6 +13,8 @@ mod nor_physics;
 mod power_cut;
 mod power_on;
 mod refusals;
+mod streams;
+mod ubi;
 mod undo;
 
 use std::time::Duration;
@@ -33,6 +36,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         failed_handover::SCENARIOS,
         nor_physics::SCENARIOS,
         nand::SCENARIOS,
+        ubi::SCENARIOS,
+        guard_users::SCENARIOS,
+        streams::SCENARIOS,
         device_binary::SCENARIOS,
     ]
     .concat();
