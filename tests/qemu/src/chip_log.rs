@@ -48,14 +48,26 @@ impl ChipLog {
     /// Waits for an operation after `mark`; the one that was waited for is the last one that was seen.
     pub(crate) fn wait_for(
         &self,
+        mark: u64,
+        limit: Duration,
+        wanted: &dyn Fn(&Operation) -> bool,
+    ) -> Result<(), Failure> {
+        self.wait_for_count(mark, limit, 1, wanted)
+    }
+
+    /// The same for so many such operations.
+    pub(crate) fn wait_for_count(
+        &self,
         mut mark: u64,
         limit: Duration,
+        mut count: u64,
         wanted: &dyn Fn(&Operation) -> bool,
     ) -> Result<(), Failure> {
         let start = Instant::now();
         while start.elapsed() < limit {
             let (operations, next) = self.read(mark)?;
-            if operations.iter().any(wanted) {
+            count = count.saturating_sub(operations.iter().filter(|done| wanted(done)).count() as u64);
+            if count == 0 {
                 return Ok(());
             }
             mark = next;

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
@@ -64,6 +64,25 @@ pub(crate) fn run(mut command: Command, input: Option<&Path>, limit: Duration) -
         Err(failure) => {
             let done = Finished { code: None, stdout, stderr };
             Err(failure.context(format!("{name} ({done})")))
+        }
+    }
+}
+
+/// Starts `command`, gives it the bytes of a file, and then nothing more, as long as it is not ended: neither another byte
+/// nor an end.
+pub(crate) fn with_silent_input(mut command: Command, input: &Path) -> Result<Child, Failure> {
+    let bytes = std::fs::read(input).map_err(|e| Failure::file("read", input, e))?;
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|e| Failure::harness(format!("cannot start a child: {e}")))?;
+    let Some(mut stdin) = child.stdin.take() else { return Ok(child) };
+    let written = stdin.write_all(&bytes).and_then(|()| stdin.flush());
+    // kept open by the child's own handle
+    child.stdin = Some(stdin);
+    match written {
+        Ok(()) => Ok(child),
+        Err(e) => {
+            end(&mut child);
+            Err(Failure::harness(format!("a child took no input: {e}")))
         }
     }
 }

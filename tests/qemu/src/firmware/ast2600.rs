@@ -18,7 +18,10 @@ const ASIDE: [&str; 8] = ["nandsim", "ubi", "zstd", "deflate", "ubifs", "jffs2",
 /// Where the first of them lies in the root.
 pub(crate) const NANDSIM: &str = "/lib/modules/nandsim.ko";
 /// The files of all the others, in the order in which they can be loaded.
-pub(crate) const MORE_MODULES: &str = "/etc/modules.more";
+const MORE_MODULES: &str = "/etc/modules.more";
+/// Loads all the others.
+pub(crate) const LOAD_MORE: &str =
+    "while read -r module; do insmod \"$module\" || exit 1; done < /etc/modules.more";
 /// What a scenario sets flash up with, from Debian's mtd-utils; by their names in /usr/sbin.
 const UTILITIES: [&str; 5] = ["ubiattach", "ubidetach", "ubimkvol", "ubiblock", "mtdpart"];
 

@@ -6,6 +6,7 @@ mod device_binary;
 mod failed_handover;
 mod fault_injection;
 mod guard;
+mod guard_users;
 mod image;
 mod init_busybox;
 mod init_own;
@@ -29,6 +30,8 @@ mod robust_stuck;
 mod services;
 mod services_alone;
 mod services_beside_s6;
+mod streams;
+mod ubi;
 mod undo;
 mod watchdog;
 
@@ -68,6 +71,9 @@ pub(crate) fn all() -> Vec<Scenario> {
         failed_handover::SCENARIOS,
         nor_physics::SCENARIOS,
         nand::SCENARIOS,
+        ubi::SCENARIOS,
+        guard_users::SCENARIOS,
+        streams::SCENARIOS,
         device_binary::SCENARIOS,
     ]
     .concat();
