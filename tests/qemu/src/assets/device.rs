@@ -48,7 +48,7 @@ impl Device<'_> {
             RECIPE,
             self.target.triple,
             &compiler,
-            &(sources.key() + &self.features.concat()),
+            &(sources.key() + &self.features.concat() + &self.target.flags.concat()),
         ]));
         unpack::whole(&place, |new| self.build(&compiler, &sources, new, step))?;
         keep_used(&place, KEPT)?;
@@ -84,7 +84,7 @@ impl Device<'_> {
             Cross::Debian => cross::debian(self.target, self.tools, self.linker, &folder)?,
         };
         let Toolchain { cargo: mut command, arguments, flags, paths } = toolchain;
-        let flags: Vec<&str> = flags.iter().copied().chain(paths.iter().map(String::as_str)).collect();
+        let flags: Vec<&str> = flags.iter().chain(self.target.flags).copied().chain(paths.iter().map(String::as_str)).collect();
         // with --target these flags are not for what runs on this machine: build scripts, macros
         command
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
