@@ -38,6 +38,8 @@ pub(crate) struct RecordedMounts {
     pub(crate) fail: bool,
     /// Everything else, one line each, without the directory that the system lies in.
     pub(crate) done: Vec<String>,
+    /// What armed.json said at each of these moments.
+    pub(crate) recorded: Vec<String>,
     /// Mount points that something is mounted on, the last mounted last.
     pub(crate) mounted: Vec<PathBuf>,
     /// The request for which this says true fails.
@@ -50,6 +52,8 @@ impl RecordedMounts {
         let line = line.replace(&self.base.display().to_string(), "");
         let refused = self.refuse.is_some_and(|refuse| refuse(&line));
         self.done.push(line);
+        let record = fs::read_to_string(self.base.join("run/levitate/armed.json"));
+        self.recorded.push(record.unwrap_or_default());
         if refused { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
 }

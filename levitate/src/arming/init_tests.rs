@@ -89,6 +89,16 @@ fn a_failure_at_any_step_leaves_the_system_as_it_was() {
 }
 
 #[test]
+fn each_step_is_recorded_before_it_is_done() {
+    let mut system = busybox();
+    system.levitate(CONFIG).unwrap();
+    assert_eq!(system.mounts.done[0], "bind /run/levitate/arm/inittab /etc/inittab");
+    assert!(system.mounts.recorded[0].contains(r#""step":"bind""#), "{}", system.mounts.recorded[0]);
+    assert_eq!(system.mounts.done[2], "start linuxrc");
+    assert!(system.mounts.recorded[2].contains(r#""step":"start""#), "{}", system.mounts.recorded[2]);
+}
+
+#[test]
 fn a_second_levitate_arms_nothing_twice_and_abort_undoes_the_first() {
     let mut system = systemd();
     system.file("/run/levitate/verb", "");

@@ -53,6 +53,9 @@ mod tests {
         assert_eq!(execute(run.path(), None), None);
         fs::set_permissions(sbin.join("levitate"), fs::Permissions::from_mode(0o755)).unwrap();
         let why = execute(run.path(), None).unwrap();
-        assert!(why.starts_with("cannot execute ") && why.contains("maintenance/exec: ENOEXEC"), "{why}");
+        assert!(
+            why.starts_with("cannot execute ") && why.contains("maintenance/exec: Exec format error"),
+            "{why}"
+        );
     }
 }
