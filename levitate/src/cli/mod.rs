@@ -66,7 +66,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the maintenance init's services as a tree: state, process, needs.
+    /// Show the maintenance services as a tree: state, process, needs.
     Services,
     /// Tell whether `levitate` would work, and what it would do.
     #[command(after_help = "Nothing is changed. Each program that would be staged is loaded in a\n\

@@ -126,7 +126,7 @@ fn keys_that_do_not_go_together_are_told() {
     assert_eq!(line("[services.a]\nlogin = true"), "service a: a longrun needs run (or source)");
     assert_eq!(
         line("[services.a]\nrun = [\"a\"]\nup = [\"b\"]"),
-        "service a: a longrun has no up; it may have run, finish, notification-fd, down-signal, timeout-kill, type, dependencies, timeout-up, timeout-down"
+        "service a: a longrun has no up; it may have run, finish, notification-fd, down-signal, timeout-kill, type, dependencies, controlled-by, timeout-up, timeout-down, producer-for, consumer-for, pipeline-name"
     );
     assert_eq!(line("[services.a]\ntype = \"oneshot\""), "service a: a oneshot needs up or down (or source)");
     assert_eq!(line("[services.a]\ntype = \"bundle\""), "service a: a bundle needs contents");

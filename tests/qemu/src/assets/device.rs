@@ -84,7 +84,8 @@ impl Device<'_> {
             Cross::Debian => cross::debian(self.target, self.tools, self.linker, &folder)?,
         };
         let Toolchain { cargo: mut command, arguments, flags, paths } = toolchain;
-        let flags: Vec<&str> = flags.iter().chain(self.target.flags).copied().chain(paths.iter().map(String::as_str)).collect();
+        let flags: Vec<&str> =
+            flags.iter().chain(self.target.flags).copied().chain(paths.iter().map(String::as_str)).collect();
         // with --target these flags are not for what runs on this machine: build scripts, macros
         command
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
