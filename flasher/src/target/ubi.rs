@@ -158,6 +158,11 @@ pub fn users(root: &Path, volume: &UbiVolume) -> Vec<String> {
     let mut users = Vec::new();
     let own = std::fs::read_link(root.join("proc/self")).ok();
     for process in std::fs::read_dir(root.join("proc")).into_iter().flatten().flatten() {
+        // `self` and `thread-self` are there as well.
+        let is_process = process.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        if !is_process {
+            continue;
+        }
         if own.as_deref() != Some(Path::new(&process.file_name())) && has_open(root, &process.path(), volume)
         {
             let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
@@ -264,6 +269,12 @@ mod tests {
         let proc = root.path().join("proc/12");
         std::fs::create_dir_all(&proc).unwrap();
         std::fs::write(proc.join("mountinfo"), "21 1 0:17 / /mnt rw - ubifs ubi0:rootfs rw\n").unwrap();
+        // As the asking process sees itself.
+        for name in ["self", "thread-self"] {
+            let own = root.path().join("proc").join(name);
+            std::fs::create_dir_all(own.join("fd")).unwrap();
+            std::os::unix::fs::symlink("/dev/ubi0_1", own.join("fd/3")).unwrap();
+        }
         std::fs::write(proc.join("comm"), "reader\n").unwrap();
         std::fs::create_dir_all(proc.join("fd")).unwrap();
         std::os::unix::fs::symlink("/dev/ubi0_1", proc.join("fd/3")).unwrap();

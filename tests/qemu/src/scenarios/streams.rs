@@ -103,11 +103,8 @@ fn sender_killed(machine: &Machine, device: &Device) -> Result<(), Failure> {
     let mut client = ssh.client();
     client.arg(format!("flashcp --size={SMALL} - mtd:kernel"));
     let mut child = process::with_silent_input(client, &half)?;
-    let begun = line::wait_until(
-        machine,
-        &format!("grep -q '\"bytes_done\": 1[0-9]{{5}}' /run/levitate/flash.json"),
-        line::FLASH,
-    );
+    let begun =
+        line::wait_until(machine, "grep -q '\"changing\"' /run/levitate/flash.json", Duration::from_secs(60));
     let second = ssh.run("flashcp /tmp/image mtd:kernel; echo; flashcp /tmp/image mtd:rofs");
     process::end(&mut child);
     begun?;
@@ -123,6 +120,10 @@ fn sender_killed(machine: &Machine, device: &Device) -> Result<(), Failure> {
     line::wait_until(machine, "grep -q '\"state\": \"unverified\"' /run/levitate/flash.json", line::FLASH)?;
     let record = ssh.succeed("cat /run/levitate/flash.json")?;
     check!(record.contains("\"exit_code\": 3"), "the record: {record}");
+    check!(
+        record.contains(&format!("ended at byte {} of {SMALL}", SMALL / 2)),
+        "the sender was not killed at half of the image: {record}"
+    );
     let head = ssh.succeed("head -c 16 /dev/mtd2 | od -An -tx1")?;
     check!(
         head.split_whitespace().all(|byte| byte == "00" || byte == "ff"),
@@ -145,7 +146,7 @@ fn signals(machine: &Machine, device: &Device) -> Result<(), Failure> {
         for seed in 0..SEEDS {
             tried += 1;
             let image = if tried % 2 == 0 { "/tmp/image" } else { "/tmp/other" };
-            let delay = noise(seed + 60, 1)[0] as u64 * 1500;
+            let delay = noise(seed + 60, 1)[0] as u64 * 400;
             let command = format!(
                 "rm -f /run/levitate/flash.json; flashcp {image} mtd:kernel & p=$!; \
                  until grep -q changing /run/levitate/flash.json 2>/dev/null; do [ -d /proc/$p ] || break; done; \
@@ -163,8 +164,8 @@ fn signals(machine: &Machine, device: &Device) -> Result<(), Failure> {
     println!("signals: {sent} of {tried} came in the middle");
     check!(sent * 3 >= tried * 2, "only {sent} of {tried} signals came in the middle: little was tested");
     // and before the first change it is a program like any other
-    let command = "mkfifo /tmp/wait; (sleep 30) > /tmp/wait & flashcp --size=5000 - mtd:kernel < /tmp/wait & p=$!; \
-                   usleep 300000; kill -TERM $p; wait $p; echo exit $?; kill %1; cmp /tmp/other /tmp/other";
+    let command = "mkfifo /tmp/wait; sleep 30 > /tmp/wait 2>/dev/null & s=$!; flashcp --size=5000 - mtd:kernel < /tmp/wait & p=$!; \
+                   usleep 300000; kill -TERM $p; wait $p; echo exit $?; kill $s; rm /tmp/wait";
     let done = machine.ssh.run(command)?;
     check!(done.stdout.contains("exit 143"), "a signal before the first change: {done}");
     Ok(())

@@ -118,10 +118,10 @@ impl Volumes {
         check!(done.code == Some(1), "a volume whose file system was unmounted lazily: {done}");
         check!(done.stderr.contains("held by the kernel"), "a lazily unmounted file system: {done}");
         check!(done.stdout.contains("kept"), "the file can not be read any more: {done}");
-        let command = "exec 7</dev/ubi0_1; flashcp /tmp/a ubi0:data";
+        let command = "sleep 100 </dev/ubi0_1 & flashcp /tmp/a ubi0:data; code=$?; kill $!; exit $code";
         let done = ssh.run(command)?;
         check!(done.code == Some(1), "a volume that is open: {done}");
-        check!(done.stderr.contains("(sh) has /dev/ubi0_1 open"), "the process is not named: {done}");
+        check!(done.stderr.contains("(sleep) has /dev/ubi0_1 open"), "the process is not named: {done}");
         ssh.succeed("ubiblock --create /dev/ubi0_1")?;
         let done = self.flashcp("/tmp/a ubi0:data", 1)?;
         check!(done.stderr.contains("ubiblock0_1"), "a block device on it: {done}");
@@ -194,11 +194,11 @@ impl Volumes {
         for (target, marker) in [("ubi0:rootfs".to_owned(), "0"), (format!("ubi0_{number}"), "1")] {
             // the rest of the image is never sent
             let command = format!(
-                "mkfifo /tmp/fifo; (head -c {} /tmp/b; exec sleep 60) > /tmp/fifo & \
+                "mkfifo /tmp/fifo; (head -c {} /tmp/b; exec sleep 50) > /tmp/fifo 2>/dev/null & s=$!; \
                  flashcp --size={} - {target} < /tmp/fifo & p=$!; \
-                 until grep -q '\"bytes_done\": [1-9]' /run/levitate/flash.json && \
-                       grep -q '\"pid\": '$p, /run/levitate/flash.json; do usleep 10000; done; \
-                 flashcp /tmp/a ubi0:data; echo second $?; kill -9 $p; wait $p; rm /tmp/fifo; kill %1",
+                 until grep -q changing /run/levitate/flash.json && \
+                       grep -q \"pid.*$p,\" /run/levitate/flash.json; do usleep 10000; done; usleep 300000; \
+                 flashcp /tmp/a ubi0:data; echo second $?; kill -9 $p; wait $p; rm /tmp/fifo; kill $s",
                 16 * LEB,
                 33 * LEB,
             );
