@@ -7,9 +7,9 @@ mod common;
 
 use std::process::ExitCode;
 
-use bounds::case::cases;
 use bounds::measure::{Measured, Tool, measure};
 use bounds::sheet::{PARALLEL, SERIAL, Sheet};
+use flasher::sim::cases::cases;
 
 /// The image's size.
 const SIZE: usize = 8 << 20;
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         print_table("Serial NOR", &serial);
         println!();
         print_table("Parallel NOR", &parallel);
-        println!("\n{NOTES}\n{}\n{}", SERIAL.source, PARALLEL.source);
+        println!("\n{NOTES}\n{}\n{}", SERIAL.part().source, PARALLEL.part().source);
     }
     let broken: Vec<_> = serial.iter().chain(&parallel).filter_map(Measured::broken_promise).collect();
     for broken in &broken {

@@ -165,6 +165,13 @@ impl Comparison {
         !self.clears
     }
 
+    /// The same for a block in which no bits may be cleared: once it is another one than the image's, and not blank,
+    /// it is erased whatever follows.
+    #[must_use]
+    pub fn is_decided_without_clearing(&self) -> bool {
+        self.is_decided() || !self.same && !self.blank
+    }
+
     /// The answer for the bytes taken so far.
     #[must_use]
     pub fn answer(&self) -> Have {

@@ -9,6 +9,8 @@ use crate::plan::{Invalidation, Plan};
 pub enum Mark {
     /// It lies behind the image and is left alone.
     Outside,
+    /// It is bad and passed over (NAND).
+    Bad,
     /// It holds the right bytes already.
     Keep,
     /// It is erased already: programmed only.
@@ -25,14 +27,23 @@ pub enum Mark {
 
 impl Mark {
     /// Every mark, from the cheapest to the dearest.
-    pub const ALL: [Self; 7] =
-        [Self::Outside, Self::Keep, Self::Program, Self::Clear, Self::Erase, Self::Rewrite, Self::Head];
+    pub const ALL: [Self; 8] = [
+        Self::Outside,
+        Self::Bad,
+        Self::Keep,
+        Self::Program,
+        Self::Clear,
+        Self::Erase,
+        Self::Rewrite,
+        Self::Head,
+    ];
 
     /// Its character in a map.
     #[must_use]
     pub fn character(self) -> char {
         match self {
             Self::Outside => '.',
+            Self::Bad => 'b',
             Self::Keep => '=',
             Self::Program => 'p',
             Self::Clear => 'c',
@@ -47,6 +58,7 @@ impl Mark {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Outside => "behind the image, left alone",
+            Self::Bad => "bad, passed over",
             Self::Keep => "kept",
             Self::Program => "programmed, it is erased already",
             Self::Clear => "bits cleared without an erase",
@@ -67,9 +79,10 @@ pub struct Map {
 }
 
 impl Map {
-    /// The map of a plan.
+    /// The map of a plan. Where bad blocks are passed over, `geometry` is that of the good ones; `place` tells where a
+    /// byte of them lies on the partition, and what lies between is bad.
     #[must_use]
-    pub fn new(geometry: &Geometry, plan: &Plan) -> Self {
+    pub fn new(geometry: &Geometry, plan: &Plan, place: impl Fn(u64) -> u64) -> Self {
         let late = plan.late_end(geometry);
         let mut steps = plan.steps.iter().copied();
         let blocks = geometry.blocks(0..geometry.size).map(|block| {
@@ -84,9 +97,18 @@ impl Map {
                 Some(Step::Erase) => Mark::Erase,
                 Some(Step::EraseProgram) => Mark::Rewrite,
             };
-            (block.start, block.len, mark)
+            (place(block.start), block.len, mark)
         });
-        Self { kind: geometry.kind, blocks: blocks.collect() }
+        let (mut all, mut end) = (Vec::new(), 0);
+        for (start, len, mark) in blocks {
+            while end < start && len > 0 {
+                all.push((end, len, Mark::Bad));
+                end += len;
+            }
+            all.push((start, len, mark));
+            end = start + len;
+        }
+        Self { kind: geometry.kind, blocks: all }
     }
 
     /// How many blocks share a character if there are to be at most `characters` (not 0).
@@ -132,11 +154,19 @@ mod tests {
                 Step::EraseProgram,
             ],
         };
-        let map = Map::new(&geometry, &plan);
+        let map = Map::new(&geometry, &plan, |offset| offset);
         assert_eq!(map.characters(map.group(1024)), "H=pcew..");
+        // The blocks 1 and 4 are bad.
+        let skipping = Map::new(&geometry, &plan, |offset| match offset / 0x1000 {
+            0 => offset,
+            1 | 2 => offset + 0x1000,
+            _ => offset + 0x2000,
+        });
+        assert_eq!(skipping.characters(1), "Hb=pbcew..");
+        assert_eq!(skipping.blocks[4], (0x4000, 0x1000, Mark::Bad));
         assert_eq!(map.characters(map.group(4)), "Hcw.");
         assert_eq!(map.characters(map.group(3)), "Hw.");
         let kept = Plan { invalidation: Invalidation::None, ..plan };
-        assert!(Map::new(&geometry, &kept).characters(1).starts_with("w="));
+        assert!(Map::new(&geometry, &kept, |offset| offset).characters(1).starts_with("w="));
     }
 }

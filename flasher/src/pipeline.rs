@@ -22,7 +22,7 @@ pub use crate::report::{Failure, Flash, Locks, Outcome, Report};
 use crate::retry;
 use crate::skip::Skipping;
 use crate::source::{ImageError, Source};
-use crate::survey::{Beyond, Buffers, Survey, survey};
+use crate::survey::{Beyond, Buffers, Clearing, Survey, survey};
 use crate::target::Target;
 
 pub(crate) mod worn;
@@ -127,7 +127,9 @@ fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, mut job: Job<'_>) -> Re
     check_content(chip, &name, image_head, source.size(), &job)?;
     let mut buffers = Buffers::new(geometry.erase_size);
     let beyond = if options.mode == Mode::VerifyOnly { Beyond::Ignored } else { Beyond::Erased };
-    let found = survey(chip, source, &range, beyond, &mut buffers, job.progress)?;
+    let may_clear = Rules::new(&geometry, options, false).clear_in_place;
+    let clearing = if may_clear { Clearing::Possible } else { Clearing::Forbidden };
+    let found = survey(chip, source, &range, beyond, clearing, &mut buffers, job.progress)?;
     if let Some(expected) = options.sha256.as_ref().filter(|expected| **expected != found.image_sha256) {
         let (image, expected) = (source.name().to_owned(), expected.clone());
         return Err(Error::Digest { image, expected, found: found.image_sha256 }.into());
@@ -154,7 +156,7 @@ fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, mut job: Job<'_>) -> Re
     match options.mode {
         Mode::Write => {}
         Mode::DryRun => {
-            job.progress.event(&Event::Map(Map::new(&geometry, &plan)));
+            job.progress.event(&Event::Map(Map::new(&geometry, &plan, |at| chip.place(at))));
             job.progress.event(&Event::Plan(report.plan));
             in_use?;
             return Ok(report);

@@ -201,7 +201,9 @@ impl Run<'_, '_> {
         report.plan = plan.summary(&self.chip.geometry);
         match self.job.options.mode {
             Mode::DryRun => {
-                self.job.progress.event(&Event::Map(Map::new(&self.chip.geometry, &plan)));
+                self.job
+                    .progress
+                    .event(&Event::Map(Map::new(&self.chip.geometry, &plan, |at| self.chip.mtd.place(at))));
                 self.job.progress.event(&Event::Plan(report.plan));
             }
             Mode::VerifyOnly => {

@@ -100,6 +100,15 @@ pub enum Beyond {
     Ignored,
 }
 
+/// Whether a block that needs bits cleared may be spared its erase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clearing {
+    /// It may.
+    Possible,
+    /// It is erased: a block need not be read behind the first byte that differs.
+    Forbidden,
+}
+
 /// Reads the image to its end, and of the flash in `range` as much as decides each block's fate.
 ///
 /// # Errors
@@ -109,6 +118,7 @@ pub fn survey(
     source: &mut dyn Source,
     range: &Range<u64>,
     beyond: Beyond,
+    clearing: Clearing,
     buffers: &mut Buffers,
     progress: &mut dyn Progress,
 ) -> Result<Survey, Error> {
@@ -139,7 +149,11 @@ pub fn survey(
         let mut blank = true;
         let mut flipping = false;
         let mut differs = None;
-        while seen < have.len() && !comparison.is_decided() {
+        let is_decided = |comparison: &Comparison| match clearing {
+            Clearing::Possible => comparison.is_decided(),
+            Clearing::Forbidden => comparison.is_decided_without_clearing(),
+        };
+        while seen < have.len() && !is_decided(&comparison) {
             let part = seen..piece_end(seen, page, geometry.kind).min(have.len());
             let (have, want) = (&mut have[part.clone()], &mut want[part]);
             let health = retry::read(chip, block.start + seen as u64, have, &mut found.retries)?;

@@ -172,6 +172,21 @@ fn a_head_that_is_completed_over_a_changed_block_is_found_by_what_tells_the_two_
     }
 }
 
+/// What was missing where it should be tells of it: then everything is read, wherever the bytes may have gone.
+#[test]
+fn a_program_that_arrived_at_any_other_block_instead_is_found_and_put_right() {
+    let bench = bench();
+    for bits in 1..BLOCKS {
+        let bytes = noise(1, 4096);
+        let image = image(bytes.clone(), 5 * 256, Change::Clear);
+        let chip = Nor::new(uniform(Kind::SpiNor, BLOCKS), bytes);
+        let mut chip = Faulty::new(chip, Fault::ProgramAstray(0, bits * BLOCK));
+        let options = Options { head: Head::Keep, ..Options::default() };
+        flash(&mut chip, &image, &options, &bench.records).unwrap();
+        assert!(chip.inner().bytes() == image, "verified, and the bytes differ: {bits:#x}");
+    }
+}
+
 /// The size that matters: chips above 16 MiB whose driver sends three address bytes.
 #[test]
 fn a_chip_of_32_mib_that_wraps_at_16_mib_is_found_by_one_changed_block() {

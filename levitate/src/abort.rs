@@ -1,15 +1,14 @@
 //! `levitate abort`: everything that `levitate` did is undone. It may be repeated.
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ramdisk::path::Root;
 
 use crate::arm;
-use crate::arming::{self, LevitateError};
+use crate::arming::{self, DoingError, LevitateError};
 use crate::manifest::{MANIFEST, Manifest};
-use crate::run_mount::{ARMED, Mounts};
+use crate::run_mount::Mounts;
 use crate::stage::{self, STAGED, StageError};
 use crate::state::{self, State, StateError};
 
@@ -20,6 +19,8 @@ pub struct Undone {
     pub staged: bool,
     /// /run is mounted as it was before.
     pub remounted: bool,
+    /// What was changed for the init is as it was before.
+    pub disarmed: bool,
     /// The state file says again what it said before, or is removed if there was none.
     pub recorded: bool,
 }
@@ -39,14 +40,9 @@ pub enum AbortError {
     /// The state file.
     #[error(transparent)]
     State(#[from] StateError),
-    /// /run could not be mounted as before. Nothing is staged any more.
-    #[error("mount {path} as it was before levitate")]
-    Remount {
-        /// The mount point.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    /// Something of the running system could not be changed back. Nothing is staged any more.
+    #[error(transparent)]
+    Undo(#[from] DoingError),
 }
 
 /// Undoes. `state_file` is the configured one, for when the staged root says nothing about it.
@@ -64,11 +60,9 @@ pub fn abort(root: &Root, state_file: Option<&Path>, mounts: &mut dyn Mounts) ->
     let manifest = fs::read(run.join(STAGED).join(MANIFEST)).ok();
     let manifest: Option<Manifest> = manifest.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let mut undone = Undone { staged: stage::disarm(&run)?, ..Undone::default() };
-    if let Some(armed) = arming::read_armed(root) {
-        let failed = |source| AbortError::Remount { path: armed.point.clone(), source };
-        mounts.remount(&armed.undo()).map_err(failed)?;
-        fs::remove_file(root.dir().join(ARMED)).map_err(failed)?;
-        undone.remounted = true;
+    if let Some(armed) = arming::undo(root, mounts)? {
+        undone.remounted = armed.run.is_some();
+        undone.disarmed = !armed.steps.is_empty();
     }
     // Ours alone if it is empty now; otherwise it holds what others have to say (the verb, a flash record).
     let _ = fs::remove_dir(run.join("levitate"));

@@ -103,8 +103,7 @@ impl SystemFacts {
         let run_host = root.host(&root.resolve(Path::new("/run"))?.real);
         let (space, page) = run_mount::space(&run_host).map_err(failed(run_host))?;
         let run = run_mount::read(root).map_err(failed(at("proc/self/mountinfo")))?;
-        let meminfo = fs::read_to_string(at("proc/meminfo")).map_err(failed(at("proc/meminfo")))?;
-        let mem_available = mem_available(&meminfo).ok_or(FactsError::Memory)?;
+        let mem_available = memory(root)?;
         Ok(Self {
             path: search_path(env::var("PATH").as_deref().unwrap_or_default()),
             boot_id: state::boot_id(root.dir())?,
@@ -119,6 +118,42 @@ impl SystemFacts {
             root: root.clone(),
         })
     }
+}
+
+impl SystemFacts {
+    /// What an unpacked root on a build machine tells: its users and programs. `binary` is the program that the image
+    /// carries. Everything that only the running device knows is empty.
+    ///
+    /// # Errors
+    ///
+    /// passwd, group or shadow cannot be read, or is malformed.
+    pub fn of_sysroot(root: &Root, binary: &Path) -> Result<Self, FactsError> {
+        let text = |path: &str| root.read_text(Path::new(path)).map(Option::unwrap_or_default);
+        Ok(Self {
+            path: search_path(""),
+            boot_id: String::new(),
+            accounts: Accounts::parse(&text("/etc/passwd")?, &text("/etc/group")?, &text("/etc/shadow")?)?,
+            init: Init::Unknown(String::new()),
+            supply: Supply { mem_available: u64::MAX, run: None },
+            page: 4096,
+            run: RunMount { point: PathBuf::new(), fstype: String::new(), options: Vec::new() },
+            mtd: Vec::new(),
+            network: NetworkState::default(),
+            binary: binary.to_owned(),
+            root: root.clone(),
+        })
+    }
+}
+
+/// `MemAvailable` of the system below `root`, in bytes.
+///
+/// # Errors
+///
+/// /proc/meminfo cannot be read, or does not tell.
+pub fn memory(root: &Root) -> Result<u64, FactsError> {
+    let path = root.dir().join("proc/meminfo");
+    let text = fs::read_to_string(&path).map_err(|source| FactsError::Io { path, source })?;
+    mem_available(&text).ok_or(FactsError::Memory)
 }
 
 /// The directories of `PATH`, then the usual ones: a maintenance script may run with a short PATH.

@@ -36,12 +36,77 @@ pub(crate) struct OldSystem {
 pub(crate) struct RecordedMounts {
     pub(crate) asked: Vec<Remount>,
     pub(crate) fail: bool,
+    /// Everything else, one line each, without the directory that the system lies in.
+    pub(crate) done: Vec<String>,
+    /// What armed.json said at each of these moments.
+    pub(crate) recorded: Vec<String>,
+    /// Mount points that something is mounted on, the last mounted last.
+    pub(crate) mounted: Vec<PathBuf>,
+    /// The request for which this says true fails.
+    pub(crate) refuse: Option<fn(&str) -> bool>,
+    base: PathBuf,
+}
+
+impl RecordedMounts {
+    fn note(&mut self, line: &str) -> io::Result<()> {
+        let line = line.replace(&self.base.display().to_string(), "");
+        let refused = self.refuse.is_some_and(|refuse| refuse(&line));
+        self.done.push(line);
+        let record = fs::read_to_string(self.base.join("run/levitate/armed.json"));
+        self.recorded.push(record.unwrap_or_default());
+        if refused { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
 }
 
 impl Mounts for RecordedMounts {
     fn remount(&mut self, change: &Remount) -> io::Result<()> {
         self.asked.push(change.clone());
         if self.fail { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
+    fn is_mounted(&self, point: &Path) -> io::Result<bool> {
+        Ok(self.mounted.iter().any(|mounted| mounted == point))
+    }
+
+    fn bind(&mut self, what: &Path, over: &Path) -> io::Result<()> {
+        self.note(&format!("bind {} {}", what.display(), over.display()))?;
+        self.mounted.push(over.to_owned());
+        Ok(())
+    }
+
+    /// What it covers is moved aside, so that links can be made there.
+    fn cover(&mut self, folder: &Path) -> io::Result<()> {
+        self.note(&format!("cover {}", folder.display()))?;
+        fs::rename(folder, folder.with_extension("covered"))?;
+        fs::create_dir(folder)?;
+        self.mounted.push(folder.to_owned());
+        Ok(())
+    }
+
+    fn unmount(&mut self, point: &Path) -> io::Result<()> {
+        self.note(&format!("unmount {}", point.display()))?;
+        self.mounted.retain(|mounted| mounted != point);
+        if point.with_extension("covered").exists() {
+            fs::remove_dir_all(point)?;
+            fs::rename(point.with_extension("covered"), point)?;
+        }
+        Ok(())
+    }
+
+    fn hang_up(&mut self) -> io::Result<()> {
+        self.note("hang up")
+    }
+
+    fn start(&mut self, name: &str) -> io::Result<()> {
+        self.note(&format!("start {name}"))?;
+        let proc = self.base.join("proc/77");
+        fs::create_dir_all(&proc)?;
+        fs::write(proc.join("cmdline"), format!("{name}\0"))
+    }
+
+    fn end(&mut self, pid: i32) -> io::Result<()> {
+        self.note(&format!("end {pid}"))?;
+        fs::remove_dir_all(self.base.join(format!("proc/{pid}")))
     }
 }
 
@@ -57,7 +122,9 @@ pub(crate) fn static_program() -> Vec<u8> {
 
 impl OldSystem {
     pub(crate) fn new() -> Self {
-        let system = Self { dir: tempfile::tempdir().unwrap(), mounts: RecordedMounts::default() };
+        let dir = tempfile::tempdir().unwrap();
+        let mounts = RecordedMounts { base: dir.path().to_owned(), ..RecordedMounts::default() };
+        let system = Self { dir, mounts };
         for program in ["/bin/busybox", "/usr/sbin/dropbear", "/sbin/levitate"] {
             system.program(program, &static_program());
         }

@@ -10,8 +10,12 @@
 
 pub mod stage;
 
+pub mod entry;
+
 pub mod seam;
 
+#[cfg(feature = "fault-injection")]
+pub mod fault;
 pub mod journey;
 pub mod sequence;
 
@@ -32,6 +36,7 @@ pub mod report;
 use std::ffi::OsString;
 use std::path::Path;
 
+use self::entry::Entry;
 use crate::manifest::STAGED_ROOT;
 use crate::sys::handover::{self as real, Kernel};
 
@@ -40,18 +45,25 @@ pub const RESUME: &str = "--resume";
 
 /// Runs the hand-over. It ends in the new init, in a reset, or, if the verb says so, in a poweroff or halt.
 ///
-/// `args` are the program's arguments; whether its name is among them does not matter. As any other process than PID 1
+/// `args` are the program's arguments, its name first: they tell how PID 1 got here. As any other process than PID 1
 /// it touches nothing and exits with 1.
 pub fn run(args: impl Iterator<Item = OsString>) -> ! {
-    let staged = Path::new(STAGED_ROOT);
+    let args: Vec<OsString> = args.collect();
+    let entry = entry::of(&args);
     if !real::is_pid_1() {
         real::refuse(
             "levitate: the hand-over is for PID 1, which executes it at the end of `reboot`; nothing was done",
         );
     }
-    let mut kernel = Kernel::new(staged);
-    match resumed(args) {
-        None => sequence::first_half(&mut kernel, staged),
+    if entry == Entry::Chrooted {
+        real::leave_chroot();
+    }
+    let mut kernel = Kernel::new(Path::new(STAGED_ROOT));
+    match resumed(args.into_iter()) {
+        None => match entry {
+            Entry::Pivoted { verb } => sequence::first_half_pivoted(&mut kernel, &verb),
+            Entry::OldRoot | Entry::Chrooted => sequence::first_half(&mut kernel, Path::new(STAGED_ROOT)),
+        },
         Some(text) => match serde_json::from_str(&text) {
             Ok(journey) => sequence::second_half(&mut kernel, journey),
             Err(e) => kernel.give_up(&format!("hand-over failed: the journey so far cannot be read: {e}")),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ramdisk::path::{PathError, Root};
@@ -22,6 +24,19 @@ pub enum KeysError {
         what: &'static str,
         /// The file.
         path: PathBuf,
+    },
+    /// A user has put in the place of the keys what somebody else owns.
+    #[error(
+        "authorized_keys of user {user}: {path} leads to {real}, which is not the user's own; \
+         name the file in authorized_keys if it is meant"
+    )]
+    NotTheirs {
+        /// The user.
+        user: String,
+        /// Where keys were looked for.
+        path: PathBuf,
+        /// Where that leads.
+        real: PathBuf,
     },
     /// A file cannot be read.
     #[error("read keys")]
@@ -46,7 +61,7 @@ pub fn authorized_keys(root: &Root, account: &Account, config: &User) -> Result<
         }
         None if !config.keep => Ok(Vec::new()),
         None => {
-            let mut text = root.read_text(&account.home.join(".ssh/authorized_keys"))?.unwrap_or_default();
+            let mut text = their_own(root, account, &account.home.join(".ssh/authorized_keys"))?;
             if account.uid == 0 {
                 text.push('\n');
                 text.push_str(&root.read_text(Path::new(DROPBEAR_ROOT_KEYS))?.unwrap_or_default());
@@ -54,6 +69,39 @@ pub fn authorized_keys(root: &Root, account: &Account, config: &User) -> Result<
             Ok(lines(&text))
         }
     }
+}
+
+/// The text of a file in a user's home. Its copy will belong to the user, so it has to be the user's own already, or lie
+/// where the user can put nothing: else a symlink to /etc/shadow would make a copy of that for its owner to read.
+fn their_own(root: &Root, account: &Account, path: &Path) -> Result<String, KeysError> {
+    let found = match root.resolve(path) {
+        Ok(found) => found,
+        Err(PathError::NotFound { .. }) => return Ok(String::new()),
+        Err(e) => return Err(e.into()),
+    };
+    let host = root.host(&found.real);
+    let failed = |source| KeysError::Path(PathError::Io { path: host.clone(), source });
+    let mut file = fs::File::open(&host).map_err(failed)?;
+    let owner = file.metadata().map_err(failed)?.uid();
+    let on_the_way = found.links.iter().map(|link| &link.at).chain([&found.real]);
+    if owner != account.uid && !on_the_way.into_iter().all(|at| is_out_of_reach(root, at)) {
+        let (user, path) = (account.name.clone(), path.to_owned());
+        return Err(KeysError::NotTheirs { user, path, real: found.real });
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(failed)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Whether only root (or whoever runs this) can change what this name leads to.
+fn is_out_of_reach(root: &Root, at: &Path) -> bool {
+    let me = nix::unistd::geteuid().as_raw();
+    at.ancestors().skip(1).all(|directory| {
+        fs::symlink_metadata(root.host(directory)).is_ok_and(|m| {
+            let others_write = m.mode() & 0o022 != 0 && m.mode() & 0o1000 == 0;
+            (m.uid() == 0 || m.uid() == me) && !others_write
+        })
+    })
 }
 
 /// The host keys: those named, else all that dropbear and OpenSSH have made.

@@ -24,6 +24,12 @@ pub mod stage;
 
 pub mod arming;
 
+pub mod build;
+
+pub mod image;
+
+pub mod leave;
+
 pub mod manifest;
 
 pub mod state;
@@ -31,6 +37,8 @@ pub mod state;
 pub mod handover;
 
 pub mod status;
+
+pub mod check;
 
 pub mod abort;
 

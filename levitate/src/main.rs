@@ -21,10 +21,14 @@ fn main() -> ExitCode {
     ExitCode::from(match name.as_str() {
         "flashcp" => flasher::cli::run(arguments.into_iter()),
         "init" => ramdisk::init::run(rest),
-        "exec" | "handover" => levitate::handover::run(rest),
+        // `shutdown` is systemd's name for it, `upgraded` procd's
+        "exec" | "handover" | "shutdown" | "upgraded" => levitate::handover::run(arguments.into_iter()),
+        "leave" => levitate::leave::run(rest),
+        levitate::leave::KEEPER => levitate::leave::keep(),
         "reboot" => client::run(Verb::Reboot, rest),
         "poweroff" => client::run(Verb::Poweroff, rest),
         "halt" => client::run(Verb::Halt, rest),
+        name if is_service_command(name) => service_command(name, rest),
         _ => levitate::cli::run(arguments.into_iter()),
     })
 }
@@ -34,6 +38,21 @@ fn applet(argument: Option<&OsString>) -> String {
     name.map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// s6-rc's names, and the controllers'.
+fn is_service_command(name: &str) -> bool {
+    ramdisk::commands::NAMES.contains(&name) || ramdisk::controllers::NAMES.contains(&name)
+}
+
+fn service_command(name: &str, arguments: impl Iterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.collect();
+    ramdisk::controllers::run(name, arguments.clone().into_iter())
+        .or_else(|| ramdisk::commands::run(name, arguments.into_iter()))
+        .unwrap_or(100)
+}
+
 fn is_applet(word: &OsString) -> bool {
-    ["init", "handover", "flashcp", "reboot", "poweroff", "halt"].iter().any(|known| word == known)
+    word.to_str().is_some_and(is_service_command)
+        || ["init", "handover", "leave", "flashcp", "reboot", "poweroff", "halt"]
+            .iter()
+            .any(|known| word == known)
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::handover::journey::StateHome;
+
 /// Where the root is staged.
 pub const STAGED_ROOT: &str = "/run/maintenance";
 /// Where the manifest lies, below the staged root.
@@ -28,6 +30,18 @@ pub struct Manifest {
     pub bytes: u64,
     /// The state file, on a persistent file system of the old root; none if not configured.
     pub state_file: Option<PathBuf>,
+    /// Where the state file's file system was when the root was staged, for inits that unmount it before the hand-over.
+    #[serde(default)]
+    pub state_home: Option<StateHome>,
+    /// The watchdog that somebody fed when the root was staged: some inits end its feeder before the hand-over can see it.
+    #[serde(default)]
+    pub watchdog: Option<String>,
+    /// How long the maintenance root stays with nobody logged in, in milliseconds; none: for ever.
+    #[serde(default = "ramdisk::init::lease::default_length")]
+    pub lease_ms: Option<u64>,
+    /// The services through which people log in; the init reads these two (`ramdisk::init::lease::Terms`).
+    #[serde(default)]
+    pub ways_in: Vec<String>,
     /// The deadlines of the hand-over.
     pub handover: HandoverLimits,
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ramdisk::path::PathError;
+use ramdisk::path::{PathError, Root};
 use ramdisk::service::{ServiceError, source::write_source_dir};
 use ramdisk::sink::{Content, Meta};
 use ramdisk::tree::{Node, Tree, TreeError};
@@ -12,6 +12,8 @@ use ramdisk::users::User;
 
 use crate::config::Config;
 use crate::facts::SystemFacts;
+use crate::handover::journey::StateHome;
+use crate::handover::mounts;
 use crate::keys::DROPBEAR_ROOT_KEYS;
 use crate::manifest::{MANIFEST, Manifest};
 use crate::network::{self, NetworkFilesError};
@@ -19,7 +21,7 @@ use crate::select::{Selection, nss, services};
 use crate::state::seconds_since_1970;
 
 /// The version of the staged root's layout.
-const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 1;
 /// The commands that are ours whoever else has them.
 const OURS: [&str; 4] = ["flashcp", "reboot", "poweroff", "halt"];
 /// The other directories of a usual PATH, before or after /sbin.
@@ -32,7 +34,10 @@ const INIT: &str = "#!/sbin/levitate init\n";
 const PROFILE: &str = "export PATH=/sbin:/usr/sbin:/bin:/usr/bin\n\
     for name in reboot poweroff halt flashcp; do alias $name=/sbin/$name; done\n\
     unset name\n\
-    cat /etc/banner\n";
+    cat /etc/banner
+\
+    levitate lease 2>/dev/null
+";
 /// Why the root cannot be planned.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -70,8 +75,21 @@ pub struct Plan {
 ///
 /// Something has no place, or cannot be read.
 pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Result<Plan, PlanError> {
+    plan_in(Tree::new(), config, facts, selected)
+}
+
+/// As [`plan`], in a tree of the caller's.
+///
+/// # Errors
+///
+/// As [`plan`].
+pub(crate) fn plan_in(
+    mut tree: Tree,
+    config: &Config,
+    facts: &SystemFacts,
+    selected: &Selection,
+) -> Result<Plan, PlanError> {
     let root = &facts.root;
-    let mut tree = Tree::new();
     // symlinks first: whatever is put below them then lies where they lead
     tree.links(&selected.closure.links)?;
     tree.links(&selected.applets)?;
@@ -87,13 +105,15 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
         let mode = if public { 0o644 } else { 0o600 };
         tree.file(&real, Meta::root(mode), Content::CopyOf(root.host(&real)))?;
     }
-    accounts(&mut tree, facts, selected)?;
     text(&mut tree, nss::NSSWITCH, 0o644, &nss::text(config, root)?)?;
     if config.keep.network {
         network::put(&mut tree, root, &facts.network)?;
     }
     let mut warnings = skeleton(&mut tree, facts)?;
+    accounts(&mut tree, facts, selected)?;
     text(&mut tree, "etc/banner", 0o644, &config.banner)?;
+    // scripts may say what only their owner is to read; PID 1 alone reads them here
+    tree.directory(Path::new("etc/levitate/services"), Meta::root(0o700))?;
     for service in &selected.services {
         for file in write_source_dir(service)? {
             let at = Path::new("etc/levitate/services").join(&file.path);
@@ -101,6 +121,7 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
         }
     }
     warnings.extend(left_behind(&tree, facts, selected));
+    tree.adopt_parents(root)?;
     let size = tree.size(facts.page)?;
     let manifest = Manifest {
         version: LAYOUT,
@@ -111,17 +132,43 @@ pub fn plan(config: &Config, facts: &SystemFacts, selected: &Selection) -> Resul
         files: size.files,
         bytes: size.bytes,
         state_file: config.state_file.clone(),
+        watchdog: watchdog(&facts.root),
+        state_home: config.state_file.as_deref().and_then(|path| state_home(&facts.root, path)),
+        lease_ms: config.lease,
+        ways_in: selected.ways_in.clone(),
         handover: config.handover,
     };
     text(&mut tree, MANIFEST, 0o644, &serde_json::to_string(&manifest)?)?;
     Ok(Plan { tree, manifest, warnings })
 }
 
-fn text(tree: &mut Tree, path: &str, mode: u32, text: &str) -> Result<(), TreeError> {
+/// The watchdog device that some process has open.
+pub(crate) fn watchdog(root: &Root) -> Option<String> {
+    let processes = std::fs::read_dir(root.dir().join("proc")).ok()?;
+    let mut open =
+        processes.flatten().filter_map(|process| std::fs::read_dir(process.path().join("fd")).ok());
+    open.find_map(|descriptors| {
+        let links = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        let mut links = links.map(|link| link.to_string_lossy().into_owned());
+        links.find(|link| link.starts_with("/dev/watchdog"))
+    })
+}
+
+/// The file system that holds the state file, if it can be mounted again by its source and type alone.
+pub(crate) fn state_home(root: &Root, file: &Path) -> Option<StateHome> {
+    let table = mounts::parse(&std::fs::read(root.dir().join("proc/self/mountinfo")).ok()?);
+    let real = root.resolve(file.parent()?).ok()?.real.join(file.file_name()?);
+    let mount = mounts::holding(&table, &real)?;
+    let file = real.strip_prefix(&mount.point).ok()?.to_owned();
+    let (source, fstype) = (mount.source.clone(), mount.fstype.clone());
+    (mount.keeps_data() && mount.root == Path::new("/")).then_some(StateHome { source, fstype, file })
+}
+
+pub(crate) fn text(tree: &mut Tree, path: &str, mode: u32, text: &str) -> Result<(), TreeError> {
     tree.file(Path::new(path), Meta::root(mode), Content::Bytes(text.into()))
 }
 
-fn accounts(tree: &mut Tree, facts: &SystemFacts, selected: &Selection) -> Result<(), PlanError> {
+pub(crate) fn accounts(tree: &mut Tree, facts: &SystemFacts, selected: &Selection) -> Result<(), PlanError> {
     let accounts = &selected.accounts;
     text(tree, "etc/passwd", 0o644, &accounts.passwd_text())?;
     text(tree, "etc/group", 0o644, &accounts.group_text())?;
@@ -132,7 +179,8 @@ fn accounts(tree: &mut Tree, facts: &SystemFacts, selected: &Selection) -> Resul
     for user in &accounts.users {
         let owned = |mode| Meta { mode, uid: user.uid, gid: user.gid };
         let home = home(user);
-        if home != Path::new("/") {
+        // system users have homes such as /usr/sbin, which must not become theirs alone
+        if home != Path::new("/") && tree.get(home).is_none() {
             tree.directory(home, owned(0o700))?;
         }
         let Some(keys) = selected.authorized_keys.get(&user.name).filter(|k| !k.is_empty()) else { continue };
@@ -147,7 +195,7 @@ fn accounts(tree: &mut Tree, facts: &SystemFacts, selected: &Selection) -> Resul
     Ok(())
 }
 
-fn home(user: &User) -> &Path {
+pub(crate) fn home(user: &User) -> &Path {
     if user.home.is_absolute() { &user.home } else { Path::new("/") }
 }
 
@@ -181,7 +229,7 @@ fn skeleton(tree: &mut Tree, facts: &SystemFacts) -> Result<Vec<String>, PlanErr
     tree.directory(Path::new("tmp"), Meta::root(0o1777))?;
     tree.directory(Path::new("root"), Meta::root(0o700))?;
     let mut warnings = Vec::new();
-    for name in OURS {
+    for name in OURS.into_iter().chain(ramdisk::commands::NAMES).chain(ramdisk::controllers::NAMES) {
         for directory in OTHER_DIRECTORIES {
             let at = Path::new("/").join(directory).join(name);
             if let Some(node) = tree.get(&at) {
@@ -196,6 +244,9 @@ fn skeleton(tree: &mut Tree, facts: &SystemFacts) -> Result<Vec<String>, PlanErr
     tree.file(Path::new("sbin/levitate"), Meta::root(0o755), Content::CopyOf(facts.binary.clone()))?;
     text(tree, "sbin/init", 0o755, INIT)?;
     tree.symlink(Path::new("exec"), Path::new("sbin/levitate"))?;
+    // the names by which systemd and procd execute what they find in here
+    tree.symlink(Path::new("shutdown"), Path::new("sbin/levitate"))?;
+    tree.symlink(Path::new("sbin/upgraded"), Path::new("levitate"))?;
     if tree.get(Path::new("etc/profile")).is_none() {
         text(tree, "etc/profile", 0o644, PROFILE)?;
     }

@@ -4,15 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::statvfs;
 use ramdisk::path::Root;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{Grow, Space};
-
-/// Where what was changed is recorded, for `levitate abort`.
-pub const ARMED: &str = "run/levitate/armed.json";
 
 /// The mount that /run lies on, as /proc/self/mountinfo tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +21,9 @@ pub struct RunMount {
     pub options: Vec<String>,
 }
 
-/// What /run was before it was changed: `/run/levitate/armed.json`.
+/// What /run was before it was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Armed {
-    /// 1.
-    pub version: u32,
+pub struct Before {
     /// The mount point that was changed.
     pub point: PathBuf,
     /// Its options before.
@@ -53,39 +47,26 @@ pub struct Remount {
     pub inodes: Option<u64>,
 }
 
-/// Changing mounts; a double stands in for it in tests.
+/// Changing the living system in ways that are more than files; a double stands in for it in tests. Errors are what the
+/// kernel says.
+#[allow(clippy::missing_errors_doc)]
 pub trait Mounts {
     /// Carries out the change.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says.
     fn remount(&mut self, change: &Remount) -> io::Result<()>;
-}
-
-/// The running kernel's mounts.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct KernelMounts;
-
-impl Mounts for KernelMounts {
-    fn remount(&mut self, change: &Remount) -> io::Result<()> {
-        let mut flags = MsFlags::MS_REMOUNT;
-        for option in &change.options {
-            flags |= match option.as_str() {
-                "ro" => MsFlags::MS_RDONLY,
-                "nosuid" => MsFlags::MS_NOSUID,
-                "nodev" => MsFlags::MS_NODEV,
-                "noexec" => MsFlags::MS_NOEXEC,
-                // the times' options stay as they are if none of them is given
-                _ => MsFlags::empty(),
-            };
-        }
-        let size = change.size.map(|s| format!("size={s}"));
-        let inodes = change.inodes.filter(|n| *n > 0).map(|n| format!("nr_inodes={n}"));
-        let data: Vec<String> = size.into_iter().chain(inodes).collect();
-        mount(None::<&str>, &change.point, None::<&str>, flags, Some(data.join(",").as_str()))?;
-        Ok(())
-    }
+    /// Whether something is mounted exactly there.
+    fn is_mounted(&self, point: &Path) -> io::Result<bool>;
+    /// Binds `what` over `over`, both without links in them.
+    fn bind(&mut self, what: &Path, over: &Path) -> io::Result<()>;
+    /// Mounts an empty file system in RAM over the directory.
+    fn cover(&mut self, folder: &Path) -> io::Result<()>;
+    /// Takes the topmost mount there away, also if processes still use it: they keep what they have open.
+    fn unmount(&mut self, point: &Path) -> io::Result<()>;
+    /// SIGHUP to PID 1.
+    fn hang_up(&mut self) -> io::Result<()>;
+    /// Starts this program once more, in the background, as `name`.
+    fn start(&mut self, name: &str) -> io::Result<()>;
+    /// Ends a process, and waits until it is gone.
+    fn end(&mut self, pid: i32) -> io::Result<()>;
 }
 
 impl RunMount {
@@ -108,10 +89,9 @@ impl RunMount {
     }
 
     /// What undoes `change`.
-    pub fn before(&self, change: &Remount, space: Option<Space>) -> Armed {
+    pub fn before(&self, change: &Remount, space: Option<Space>) -> Before {
         let grown = space.filter(|_| change.size.is_some());
-        Armed {
-            version: 1,
+        Before {
             point: self.point.clone(),
             options: self.options.clone(),
             size: grown.map(|s| s.total),
@@ -120,7 +100,7 @@ impl RunMount {
     }
 }
 
-impl Armed {
+impl Before {
     /// The change back.
     pub fn undo(&self) -> Remount {
         Remount {
@@ -182,7 +162,7 @@ fn find(mountinfo: &str, directory: &Path) -> Option<RunMount> {
 }
 
 /// mountinfo writes space, tab, newline and backslash as three octal digits.
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     let pairs = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     pairs.iter().fold(text.to_owned(), |t, (from, to)| t.replace(from, to))
 }

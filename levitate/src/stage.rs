@@ -1,11 +1,13 @@
 //! Writes the planned root into /run and arms it, all or nothing: `/run/maintenance.new` is made whole, and one rename
 //! makes it enterable. A power cut at any point leaves nothing, for /run is RAM.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use ramdisk::dir_sink::{DirSink, DirSinkError, Owners};
+use ramdisk::path::Root;
 use ramdisk::sink::{Meta, Sink};
 use ramdisk::tree::Tree;
 
@@ -69,7 +71,8 @@ where
         remove(&run.join(left_over))?;
     }
     let new = run.join(UNFINISHED);
-    fs::create_dir(&new).map_err(failed("make", &new))?;
+    // for nobody else while it is being made: a mode is set after what it protects is there
+    DirBuilder::new().mode(0o700).create(&new).map_err(failed("make", &new))?;
     // from here on it is removed again unless it is armed
     let unarmed = Unarmed { run: run.to_owned(), armed: false };
     let mut sink = sink(&new);
@@ -80,6 +83,12 @@ where
 }
 
 impl Unarmed {
+    /// The root as it lies there, to be looked at.
+    #[must_use]
+    pub fn root(&self) -> Root {
+        Root::new(self.run.join(UNFINISHED))
+    }
+
     /// Makes it enterable, in place of one that was staged before.
     ///
     /// # Errors
@@ -197,6 +206,20 @@ mod tests {
     fn names(run: &Path) -> Vec<String> {
         let entries = fs::read_dir(run).unwrap();
         entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn a_root_that_is_being_made_is_for_nobody_else() {
+        use std::os::unix::fs::PermissionsExt;
+        let run = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        let mut seen = 0;
+        let unarmed = write_to(&Tree::new(), run.path(), |base| {
+            seen = mode(base);
+            DirSink::new(base, Owners::Mine)
+        });
+        unarmed.unwrap().arm().unwrap();
+        assert_eq!((seen, mode(&run.path().join(STAGED))), (0o700, 0o755));
     }
 
     #[test]

@@ -125,7 +125,9 @@ pub fn write_durably(path: &Path, record: &StateRecord) -> Result<(), StateError
     text.push(b'\n');
     let new = beside(path);
     let in_place = || {
-        let mut file = File::create(&new).map_err(io("create", &new))?;
+        // what an interrupted run left there; whatever else it is, it is not followed
+        let _ = fs::remove_file(&new);
+        let mut file = File::create_new(&new).map_err(io("create", &new))?;
         file.write_all(&text).map_err(io("write", &new))?;
         file.sync_all().map_err(io("fsync", &new))?;
         drop(file);

@@ -38,8 +38,9 @@ pub(crate) fn whole(from: &File, to: &File) -> io::Result<Copied> {
     let meta = from.metadata()?;
     let mut copied = Copied::default();
     if !has_holes(&meta) {
-        // to its end, wherever that is: files of /proc claim to be empty
-        copied.range(from, 0..u64::MAX, to, 0)?;
+        // files of /proc claim to be empty: those to their end, wherever that is
+        let length = if meta.len() == 0 { u64::MAX } else { meta.len() };
+        copied.range(from, 0..length, to, 0)?;
         return Ok(copied);
     }
     let mut end = 0;
@@ -172,7 +173,10 @@ impl Copied {
                 }
             }
         }
-        let mut buffer = vec![0; if offset < range.end { BUFFER } else { 0 }];
+        if offset >= range.end {
+            return Ok(());
+        }
+        let mut buffer = vec![0; BUFFER];
         while offset < range.end {
             let count = read_at(from, &mut buffer, offset, range.end)?;
             if count == 0 {

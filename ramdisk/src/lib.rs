@@ -17,6 +17,11 @@ pub mod dir_sink;
 pub mod newc;
 
 pub mod init;
+
+pub mod commands;
+
+pub mod controllers;
+
 pub mod network;
 pub mod service;
 mod sys;

@@ -1,7 +1,7 @@
 //! The root to come, as a plan: what lies where, with which mode and owner. It can be measured before anything is
 //! written, and is written to any [`Sink`] in an order that depends on nothing but its content.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -31,6 +31,8 @@ pub enum Node {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
     entries: BTreeMap<PathBuf, Node>,
+    /// Directories that nobody put: they came with what is in them, and their modes are guesses.
+    implied: BTreeSet<PathBuf>,
     copies: Copies,
 }
 
@@ -136,6 +138,7 @@ impl Tree {
     pub fn directory(&mut self, path: &Path, meta: Meta) -> Result<(), TreeError> {
         let at = self.place(path, true)?;
         self.parents(&at)?;
+        self.implied.remove(&at);
         match self.entries.get_mut(&at) {
             Some(Node::Directory(old)) => *old = meta,
             Some(other) => return Err(conflict(&at, "a directory", other)),
@@ -160,6 +163,15 @@ impl Tree {
     /// A directory is there.
     pub fn symlink(&mut self, path: &Path, target: &Path) -> Result<(), TreeError> {
         self.leaf(path, Node::Symlink(target.to_owned()))
+    }
+
+    /// Takes a file or symlink out of the tree, if it is there; a directory stays.
+    pub fn remove(&mut self, path: &Path) {
+        if let Ok(at) = self.place(path, false)
+            && !matches!(self.entries.get(&at), Some(Node::Directory(_)))
+        {
+            self.entries.remove(&at);
+        }
     }
 
     /// Puts the symlinks passed in another root, so that its names lead to the same files here. Targets are made
@@ -196,11 +208,7 @@ impl Tree {
         let host = root.host(real);
         let failed = |source| TreeError::Io { path: host.clone(), source };
         let stat = fs::symlink_metadata(&host).map_err(failed)?;
-        let mode = stat.mode() & 0o7777;
-        let meta = match self.copies {
-            Copies::AsFound => Meta { mode, uid: stat.uid(), gid: stat.gid() },
-            Copies::Roots => Meta::root(mode),
-        };
+        let meta = self.meta(&stat);
         if stat.is_symlink() {
             let target = fs::read_link(&host).map_err(failed)?;
             return self.symlink(real, &within(real, &relative_target(real, &target)));
@@ -217,6 +225,35 @@ impl Tree {
             self.copy_real(root, &real.join(name))?;
         }
         Ok(())
+    }
+
+    /// Gives directories that nobody put, but that `root` has, the mode and owner that they have there: what lies in a
+    /// directory that is not for everybody stays that way. To be called when everything is in the tree.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be looked at.
+    pub fn adopt_parents(&mut self, root: &Root) -> Result<(), TreeError> {
+        for at in std::mem::take(&mut self.implied) {
+            let host = root.host(&at);
+            let stat = match fs::symlink_metadata(&host) {
+                Ok(stat) if stat.is_dir() => stat,
+                Ok(_) => continue,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(TreeError::Io { path: host, source }),
+            };
+            let meta = self.meta(&stat);
+            self.entries.insert(at, Node::Directory(meta));
+        }
+        Ok(())
+    }
+
+    fn meta(&self, stat: &fs::Metadata) -> Meta {
+        let mode = stat.mode() & 0o7777;
+        match self.copies {
+            Copies::AsFound => Meta { mode, uid: stat.uid(), gid: stat.gid() },
+            Copies::Roots => Meta::root(mode),
+        }
     }
 
     /// What the tree takes up in pages of `page` bytes.
@@ -330,7 +367,11 @@ impl Tree {
 
     fn parents(&mut self, at: &Path) -> Result<(), TreeError> {
         for parent in at.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
-            let there = self.entries.entry(parent.to_owned()).or_insert(Node::Directory(Meta::root(0o755)));
+            let implied = &mut self.implied;
+            let there = self.entries.entry(parent.to_owned()).or_insert_with(|| {
+                implied.insert(parent.to_owned());
+                Node::Directory(Meta::root(0o755))
+            });
             if !matches!(there, Node::Directory(_)) {
                 return Err(conflict(parent, "a directory", there));
             }
@@ -391,99 +432,4 @@ fn conflict(path: &Path, want: &'static str, have: &Node) -> TreeError {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    use super::*;
-    use crate::dir_sink::{DirSink, Owners};
-    use crate::sink::{Memory, Stored};
-
-    fn bytes(text: &str) -> Content {
-        Content::Bytes(text.into())
-    }
-
-    fn names(tree: &Tree) -> Vec<&str> {
-        tree.iter().map(|(p, _)| p.to_str().unwrap()).collect()
-    }
-
-    #[test]
-    fn what_is_put_below_a_symlink_lies_where_the_symlink_leads() {
-        let mut tree = Tree::new();
-        tree.symlink(Path::new("/sbin"), Path::new("usr/sbin")).unwrap();
-        tree.file(Path::new("/sbin/init"), Meta::root(0o755), bytes("")).unwrap();
-        tree.directory(Path::new("sbin"), Meta::root(0o755)).unwrap();
-        assert_eq!(names(&tree), ["sbin", "usr", "usr/sbin", "usr/sbin/init"]);
-        assert!(matches!(tree.get(Path::new("/sbin/init")), Some(Node::File(..))));
-    }
-
-    #[test]
-    fn a_symlink_in_the_place_of_a_directory_is_a_conflict_and_named() {
-        let mut tree = Tree::new();
-        tree.directory(Path::new("lib"), Meta::root(0o755)).unwrap();
-        let e = tree.symlink(Path::new("/lib"), Path::new("usr/lib")).unwrap_err();
-        assert_eq!(e.to_string(), "put a symlink at lib: a directory is there already");
-        tree.symlink(Path::new("a"), Path::new("b")).unwrap();
-        tree.symlink(Path::new("b"), Path::new("a")).unwrap();
-        assert!(matches!(tree.directory(Path::new("a/x"), Meta::root(0o755)), Err(TreeError::Loop(_))));
-    }
-
-    #[test]
-    fn the_later_file_wins_over_a_symlink_of_its_name_and_does_not_write_through_it() {
-        let mut tree = Tree::new();
-        tree.file(Path::new("bin/busybox"), Meta::root(0o755), bytes("busybox")).unwrap();
-        tree.symlink(Path::new("sbin/reboot"), Path::new("../bin/busybox")).unwrap();
-        tree.file(Path::new("sbin/reboot"), Meta::root(0o755), bytes("ours")).unwrap();
-        assert_eq!(
-            tree.get(Path::new("bin/busybox")),
-            Some(&Node::File(Meta::root(0o755), bytes("busybox")))
-        );
-    }
-
-    #[test]
-    fn a_directory_is_written_as_planned_with_modes_and_hard_links() {
-        let dir = tempfile::tempdir().unwrap();
-        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
-        fs::create_dir_all(from.join("etc/keys")).unwrap();
-        fs::create_dir(&to).unwrap();
-        fs::write(from.join("etc/keys/a"), vec![7; 5000]).unwrap();
-        fs::set_permissions(from.join("etc/keys/a"), fs::Permissions::from_mode(0o600)).unwrap();
-        fs::hard_link(from.join("etc/keys/a"), from.join("etc/keys/b")).unwrap();
-        symlink("/etc/keys/a", from.join("etc/keys/link")).unwrap();
-        symlink("etc/keys", from.join("keys")).unwrap();
-        let mut tree = Tree::new();
-        assert_eq!(tree.copy(&Root::new(&from), Path::new("/keys")).unwrap(), Path::new("/etc/keys"));
-        tree.directory(Path::new("tmp"), Meta::root(0o1777)).unwrap();
-
-        let size = tree.size(4096).unwrap();
-        assert_eq!(size, Size { files: 1, bytes: 5000, page_bytes: 8192, inodes: 7 });
-
-        tree.write_to(&mut DirSink::new(&to, Owners::Mine)).unwrap();
-        let stat = |name: &str| fs::metadata(to.join(name)).unwrap();
-        assert_eq!(stat("etc/keys/a").mode() & 0o7777, 0o600);
-        assert_eq!(stat("etc/keys/a").ino(), stat("etc/keys/b").ino());
-        assert_eq!(stat("tmp").mode() & 0o7777, 0o1777);
-        assert_eq!(fs::read_link(to.join("etc/keys/link")).unwrap(), Path::new("../../etc/keys/a"));
-        assert_eq!(fs::read(to.join("keys/b")).unwrap(), vec![7; 5000]);
-    }
-
-    #[test]
-    fn the_order_depends_on_the_content_alone_and_a_directory_comes_first() {
-        let put = |tree: &mut Tree, name: &str| {
-            tree.file(Path::new(name), Meta::root(0o644), bytes(name)).unwrap();
-        };
-        let (mut one, mut two) = (Tree::new(), Tree::new());
-        for name in ["a/b/c", "a-b", "z", "a/a"] {
-            put(&mut one, name);
-        }
-        for name in ["z", "a/a", "a/b/c", "a-b"] {
-            put(&mut two, name);
-        }
-        let (mut first, mut second) = (Memory::default(), Memory::default());
-        one.write_to(&mut first).unwrap();
-        two.write_to(&mut second).unwrap();
-        assert_eq!(first, second);
-        let order: Vec<_> = first.order.iter().map(|p| p.to_str().unwrap()).collect();
-        assert_eq!(order, ["a", "a/a", "a/b", "a/b/c", "a-b", "z"]);
-        assert!(matches!(first.entries[Path::new("a")], Stored::Directory(_)));
-    }
-}
+mod tests;

@@ -107,6 +107,8 @@ impl Box1 {
             .arg(dir.path().join("console"))
             .arg("--network")
             .arg(dir.path().join("network.json"))
+            .arg("--manifest")
+            .arg(dir.path().join("manifest.json"))
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
@@ -455,3 +457,8 @@ fn a_log_with_less_room_than_one_file_keeps_the_newest_lines() {
     let first = 3000 - lines.len();
     assert_eq!(lines[0], format!("loud line {first} of many that do not fit"), "{log}");
 }
+
+#[path = "init_in_a_pid_namespace/lease.rs"]
+mod lease;
+#[path = "init_in_a_pid_namespace/services.rs"]
+mod services;

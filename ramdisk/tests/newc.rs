@@ -111,7 +111,9 @@ fn a_tree_that_goes_through_an_archive_comes_out_as_it_was() {
     assert_eq!(stat("tmp").mode() & 0o7777, 0o1777);
     assert_eq!(fs::read_link(to.join("bin")).unwrap(), Path::new("usr/bin"));
     assert_eq!(fs::read_link(to.join("usr/sh")).unwrap(), Path::new("../usr/bin/ash"));
-    assert_eq!((stat("usr/sparse").len(), stat("usr/sparse").blocks()), (1 << 20, 0));
+    assert_eq!(stat("usr/sparse").len(), 1 << 20);
+    // the pages at its ends hold something else in the archive
+    assert!(stat("usr/sparse").blocks() <= 16);
     let owner = entries.iter().find(|e| e.path == Path::new("etc/key")).unwrap().meta;
     assert_eq!(owner, key);
     assert!(entries.iter().filter(|e| e.path != Path::new("etc/key")).all(|e| e.meta.uid == 0));

@@ -1,11 +1,11 @@
 //! One tool on one case: what the simulated chip saw, and whether it holds the image now.
 
+use flasher::estimate::Done;
 use flasher::options::{Head, Options};
 use flasher::record::RecordDir;
 use flasher::sim::Nor;
+use flasher::sim::cases::{Bound, Case};
 
-use super::bound::{Bound, bound};
-use super::case::Case;
 use super::peers;
 use super::sheet::Sheet;
 use crate::common::flash;
@@ -36,17 +36,6 @@ impl Tool {
     }
 }
 
-/// What the chip saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Count {
-    pub(crate) erases: u64,
-    /// Page programs.
-    pub(crate) pages: u64,
-    /// Bytes in those pages that were sent.
-    pub(crate) bytes: u64,
-    pub(crate) read: u64,
-}
-
 /// One line of the table.
 pub(crate) struct Measured {
     pub(crate) case: &'static str,
@@ -56,7 +45,8 @@ pub(crate) struct Measured {
     pub(crate) page: u64,
     /// Bytes from the flash's start to the end of the image's last block.
     pub(crate) range: u64,
-    pub(crate) count: Count,
+    /// What the chip saw.
+    pub(crate) count: Done,
     pub(crate) bound: Bound,
     pub(crate) seconds: f64,
 }
@@ -70,7 +60,7 @@ pub(crate) fn measure(
 ) -> Result<Measured, String> {
     let geometry = sheet.geometry(case.old.len() as u64, case.erase_size);
     let failed = |what: String| format!("{}, {}: {what}", case.name, tool.name());
-    let mut chip = Nor::new(geometry.clone(), case.old.clone()).with_pages(sheet.page as u64);
+    let mut chip = Nor::new(geometry.clone(), case.old.clone()).with_pages(sheet.page());
     let run = |chip: &mut Nor, head| {
         let options = Options { head, ..Options::default() };
         flash(chip, &case.image, &options, records).map(|_| ()).map_err(|error| error.to_string())
@@ -92,17 +82,22 @@ pub(crate) fn measure(
         return Err(failed("bytes behind the image's last block were changed".to_owned()));
     }
     let seen = chip.counts();
-    let count =
-        Count { erases: seen.erases, pages: chip.page_programs(), bytes: seen.programmed, read: seen.read };
+    let count = Done {
+        erases: seen.erases,
+        erase_size: geometry.erase_size,
+        pages: chip.page_programs(),
+        sent: seen.programmed,
+        read: seen.read,
+    };
     Ok(Measured {
         case: case.name,
         tool,
         erase_size: geometry.erase_size,
-        page: sheet.page as u64,
+        page: sheet.page(),
         range,
         count,
-        bound: bound(&geometry, sheet.page, sheet.clearing, &case.old, &case.image),
-        seconds: sheet.seconds(geometry.erase_size, &count),
+        bound: sheet.bound(&geometry, case),
+        seconds: sheet.seconds(&count),
     })
 }
 
@@ -114,9 +109,8 @@ impl Measured {
             Tool::OursSafe => (1, self.erase_size / self.page),
             Tool::Plain | Tool::Blockwise => return None,
         };
-        // The survey, one read-back, and what is looked at again at once or before bits are cleared.
-        // The survey, one read-back, the first written block at once, a few bytes here and there.
-        let reads = 2 * self.range + (self.bound.clears + 1) * self.erase_size + 256;
+        // The survey, one read-back, blocks in which bits are to be cleared once more, a few bytes here and there.
+        let reads = 2 * self.range + self.bound.clears * self.erase_size + 1024;
         let kept = self.count.erases <= self.bound.erases + erases
             && self.count.pages <= self.bound.pages + pages
             && self.count.read <= reads;

@@ -11,7 +11,7 @@ Usage: flashcp [OPTIONS] IMAGE DEVICE
           ubiN:NAME or /dev/ubiN_V is a UBI volume
 
 Only erase blocks that differ are erased and programmed. The image's head is
-made invalid first and completed last, after everything else was read back:
+made invalid first and completed last, after everything else was proven:
 after a power cut the boot loader finds the old image, the new one, or none.
 Flash that is in use is not written. Once the flash changes, a lost session
 does not stop it; its report is in /run/levitate/flash.json.

@@ -66,4 +66,19 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn what_can_be_overridden_or_is_missing_is_named_by_its_option() {
+        let (target, image) = (|| "mtd5".to_owned(), || "x".to_owned());
+        let source = crate::device::MtdError::Unsupported;
+        for (error, option) in [
+            (Error::UbiOnNand { target: target(), image: image() }, "--raw-ubi"),
+            (Error::StreamToStatic { target: target() }, "--size"),
+            (Error::BadBlock { target: target(), offset: 0 }, "--bad-blocks=skip"),
+            (Error::Worn { offset: 0, source }, "--bad-blocks=mark"),
+        ] {
+            let hints = hints(&error.into());
+            assert!(hints.len() == 2 && hints[0].contains(option), "{hints:?}");
+        }
+    }
 }

@@ -242,7 +242,7 @@ mod tests {
         let blocks = vec![(0, 0x1_0000, Mark::Head), (0x1_0000, 0x1_0000, Mark::Keep)];
         let map = told(&Event::Map(Map { kind: Kind::SpiNor, blocks }));
         assert_eq!((&map["blocks"], &map["part"]), (&"H=".into(), &"W25Q128JV".into()));
-        assert_eq!(map["milliseconds"], 294);
+        assert_eq!(map["milliseconds"], 268);
     }
 
     #[test]

@@ -82,7 +82,7 @@ mod tests {
                 "=".repeat(28)
             )
         );
-        assert_eq!(time(&map), "about 0.2 s on a typical chip (by the data sheet of W25Q128JV)\n");
+        assert_eq!(time(&map), "about 0.1 s on a typical chip (by the data sheet of W25Q128JV)\n");
         assert_eq!(time(&Map { kind: Kind::Ram, ..map }), "");
     }
 
@@ -102,6 +102,6 @@ mod tests {
         );
         assert!(text.starts_with("0x00000000 www"), "{text}");
         assert!(text.contains("\n0x01390000 www"), "{text}");
-        assert_eq!(time(&map), "about 22 min on a typical chip (by the data sheet of S29GL512S)\n");
+        assert_eq!(time(&map), "about 22 min on a typical chip (by the data sheet of S29GL128S)\n");
     }
 }

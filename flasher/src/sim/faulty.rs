@@ -54,6 +54,8 @@ pub enum Fault {
     EraseTimes(u64),
     /// Erases and programs reach a second place as well, where this address line differs; reads do not.
     AlsoAt(u32),
+    /// Program call number N arrives where the address differs in these bits, and not where it should.
+    ProgramAstray(u64, u64),
     /// Locking fails.
     LockFails,
     /// Locking anything locks everything.
@@ -279,7 +281,11 @@ impl<M: Mtd> Mtd for Faulty<M> {
         if let Some(second) = self.second_place(offset) {
             self.inner.program(second, bytes)?;
         }
-        let place = self.place(offset);
+        let astray = self.faults.iter().find_map(|fault| match fault {
+            Fault::ProgramAstray(at, bits) if *at == number => Some(*bits),
+            _ => None,
+        });
+        let place = self.place(offset ^ astray.unwrap_or(0));
         let torn = self.any(|fault| fault == Fault::ProgramTorn(number));
         if torn || self.any(|fault| fault == Fault::ProgramShort(number)) {
             let granule = self.geometry().granule();

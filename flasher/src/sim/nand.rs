@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 
-use super::nor::{Cut, HalfErase, power_lost, refused, slice};
+use super::nor::{refused, slice};
+use super::power::{HalfErase, Power, power_lost};
 use crate::device::{EraseBlock, Geometry, Mtd, MtdError, ReadHealth};
 use crate::event::Operations;
 
@@ -35,9 +36,7 @@ pub struct Nand {
     /// Blocks (by start) that read 0xff and are not safely erased.
     weak: BTreeSet<u64>,
     worn: BTreeMap<u64, Wear>,
-    cut: Option<Cut>,
-    off: bool,
-    calls: u64,
+    power: Power,
     counts: Operations,
 }
 
@@ -64,9 +63,7 @@ impl Nand {
             unstable: BTreeSet::new(),
             weak: BTreeSet::new(),
             worn: BTreeMap::new(),
-            cut: None,
-            off: false,
-            calls: 0,
+            power: Power::default(),
             counts: Operations::default(),
         }
     }
@@ -119,7 +116,7 @@ impl Nand {
     /// How many erase and program calls there were.
     #[must_use]
     pub fn calls(&self) -> u64 {
-        self.calls
+        self.power.calls()
     }
 
     /// What was done to it.
@@ -130,14 +127,12 @@ impl Nand {
 
     /// Cuts the power inside the erase or program call number `at` (from 0), `sixteenths` of the way through it.
     pub fn cut_power(&mut self, at: u64, sixteenths: u64, half: HalfErase) {
-        self.cut = Some(Cut { at, sixteenths: sixteenths.min(16), half });
+        self.power.cut(at, sixteenths, half);
     }
 
     /// Power comes back. Nothing shows of unstable pages and weak blocks yet.
     pub fn power_cycle(&mut self) {
-        self.off = false;
-        self.cut = None;
-        self.calls = 0;
+        self.power.cycle();
     }
 
     /// Time passes: what was not safely erased or programmed becomes unreadable.
@@ -177,9 +172,7 @@ impl Nand {
     }
 
     fn check(&self, range: &Range<u64>, unit: u64) -> io::Result<()> {
-        if self.off {
-            return Err(power_lost());
-        }
+        self.power.check()?;
         if range.start > range.end || range.end > self.geometry.size {
             return Err(refused("beyond the end of the chip"));
         }
@@ -187,14 +180,6 @@ impl Nand {
             return Err(refused("not whole units"));
         }
         Ok(())
-    }
-
-    fn call(&mut self) -> Option<Cut> {
-        let number = self.calls;
-        self.calls += 1;
-        let cut = self.cut.filter(|cut| cut.at == number);
-        self.off |= cut.is_some();
-        cut
     }
 
     fn clear_pages(&mut self, range: &Range<u64>) {
@@ -228,10 +213,9 @@ impl Nand {
     fn do_erase(&mut self, range: &Range<u64>) -> io::Result<()> {
         self.check(range, self.geometry.erase_size)?;
         let blocks: Vec<_> = self.geometry.blocks(range.clone()).collect();
-        let cut = self.call();
-        let whole = cut.map_or(blocks.len() as u64, |cut| {
-            (blocks.len() as u64 * cut.sixteenths / 16).min(blocks.len() as u64 - 1)
-        });
+        let cut = self.power.call();
+        let whole =
+            cut.map_or(blocks.len() as u64, |cut| cut.done(blocks.len() as u64).min(blocks.len() as u64 - 1));
         for (number, block) in blocks.into_iter().enumerate() {
             if let Some(cut) = cut.filter(|_| number as u64 == whole) {
                 self.half_erase(block, cut.half, cut.sixteenths);
@@ -259,10 +243,10 @@ impl Nand {
         if pages.clone().any(|page| self.is_programmed(page)) {
             return Err(refused("a page twice, or before one that is programmed"));
         }
-        let cut = self.call();
+        let cut = self.power.call();
         let length = usize::try_from(size).unwrap_or(usize::MAX);
         let count = bytes.len().div_ceil(length) as u64;
-        let whole = cut.map_or(count, |cut| count * cut.sixteenths / 16);
+        let whole = cut.map_or(count, |cut| cut.done(count));
         for ((number, page), data) in (0..).zip(pages).zip(bytes.chunks(length)) {
             let torn = number == whole;
             if torn && cut.is_some_and(|cut| cut.sixteenths == 0) {

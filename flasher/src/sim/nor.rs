@@ -4,36 +4,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 
+use super::power::{HalfErase, Power, power_lost};
 use crate::device::{EraseBlock, Geometry, Mtd, MtdError, ReadHealth};
 use crate::event::Operations;
-
-/// What an erase that was cut off leaves of a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HalfErase {
-    /// The chip was still filling the block with zeros, from its end: the old data's start still stands.
-    ZerosFromEnd,
-    /// It was filled with zeros, and not erased yet.
-    AllZero,
-    /// The first part reads 0xff, the rest is old data.
-    PartErased,
-    /// All reads 0xff, but some bits are weak: programmed over, they read 0 later.
-    Weak,
-}
-
-impl HalfErase {
-    /// Every kind.
-    pub const ALL: [Self; 4] = [Self::ZerosFromEnd, Self::AllZero, Self::PartErased, Self::Weak];
-}
-
-/// When the power goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cut {
-    /// The number of the erase or program call in which it happens, from 0.
-    pub(super) at: u64,
-    /// How far into the operation, in sixteenths.
-    pub(super) sixteenths: u64,
-    pub(super) half: HalfErase,
-}
 
 /// A simulated NOR chip, or a partition of one.
 #[derive(Debug, Clone)]
@@ -45,18 +18,10 @@ pub struct Nor {
     locked: Option<BTreeSet<u64>>,
     /// Only a part at the top or at the bottom can be locked.
     one_end: bool,
-    cut: Option<Cut>,
-    off: bool,
-    calls: u64,
+    power: Power,
     counts: Operations,
     page_size: u64,
     page_programs: u64,
-}
-
-/// What a chip without power answers.
-#[must_use]
-pub fn power_lost() -> io::Error {
-    io::Error::other("power lost")
 }
 
 /// A NOR chip's caller keeps these rules; a simulated chip insists on them.
@@ -74,9 +39,7 @@ impl Nor {
             weak: BTreeSet::new(),
             locked: None,
             one_end: false,
-            cut: None,
-            off: false,
-            calls: 0,
+            power: Power::default(),
             counts: Operations::default(),
             page_size: 256,
             page_programs: 0,
@@ -131,7 +94,7 @@ impl Nor {
     /// How many erase and program calls there were.
     #[must_use]
     pub fn calls(&self) -> u64 {
-        self.calls
+        self.power.calls()
     }
 
     /// What was done to it.
@@ -148,14 +111,12 @@ impl Nor {
 
     /// Cuts the power inside the erase or program call number `at` (from 0), `sixteenths` of the way through it.
     pub fn cut_power(&mut self, at: u64, sixteenths: u64, half: HalfErase) {
-        self.cut = Some(Cut { at, sixteenths: sixteenths.min(16), half });
+        self.power.cut(at, sixteenths, half);
     }
 
     /// Power comes back. Weak bits show nothing yet.
     pub fn power_cycle(&mut self) {
-        self.off = false;
-        self.cut = None;
-        self.calls = 0;
+        self.power.cycle();
     }
 
     /// Time passes: every block that was taken for erased and was not loses bits.
@@ -170,22 +131,11 @@ impl Nor {
     }
 
     fn check(&self, offset: u64, length: u64) -> io::Result<()> {
-        if self.off {
-            return Err(power_lost());
-        }
+        self.power.check()?;
         match offset.checked_add(length) {
             Some(end) if end <= self.geometry.size => Ok(()),
             _ => Err(refused("beyond the end of the chip")),
         }
-    }
-
-    /// Counts a call; whether the power goes in it.
-    fn call(&mut self) -> Option<Cut> {
-        let number = self.calls;
-        self.calls += 1;
-        let cut = self.cut.filter(|cut| cut.at == number);
-        self.off |= cut.is_some();
-        cut
     }
 
     fn is_locked_at(&self, offset: u64) -> bool {
@@ -221,11 +171,10 @@ impl Nor {
         if blocks.iter().any(|block| self.is_locked_at(block.start)) {
             return Err(io::Error::from_raw_os_error(nix::libc::EROFS));
         }
-        let cut = self.call();
+        let cut = self.power.call();
         // A cut inside a call that erases several blocks: those before it are done, one is half done.
         let whole = cut.map_or(blocks.len(), |cut| {
-            let done = blocks.len() as u64 * cut.sixteenths / 16;
-            usize::try_from(done).unwrap_or(0).min(blocks.len().saturating_sub(1))
+            usize::try_from(cut.done(blocks.len() as u64)).unwrap_or(0).min(blocks.len().saturating_sub(1))
         });
         for block in blocks.iter().take(whole) {
             slice(&mut self.bytes, &block.range()).fill(0xff);
@@ -250,8 +199,8 @@ impl Nor {
         }
         let end = offset + bytes.len() as u64;
         self.page_programs += end.div_ceil(self.page_size) - offset / self.page_size;
-        let cut = self.call();
-        let taken = cut.map_or(bytes.len() as u64, |cut| bytes.len() as u64 * cut.sixteenths / 16);
+        let cut = self.power.call();
+        let taken = cut.map_or(bytes.len() as u64, |cut| cut.done(bytes.len() as u64));
         let taken = usize::try_from(taken).unwrap_or(0);
         let chip = slice(&mut self.bytes, &(offset..end));
         for (cell, byte) in chip.iter_mut().zip(&bytes[..taken]) {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::nor::power_lost;
+use super::power::power_lost;
 use crate::target::ubi::{UbiDevice, UbiVolume, VolumeKind};
 use crate::ubi::{UbiError, Volumes};
 

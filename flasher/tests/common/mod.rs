@@ -10,6 +10,7 @@ use flasher::hold::{Hold, NoHold};
 use flasher::options::Options;
 use flasher::pipeline::{self, Failure, Job, Report};
 use flasher::record::RecordDir;
+pub(crate) use flasher::sim::cases::noise;
 use flasher::sim::{HalfErase, Nand, Nor};
 use flasher::source::feed::Plain;
 use flasher::source::{Bytes, Source};
@@ -43,19 +44,6 @@ pub(crate) fn boot_sectors(kind: Kind, blocks: u64) -> Geometry {
         Region { offset: 2 * BLOCK, erase_size: BLOCK, blocks: blocks - 2 },
     ];
     Geometry { regions, ..uniform(kind, blocks) }
-}
-
-/// Bytes that repeat nowhere, by a seed. None of them is 0xff.
-pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32).to_le_bytes()[0] & 0xfe
-    })
-    .take(length)
-    .collect()
 }
 
 pub(crate) fn target(size: u64) -> Target {
@@ -133,7 +121,8 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn bench() -> Bench {
-    let dir = tempfile::tempdir().unwrap();
+    // In memory where there is such a place: records are written to the end of their disk, thousands of times.
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let records = RecordDir::new(&dir.path().join("levitate"));
     Bench { _dir: dir, records }
 }

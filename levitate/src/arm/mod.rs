@@ -1,6 +1,17 @@
 //! Which init is PID 1, and whether its `reboot` will get to the hand-over.
 
+mod step;
+
+mod front;
+mod inittab;
+pub(crate) mod processes;
+
+mod busybox;
+mod dinit;
+mod procd;
 mod s6;
+mod systemd;
+mod sysvinit;
 
 use std::fmt;
 use std::fs;
@@ -9,8 +20,12 @@ use std::path::{Path, PathBuf};
 
 use ramdisk::path::Root;
 
+pub use self::step::Step;
+
 /// What PID 1 executes to hand over.
 pub const ENTRY: &str = "/run/maintenance/exec";
+/// Where arming keeps files of its own.
+pub const ARM: &str = "/run/levitate/arm";
 
 /// PID 1 of the running system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +35,26 @@ pub enum Init {
         /// Its scan directory.
         scandir: PathBuf,
     },
+    /// systemd.
+    Systemd,
+    /// sysvinit.
+    Sysvinit {
+        /// Its program, links resolved.
+        program: PathBuf,
+    },
+    /// busybox's init.
+    Busybox {
+        /// Its program, links resolved.
+        program: PathBuf,
+    },
+    /// Our own init, as the system's PID 1.
+    Own,
     /// Our own init, in the maintenance root.
     Maintenance,
+    /// OpenWrt's procd.
+    Procd,
+    /// dinit.
+    Dinit,
     /// One that this program knows by name and cannot arm.
     Other(&'static str),
     /// One that it does not know.
@@ -35,12 +68,22 @@ pub enum Hook {
     Wired {
         /// The file that makes it so.
         by: PathBuf,
+        /// What arming still has to do for it, in this order; empty if it is so already.
+        steps: Vec<Step>,
     },
     /// It will not.
     NotWired {
-        /// Why not, and what would make it so.
+        /// Why not.
         reason: String,
+        /// What would make it so, if anything would.
+        remedy: Option<String>,
     },
+}
+
+impl Hook {
+    fn not(reason: String) -> Self {
+        Self::NotWired { reason, remedy: None }
+    }
 }
 
 /// PID 1 could not be identified.
@@ -57,7 +100,13 @@ impl fmt::Display for Init {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::S6 { scandir } => write!(f, "s6-svscan in {}", scandir.display()),
+            Self::Systemd => f.write_str("systemd"),
+            Self::Sysvinit { .. } => f.write_str("sysvinit"),
+            Self::Busybox { .. } => f.write_str("busybox init"),
+            Self::Own => f.write_str("levitate's own init"),
             Self::Maintenance => f.write_str("the maintenance init"),
+            Self::Procd => f.write_str("procd"),
+            Self::Dinit => f.write_str("dinit"),
             Self::Other(name) => f.write_str(name),
             Self::Unknown(name) => write!(f, "\"{name}\""),
         }
@@ -75,9 +124,11 @@ pub fn detect(root: &Root) -> Result<Init, ArmError> {
     let failed = |path: PathBuf| move |source| ArmError { path, source };
     let comm = fs::read_to_string(at("comm")).map_err(failed(at("comm")))?;
     let exe = fs::read_link(at("exe")).map_err(failed(at("exe")))?;
-    let program = exe.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     // the file may have been replaced while it runs
-    let program = program.trim_end_matches(" (deleted)");
+    let exe = exe.to_string_lossy();
+    let exe = Path::new(exe.trim_end_matches(" (deleted)"));
+    let program = exe.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+    let program = program.as_ref();
     let comm = comm.trim();
     Ok(match (program, comm) {
         ("s6-svscan", _) | (_, "s6-svscan") => {
@@ -85,33 +136,56 @@ pub fn detect(root: &Root) -> Result<Init, ArmError> {
             Init::S6 { scandir }
         }
         ("levitate", _) if in_maintenance(root) => Init::Maintenance,
-        ("levitate", _) => Init::Other("levitate's own init"),
-        ("systemd", _) | (_, "systemd") => Init::Other("systemd"),
-        ("busybox", _) => Init::Other("busybox init"),
-        ("procd", _) => Init::Other("procd"),
-        ("dinit", _) => Init::Other("dinit"),
+        ("levitate", _) => Init::Own,
+        ("systemd", _) | (_, "systemd") => Init::Systemd,
+        ("busybox" | "busybox.static" | "linuxrc", _) => Init::Busybox { program: exe.to_owned() },
+        ("procd", _) => Init::Procd,
+        ("dinit", _) => Init::Dinit,
         ("runit" | "runit-init", _) => Init::Other("runit"),
         ("openrc-init", _) => Init::Other("openrc-init"),
-        ("init", _) => Init::Other("sysvinit"),
+        ("init", _) => Init::Sysvinit { program: exe.to_owned() },
         _ => Init::Unknown(if program.is_empty() { comm } else { program }.to_owned()),
     })
 }
 
-/// Whether `reboot` will get to the hand-over under this init. Nothing is changed.
+/// Whether `reboot` will get to the hand-over under this init, and what has to be done for it. Nothing is changed.
 pub fn hook(root: &Root, init: &Init) -> Hook {
     match init {
         Init::S6 { scandir } => s6::hook(root, scandir),
-        Init::Maintenance => Hook::NotWired { reason: "already in the maintenance root".to_owned() },
-        other => Hook::NotWired { reason: format!("init {other}: not supported yet") },
+        Init::Systemd => systemd::hook(root),
+        Init::Sysvinit { program } => sysvinit::hook(root, program),
+        Init::Busybox { program } => busybox::hook(root, program),
+        // it looks for the staged root itself
+        Init::Own => Hook::Wired { by: ENTRY.into(), steps: vec![] },
+        Init::Procd => procd::hook(root),
+        Init::Dinit => dinit::hook(root),
+        Init::Maintenance => Hook::not("already in the maintenance root".to_owned()),
+        Init::Other("runit") => Hook::NotWired {
+            reason: "init runit resets the board itself after /etc/runit/3 and executes nothing else"
+                .to_owned(),
+            remedy: Some("none is known: use another init".to_owned()),
+        },
+        other => Hook::not(format!("init {other}: its reboot has no place that is known to hand over from")),
+    }
+}
+
+/// What of this system makes some way to reboot, power off or halt do something else than what was meant.
+pub fn warnings(root: &Root, init: &Init) -> Vec<String> {
+    match init {
+        // the others tell the verbs apart themselves
+        Init::S6 { scandir } => {
+            verb_warnings(root).into_iter().chain(s6::signal_warning(root, scandir)).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
 /// What of the system's own commands does not say which verb it was: after `levitate` it would enter the maintenance
 /// root where it should not.
-pub fn verb_warnings(root: &Root) -> Vec<String> {
+fn verb_warnings(root: &Root) -> Vec<String> {
     let says_the_verb = |command: &str| {
-        let dirs = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-        let found = dirs.iter().find_map(|dir| root.resolve(&Path::new(dir).join(command)).ok())?;
+        let found =
+            front::DIRECTORIES.iter().find_map(|dir| root.resolve(&Path::new(dir).join(command)).ok())?;
         let bytes = fs::read(root.host(&found.real)).ok()?;
         let verb = b"/run/levitate/verb";
         let says = bytes.windows(verb.len()).any(|w| w == verb);
@@ -158,15 +232,15 @@ mod tests {
         for (comm, exe, init) in [
             ("s6-svscan", "/usr/bin/s6-svscan", Init::S6 { scandir: scandir() }),
             ("s6-svscan", "/bin/s6", Init::S6 { scandir: scandir() }),
-            ("systemd", "/usr/lib/systemd/systemd", Init::Other("systemd")),
-            ("init", "/usr/lib/systemd/systemd", Init::Other("systemd")),
-            ("init", "/bin/busybox", Init::Other("busybox init")),
-            ("init", "/usr/sbin/init", Init::Other("sysvinit")),
-            ("init", "/sbin/init (deleted)", Init::Other("sysvinit")),
-            ("procd", "/sbin/procd", Init::Other("procd")),
+            ("systemd", "/usr/lib/systemd/systemd", Init::Systemd),
+            ("init", "/usr/lib/systemd/systemd", Init::Systemd),
+            ("init", "/bin/busybox", Init::Busybox { program: "/bin/busybox".into() }),
+            ("init", "/usr/sbin/init", Init::Sysvinit { program: "/usr/sbin/init".into() }),
+            ("init", "/sbin/init (deleted)", Init::Sysvinit { program: "/sbin/init".into() }),
+            ("procd", "/sbin/procd", Init::Procd),
             ("runit", "/sbin/runit", Init::Other("runit")),
-            ("dinit", "/sbin/dinit", Init::Other("dinit")),
-            ("init", "/sbin/levitate", Init::Other("levitate's own init")),
+            ("dinit", "/sbin/dinit", Init::Dinit),
+            ("init", "/sbin/levitate", Init::Own),
             ("sh", "/usr/bin/dash", Init::Unknown("dash".into())),
         ] {
             let (_dir, root) = root_with_pid_1(comm, exe);
@@ -176,12 +250,15 @@ mod tests {
 
     #[test]
     fn another_init_is_refused_by_name() {
-        let (dir, root) = root_with_pid_1("systemd", "/usr/lib/systemd/systemd");
+        let (dir, root) = root_with_pid_1("runit", "/usr/bin/runit");
         let reason = |root: &Root| match hook(root, &detect(root).unwrap()) {
-            Hook::NotWired { reason } => reason,
-            Hook::Wired { by } => panic!("wired by {by:?}"),
+            Hook::NotWired { reason, .. } => reason,
+            Hook::Wired { by, .. } => panic!("wired by {by:?}"),
         };
-        assert_eq!(reason(&root), "init systemd: not supported yet");
+        assert_eq!(
+            reason(&root),
+            "init runit resets the board itself after /etc/runit/3 and executes nothing else"
+        );
         fs::remove_file(dir.path().join("proc/1/exe")).unwrap();
         symlink("/sbin/levitate", dir.path().join("proc/1/exe")).unwrap();
         fs::write(dir.path().join("proc/1/comm"), "init\n").unwrap();

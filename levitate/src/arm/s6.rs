@@ -14,12 +14,16 @@ const LINES: &str = "if [ -x /run/maintenance/exec ]; then exec /run/maintenance
 
 pub(super) fn hook(root: &Root, scandir: &Path) -> Hook {
     let finish = scandir.join(".s6-svscan/finish");
-    let not = |reason: String| Hook::NotWired { reason };
+    let lines = |reason: String| Hook::NotWired {
+        reason,
+        remedy: Some(format!("it must say, before the reset: {LINES}")),
+    };
+    let not = Hook::not;
     let shown = finish.display();
     let resolved = match root.resolve(&finish) {
         Ok(resolved) => resolved,
         Err(PathError::NotFound { .. }) => {
-            return not(format!("{shown} does not exist; it must say, before the reset: {LINES}"));
+            return lines(format!("{shown} does not exist"));
         }
         Err(e) => return not(e.to_string()),
     };
@@ -32,9 +36,27 @@ pub(super) fn hook(root: &Root, scandir: &Path) -> Hook {
         return not(format!("{shown} is not executable"));
     }
     if !text.windows(ENTRY.len()).any(|w| w == ENTRY.as_bytes()) {
-        return not(format!("{shown} does not execute {ENTRY}; it must say, before the reset: {LINES}"));
+        return lines(format!("{shown} does not execute {ENTRY}"));
     }
-    Hook::Wired { by: finish }
+    Hook::Wired { by: finish, steps: vec![] }
+}
+
+/// busybox's own `reboot`, which its shell prefers to any other, sends SIGTERM; by itself s6-svscan then stops every
+/// service and waits for it, and one that ignores TERM makes the device hang. A file of that name answers instead.
+pub(super) fn signal_warning(root: &Root, scandir: &Path) -> Option<String> {
+    let handler = scandir.join(".s6-svscan/SIGTERM");
+    let shell = root.resolve(Path::new("/bin/sh")).ok()?;
+    let shell = fs::read(root.host(&shell.real)).ok()?;
+    let has = |word: &[u8]| shell.windows(word.len()).any(|w| w == word);
+    if root.resolve(&handler).is_ok() || !has(b"BusyBox v") || !has(b"\0reboot\0") {
+        return None;
+    }
+    Some(format!(
+        "{} does not exist: busybox's shell may prefer its own reboot, which sends SIGTERM, and s6-svscan then waits \
+         for every service, without a limit; let it run: s6-svscanctl -b {}",
+        handler.display(),
+        scandir.display()
+    ))
 }
 
 #[cfg(test)]
@@ -43,9 +65,30 @@ mod tests {
 
     fn reason(root: &Root) -> String {
         match hook(root, Path::new("/run/service")) {
-            Hook::NotWired { reason } => reason,
-            Hook::Wired { by } => panic!("wired by {by:?}"),
+            Hook::NotWired { reason, remedy } => {
+                remedy.into_iter().fold(reason, |reason, remedy| format!("{reason}; {remedy}"))
+            }
+            Hook::Wired { by, .. } => panic!("wired by {by:?}"),
         }
+    }
+
+    #[test]
+    fn a_reboot_of_busybox_that_would_hang_is_warned_about() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let scandir = Path::new("/run/service");
+        fs::create_dir_all(dir.path().join("run/service/.s6-svscan")).unwrap();
+        fs::create_dir(dir.path().join("bin")).unwrap();
+        let sh = dir.path().join("bin/sh");
+        for (shell, warned) in
+            [("BusyBox v1.35.0 \0reboot\0", true), ("BusyBox v1.35.0 \0ash\0", false), ("dash", false)]
+        {
+            fs::write(&sh, shell).unwrap();
+            assert_eq!(signal_warning(&root, scandir).is_some(), warned, "{shell}");
+        }
+        fs::write(&sh, "BusyBox v1.35.0 \0reboot\0").unwrap();
+        fs::write(dir.path().join("run/service/.s6-svscan/SIGTERM"), "").unwrap();
+        assert_eq!(signal_warning(&root, scandir), None);
     }
 
     #[test]
@@ -62,6 +105,6 @@ mod tests {
         assert!(text.contains("does not execute /run/maintenance/exec; it must say"), "{text}");
         fs::write(&finish, format!("#!/bin/sh\n{LINES}\nreboot -f\n")).unwrap();
         let by = "/run/service/.s6-svscan/finish".into();
-        assert_eq!(hook(&root, Path::new("/run/service")), Hook::Wired { by });
+        assert_eq!(hook(&root, Path::new("/run/service")), Hook::Wired { by, steps: vec![] });
     }
 }

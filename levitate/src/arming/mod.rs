@@ -1,7 +1,11 @@
 //! `levitate` itself: every check, then everything that is done, in this order. Whatever fails, the system is left as
 //! it was.
 
-use std::fs::{self, File};
+mod doing;
+mod kernel;
+pub mod record;
+
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,15 +15,19 @@ use ramdisk::init::interlock::{self, Gate};
 use ramdisk::path::{PathError, Root};
 use ramdisk::tree::{Size, TreeError};
 
-use crate::arm::{self, Hook, Init};
-use crate::budget::{self, Demand, Refusal, Reserve};
+pub use self::doing::{Doing, DoingError, undo};
+pub use self::kernel::KernelMounts;
+use self::record::RecordError;
+use crate::arm::{self, Hook, Init, Step};
+use crate::budget::{self, Demand, Grow, Refusal, Reserve};
 use crate::config::Config;
 use crate::facts::SystemFacts;
+use crate::image::ImageError;
 use crate::manifest::Manifest;
-use crate::plan::{self, PlanError};
-use crate::run_mount::{ARMED, Armed, Mounts, Remount};
-use crate::select::{self, SelectError};
-use crate::stage::{self, StageError};
+use crate::plan::{self, Plan, PlanError};
+use crate::run_mount::{Mounts, Remount};
+use crate::select::{self, SelectError, Selection};
+use crate::stage::{self, StageError, Unarmed};
 use crate::state::{self, StateRecord};
 use crate::status::with_sources;
 
@@ -53,6 +61,8 @@ pub enum Event {
     },
     /// /run is changed.
     Remounting(Remount),
+    /// This is done so that `reboot` gets to the hand-over.
+    Arming(Step),
     /// Something that stops nothing.
     Warning(String),
 }
@@ -61,10 +71,12 @@ pub enum Event {
 #[derive(Debug, thiserror::Error)]
 pub enum LevitateError {
     /// `reboot` would not get to the hand-over.
-    #[error("reboot would not enter the maintenance root: {reason}")]
+    #[error("reboot would not enter the maintenance root: {reason}{}", .remedy.iter().map(|r| format!("; {r}")).collect::<String>())]
     NotWired {
-        /// Why, and what helps.
+        /// Why.
         reason: String,
+        /// What helps.
+        remedy: Option<String>,
     },
     /// /run is on flash, or on a disk.
     #[error("stage into /run: expected a file system in RAM, found {fstype} (mounted at {point})")]
@@ -80,6 +92,9 @@ pub enum LevitateError {
         /// Its name, number and target.
         writer: String,
     },
+    /// The archive cannot be staged.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// Something is missing, or nobody could log in.
     #[error(transparent)]
     Select(Box<SelectError>),
@@ -101,7 +116,13 @@ pub enum LevitateError {
     /// Another `levitate` or `levitate abort` is at work.
     #[error("another levitate is at work (it holds {0})")]
     Busy(PathBuf),
-    /// /run/levitate, or the mount of /run, cannot be changed.
+    /// The init could not be armed, or /run not be changed.
+    #[error(transparent)]
+    Arm(#[from] DoingError),
+    /// What an earlier levitate did cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// /run cannot be opened.
     #[error("{what} {path}")]
     Io {
         /// What was attempted.
@@ -124,6 +145,60 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Levitate
     move |source| LevitateError::Io { what, path, source }
 }
 
+/// A root that is ready to be written.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// What it holds.
+    pub plan: Plan,
+    /// What that was made of.
+    pub selected: Selection,
+}
+
+impl Prepared {
+    fn event(&self) -> Event {
+        Event::Selected {
+            services: self.plan.manifest.services.clone(),
+            users: self.selected.can_log_in.clone(),
+            host_keys: self.selected.host_keys.len(),
+        }
+    }
+}
+
+/// Where the maintenance root comes from.
+pub trait Origin {
+    /// Decides what is to be staged. Nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// Something is missing.
+    fn prepare(&mut self, config: &Config, facts: &SystemFacts) -> Result<Prepared, LevitateError>;
+
+    /// Looks at the root once it is written below `staged`, before it can be entered; what is found out of the plan goes
+    /// into `prepared`.
+    ///
+    /// # Errors
+    ///
+    /// It must not be entered; it is removed again.
+    fn check(&mut self, config: &Config, prepared: &mut Prepared, staged: &Root)
+    -> Result<(), LevitateError>;
+}
+
+/// The system that runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Running;
+
+impl Origin for Running {
+    fn prepare(&mut self, config: &Config, facts: &SystemFacts) -> Result<Prepared, LevitateError> {
+        let selected = select::select(config, facts)?;
+        Ok(Prepared { plan: plan::plan(config, facts, &selected)?, selected })
+    }
+
+    /// All was looked at before.
+    fn check(&mut self, _: &Config, _: &mut Prepared, _: &Root) -> Result<(), LevitateError> {
+        Ok(())
+    }
+}
+
 /// Checks everything, stages, and arms.
 ///
 /// # Errors
@@ -136,11 +211,30 @@ pub fn levitate(
     owners: Owners,
     tell: &mut dyn FnMut(Event),
 ) -> Result<Manifest, LevitateError> {
+    levitate_from(&mut Running, config, facts, mounts, owners, tell)
+}
+
+/// As [`levitate`], with a root from `origin`.
+///
+/// # Errors
+///
+/// As [`levitate`].
+pub fn levitate_from(
+    origin: &mut dyn Origin,
+    config: &Config,
+    facts: &SystemFacts,
+    mounts: &mut dyn Mounts,
+    owners: Owners,
+    tell: &mut dyn FnMut(Event),
+) -> Result<Manifest, LevitateError> {
     let root = &facts.root;
-    match arm::hook(root, &facts.init) {
-        Hook::Wired { by } => tell(Event::Wired { init: facts.init.clone(), by }),
-        Hook::NotWired { reason } => return Err(LevitateError::NotWired { reason }),
-    }
+    let steps = match arm::hook(root, &facts.init) {
+        Hook::Wired { by, steps } => {
+            tell(Event::Wired { init: facts.init.clone(), by });
+            steps
+        }
+        Hook::NotWired { reason, remedy } => return Err(LevitateError::NotWired { reason, remedy }),
+    };
     if !facts.run.is_in_ram() {
         let (fstype, point) = (facts.run.fstype.clone(), facts.run.point.clone());
         return Err(LevitateError::NotInRam { fstype, point });
@@ -155,42 +249,73 @@ pub fn levitate(
             tell(Event::Warning(lines.join(" ")));
         }
     }
-    let selected = select::select(config, facts)?;
-    let plan = plan::plan(config, facts, &selected)?;
-    tell(Event::Selected {
-        services: plan.manifest.services.clone(),
-        users: selected.can_log_in.clone(),
-        host_keys: selected.host_keys.len(),
-    });
+    let mut prepared = origin.prepare(config, facts)?;
+    let Prepared { plan, selected } = &prepared;
+    // of an archive it is known once it lies there
+    if !selected.can_log_in.is_empty() {
+        tell(prepared.event());
+    }
     selected.warnings.iter().chain(&plan.warnings).for_each(|w| tell(Event::Warning(w.clone())));
-    arm::verb_warnings(root).into_iter().for_each(|w| tell(Event::Warning(w)));
+    arm::warnings(root, &facts.init).into_iter().for_each(|w| tell(Event::Warning(w)));
     let size = plan.tree.size(facts.page)?;
     let demand = Demand { staged: size, reserve: selected.reserve.clone() };
     let fits = budget::decide(&facts.supply, &demand)?;
-    tell(Event::Fits { size, reserve: selected.reserve, available: facts.supply.mem_available });
+    tell(Event::Fits { size, reserve: selected.reserve.clone(), available: facts.supply.mem_available });
 
     let _lock = lock(&run)?;
-    let mut changed = None;
-    if let Some(change) = facts.run.change(fits.grow) {
-        tell(Event::Remounting(change.clone()));
-        changed = Some(Changed::make(root, facts, mounts, &change)?);
+    let mut doing = Doing::begin(root)?;
+    let done = change_and_stage(
+        origin,
+        config,
+        facts,
+        &mut prepared,
+        fits.grow,
+        &steps,
+        &mut doing,
+        mounts,
+        owners,
+        tell,
+    );
+    if done.is_err() {
+        doing.back_out(mounts);
     }
-    let done = stage_and_arm(config, facts, &plan.tree, &run, owners, tell);
-    if let (Err(_), Some(changed)) = (&done, changed) {
-        changed.undo(mounts);
-    }
-    done.map(|()| plan.manifest)
+    done.map(|()| prepared.plan.manifest)
 }
 
-fn stage_and_arm(
+#[allow(clippy::too_many_arguments)] // one after the other, and nobody else calls it
+fn change_and_stage(
+    origin: &mut dyn Origin,
     config: &Config,
     facts: &SystemFacts,
-    tree: &ramdisk::tree::Tree,
-    run: &Path,
+    prepared: &mut Prepared,
+    grow: Option<Grow>,
+    steps: &[Step],
+    doing: &mut Doing<'_>,
+    mounts: &mut dyn Mounts,
     owners: Owners,
     tell: &mut dyn FnMut(Event),
 ) -> Result<(), LevitateError> {
-    let unarmed = stage::write(tree, run, owners)?;
+    if let Some(change) = facts.run.change(grow) {
+        tell(Event::Remounting(change.clone()));
+        doing.remount(mounts, &facts.run, facts.supply.run, &change)?;
+    }
+    let unarmed = stage::write(&prepared.plan.tree, &run_directory(&facts.root)?, owners)?;
+    let known = !prepared.selected.can_log_in.is_empty();
+    origin.check(config, prepared, &unarmed.root())?;
+    if !known {
+        tell(prepared.event());
+    }
+    steps.iter().for_each(|step| tell(Event::Arming(step.clone())));
+    doing.carry_out(mounts, steps)?;
+    record_and_arm(config, facts, unarmed, tell)
+}
+
+fn record_and_arm(
+    config: &Config,
+    facts: &SystemFacts,
+    unarmed: Unarmed,
+    tell: &mut dyn FnMut(Event),
+) -> Result<(), LevitateError> {
     let state_file = config.state_file.as_ref().map(|path| facts.root.host(path));
     let mut before = None;
     if let Some(path) = &state_file {
@@ -229,68 +354,8 @@ pub(crate) fn lock(run: &Path) -> Result<Flock<File>, LevitateError> {
     Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|_| LevitateError::Busy(run.to_owned()))
 }
 
-/// A change of the mount of /run that was made and recorded.
-struct Changed {
-    record: PathBuf,
-    before: Armed,
-    /// What the record said before, if an earlier run had changed the mount already.
-    earlier: Option<Armed>,
-}
-
-impl Changed {
-    fn make(
-        root: &Root,
-        facts: &SystemFacts,
-        mounts: &mut dyn Mounts,
-        change: &Remount,
-    ) -> Result<Self, LevitateError> {
-        let record = root.dir().join(ARMED);
-        let before = facts.run.before(change, facts.supply.run);
-        let earlier = read_armed(root);
-        // what was before the first change is what abort goes back to
-        let merged = match earlier.clone() {
-            Some(first) => {
-                Armed { size: first.size.or(before.size), inodes: first.inodes.or(before.inodes), ..first }
-            }
-            None => before.clone(),
-        };
-        let changed = Self { record, before, earlier };
-        changed.write(Some(&merged))?;
-        if let Err(e) = mounts.remount(change) {
-            let _ = changed.write(changed.earlier.as_ref());
-            return Err(failed("remount", &change.point)(e));
-        }
-        Ok(changed)
-    }
-
-    fn write(&self, armed: Option<&Armed>) -> Result<(), LevitateError> {
-        let directory = self.record.parent().unwrap_or(Path::new("/run"));
-        let written = match armed {
-            Some(armed) => serde_json::to_vec(armed).map_err(io::Error::from).and_then(|bytes| {
-                fs::create_dir_all(directory).and_then(|()| fs::write(&self.record, bytes))
-            }),
-            None => fs::remove_file(&self.record),
-        };
-        if armed.is_none() {
-            // It goes if nobody else has anything in it.
-            let _ = fs::remove_dir(directory);
-        }
-        written.map_err(failed("write", &self.record))
-    }
-
-    /// The error that led here is the one to tell; the record stays if the mount could not be put back.
-    fn undo(&self, mounts: &mut dyn Mounts) {
-        if mounts.remount(&self.before.undo()).is_ok() {
-            let _ = self.write(self.earlier.as_ref());
-        }
-    }
-}
-
-/// What `levitate` changed in the mount of /run, if it did.
-pub(crate) fn read_armed(root: &Root) -> Option<Armed> {
-    let bytes = fs::read(root.dir().join(ARMED)).ok()?;
-    serde_json::from_slice(&bytes).ok()
-}
-
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod init_tests;

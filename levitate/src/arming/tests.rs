@@ -1,3 +1,4 @@
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
@@ -63,6 +64,8 @@ fn the_staged_root_is_what_the_contract_says() {
             "sbin/levitate",
             "sbin/poweroff",
             "sbin/reboot",
+            "sbin/upgraded",
+            "shutdown",
             "sys/",
             "tmp/",
             "usr/",
@@ -189,7 +192,7 @@ fn arming_is_recorded_and_a_noexec_run_is_remounted_and_abort_undoes_all_of_it()
 
     let root = system.root();
     let undone = abort::abort(&root, None, &mut system.mounts).unwrap();
-    assert_eq!(undone, Undone { staged: true, remounted: true, recorded: true });
+    assert_eq!(undone, Undone { staged: true, remounted: true, disarmed: false, recorded: true });
     assert_eq!(system.mounts.asked[1].options, ["rw", "nosuid", "nodev", "noexec"]);
     let mut after = system.names("/");
     after.retain(|name| !name.starts_with("run/levitate/"));

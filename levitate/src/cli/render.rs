@@ -31,6 +31,7 @@ pub(super) fn line(event: &Event) -> String {
                 change.point.display()
             )
         }
+        Event::Arming(step) => format!("arming: {step}"),
         Event::Warning(text) => format!("warning: {text}"),
     }
 }
@@ -99,6 +100,10 @@ mod tests {
             files: 42,
             bytes: 2_000_000,
             state_file: None,
+            state_home: None,
+            watchdog: None,
+            lease_ms: None,
+            ways_in: vec![],
             handover: HandoverLimits::default(),
         };
         assert_eq!(

@@ -59,6 +59,18 @@ pub struct Service {
     pub contents: Option<Vec<String>>,
     /// What must be up first.
     pub dependencies: Option<Vec<String>>,
+    /// The longrun that starts and stops it; it is not started at boot then.
+    #[serde(rename = "controlled-by")]
+    pub controlled_by: Option<String>,
+    /// The longrun that reads this one's output.
+    #[serde(rename = "producer-for")]
+    pub producer_for: Option<String>,
+    /// The longruns whose output this one reads.
+    #[serde(rename = "consumer-for")]
+    pub consumer_for: Option<Vec<String>>,
+    /// A bundle to make of the pipeline that ends here.
+    #[serde(rename = "pipeline-name")]
+    pub pipeline_name: Option<String>,
     /// Whether people log in through it; unless given, told by the program's name.
     pub login: Option<bool>,
     /// The descriptor on which it says that it is ready.
@@ -96,6 +108,10 @@ pub(super) fn check(name: &str, service: &Service) -> Result<(), String> {
         ("timeout-down", service.timeout_down.is_some()),
         ("type", service.kind.is_some()),
         ("dependencies", service.dependencies.is_some()),
+        ("controlled-by", service.controlled_by.is_some()),
+        ("producer-for", service.producer_for.is_some()),
+        ("consumer-for", service.consumer_for.is_some()),
+        ("pipeline-name", service.pipeline_name.is_some()),
     ];
     let only =
         |kind: &str, allowed: &[&str]| match given.iter().find(|(key, is)| *is && !allowed.contains(key)) {
@@ -121,11 +137,12 @@ pub(super) fn check(name: &str, service: &Service) -> Result<(), String> {
         }
         return only("a service with a source", &["dependencies"]);
     }
-    let limits = ["type", "dependencies", "timeout-up", "timeout-down"];
+    let limits = ["type", "dependencies", "controlled-by", "timeout-up", "timeout-down"];
     match service.kind.unwrap_or_default() {
         ServiceType::Longrun => {
             let own = ["run", "finish", "notification-fd", "down-signal", "timeout-kill"];
-            only("a longrun", &[&own[..], &limits[..]].concat())?;
+            let pipes = ["producer-for", "consumer-for", "pipeline-name"];
+            only("a longrun", &[&own[..], &limits[..], &pipes[..]].concat())?;
             if service.run.is_none() {
                 return Err("a longrun needs run (or source)".to_owned());
             }

@@ -29,6 +29,7 @@ fn nothing_at_all_keeps_root_and_the_network() {
     let config = parse("").unwrap();
     assert_eq!(config.users, BTreeMap::from([("root".to_owned(), User::default())]));
     assert!(config.keep.network && config.users["root"].keep);
+    assert_eq!(config.lease, Some(15 * 60_000));
 }
 
 #[test]

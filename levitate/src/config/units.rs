@@ -15,9 +15,9 @@ pub struct Millis(pub u64);
 
 const SIZES: &str = r#"a size such as "32M", "512K", "1G", or a number of bytes"#;
 const TIMES: &str = r#"a time such as "90s", "500ms", "2m", or a number of milliseconds"#;
-const LEASES: &str = r#"a time such as "15m", or "off""#;
+const LEASES: &str = r#"a time of at least a second such as "15m", or "off""#;
 
-/// `lease`: a time as above, longer than none, or `"off"`.
+/// `lease`: a time as above of at least a second, or `"off"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lease(pub(super) Option<u64>);
 
@@ -75,6 +75,17 @@ impl<'de> Deserialize<'de> for Millis {
     }
 }
 
+/// On a command line, where a number without a unit could be any.
+impl std::str::FromStr for Millis {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let clock = Units { expecting: TIMES, units: CLOCK, wrap: Millis };
+        let expected = || format!(r#"expected a time such as "90s", "30m" or "2h", found "{text}""#);
+        clock.parse(text.trim()).filter(|time| time.0 > 0).ok_or_else(expected)
+    }
+}
+
 impl<'de> Deserialize<'de> for Lease {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct OffOr(Units<Millis>);
@@ -89,7 +100,7 @@ impl<'de> Deserialize<'de> for Lease {
                 if text == "off" {
                     return Ok(Lease(None));
                 }
-                let time = self.0.parse(text.trim()).filter(|time| time.0 > 0);
+                let time = self.0.parse(text.trim()).filter(|time| time.0 >= 1_000);
                 let no_time = || E::invalid_value(de::Unexpected::Str(text), &self);
                 time.map(|time| Lease(Some(time.0))).ok_or_else(no_time)
             }
@@ -128,9 +139,18 @@ mod tests {
         for (text, ms) in [("15m", Some(900_000)), ("1h", Some(3_600_000)), ("off", None)] {
             assert_eq!(both(&format!("lease = \"{text}\"")).lease, Some(Lease(ms)), "{text}");
         }
-        for text in ["\"0s\"", "\"never\"", "15", "false", "\"15\""] {
+        for text in ["\"0s\"", "\"999ms\"", "\"never\"", "15", "false", "\"15\""] {
             let e = toml::from_str::<Both>(&format!("lease = {text}")).unwrap_err();
             assert!(e.message().contains(LEASES), "{text}: {e}");
+        }
+    }
+
+    #[test]
+    fn a_time_on_the_command_line_has_a_unit() {
+        assert_eq!("30m".parse(), Ok(Millis(1_800_000)));
+        for text in ["30", "0s", "", "m", "-5m", "soon"] {
+            let e = text.parse::<Millis>().unwrap_err();
+            assert_eq!(e, format!(r#"expected a time such as "90s", "30m" or "2h", found "{text}""#));
         }
     }
 

@@ -23,6 +23,8 @@ pub enum Verb {
     Poweroff,
     /// Halt: nothing is handed over.
     Halt,
+    /// Execute the kernel that was loaded: nothing is handed over.
+    Kexec,
     /// Some other word. It is not guessed at: the board is reset into the old system, and says why.
     Unknown(String),
 }
@@ -35,6 +37,7 @@ impl Verb {
             None | Some("" | "reboot") => Self::Reboot,
             Some("poweroff") => Self::Poweroff,
             Some("halt") => Self::Halt,
+            Some("kexec") => Self::Kexec,
             Some(other) => Self::Unknown(other.chars().take(40).collect()),
         }
     }
@@ -149,7 +152,8 @@ mod tests {
         assert_eq!(Verb::parse(Some("reboot\n")), Verb::Reboot);
         assert_eq!(Verb::parse(Some("poweroff\n")), Verb::Poweroff);
         assert_eq!(Verb::parse(Some(" halt ")), Verb::Halt);
-        assert_eq!(Verb::parse(Some("kexec")), Verb::Unknown("kexec".into()));
+        assert_eq!(Verb::parse(Some("kexec")), Verb::Kexec);
+        assert_eq!(Verb::parse(Some("exit")), Verb::Unknown("exit".into()));
     }
 
     #[test]
@@ -193,6 +197,10 @@ mod tests {
             files: 1,
             bytes: 1,
             state_file: None,
+            state_home: None,
+            watchdog: None,
+            lease_ms: None,
+            ways_in: vec![],
             handover: HandoverLimits::default(),
         };
         let text = |m: &Manifest| serde_json::to_string(m).unwrap();

@@ -1,4 +1,5 @@
-//! Ending everybody, but not who changes flash: that one is let finish. TERM, a grace that ends early, KILL until nobody is left. And the end of the journey itself where
+//! Ending everybody, but not who changes flash: that one is let finish. TERM, HUP for shells, a grace that ends early,
+//! KILL until nobody is left. And the end of the journey itself where
 //! it does not reach the new init: failure, poweroff and halt.
 
 use std::io;
@@ -7,8 +8,8 @@ use std::path::Path;
 use ramdisk::init::interlock::{FlashRecord, FlashState};
 
 use super::check::{self, FLASH};
-use super::journey::{Run, Stop};
-use super::mounts;
+use super::journey::{OLD_ROOT, Run, Stop};
+use super::mounts::{self, Mount};
 use super::processes::Process;
 use super::report::Survivor;
 use super::seam::{Ending, Everybody, HandoverSys, Weight};
@@ -17,6 +18,9 @@ use super::watchdog::Plan;
 
 /// Between two looks at who is left, in milliseconds.
 const LOOK_MS: u64 = 10;
+/// From TERM to HUP, in milliseconds. Who ends by TERM has mostly ended by then; shells at a terminal never do, and their
+/// supervisors wait for them.
+const HANGUP_AFTER_MS: u64 = 100;
 /// Between two looks at a writer of flash, in milliseconds: it has minutes to go, and needs the processor.
 const FLASH_LOOK_MS: u64 = 250;
 /// Between two lines that say who is waited for, in milliseconds.
@@ -102,7 +106,12 @@ impl<S: HandoverSys> Run<'_, S> {
         let started = self.sys.now_ms();
         let grace = self.journey.limits.term_grace_ms.min(self.remaining(started));
         let mut left = self.look(&mut plan)?;
+        let mut hung_up = false;
         while !left.is_empty() && self.sys.now_ms().saturating_sub(started) < grace {
+            if !hung_up && self.sys.now_ms().saturating_sub(started) >= HANGUP_AFTER_MS {
+                self.signal(Everybody::Hangup);
+                hung_up = true;
+            }
             self.sys.pause(LOOK_MS);
             left = self.look(&mut plan)?;
         }
@@ -202,7 +211,8 @@ impl<S: HandoverSys> Run<'_, S> {
             return;
         }
         let Ok(table) = self.sys.mounts() else { return };
-        for mount in mounts::unmount_order(&table, Path::new("/")).into_iter().filter(|m| m.keeps_data()) {
+        let goes = |m: &Mount| m.keeps_data() || m.point.starts_with(OLD_ROOT);
+        for mount in mounts::unmount_order(&table, Path::new("/")).into_iter().filter(goes) {
             let limit = self.limit().min(COURTESY_MS);
             if self.sys.unmount(&mount.point, limit).is_err() {
                 let limit = self.limit().min(COURTESY_MS);

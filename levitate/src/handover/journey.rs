@@ -35,6 +35,9 @@ pub struct Journey {
     pub stages: Vec<StageTime>,
     /// The deadlines.
     pub limits: HandoverLimits,
+    /// The verb, where PID 1 was told it and it is in no file.
+    #[serde(default)]
+    pub verb: Option<String>,
     /// This boot.
     pub boot_id: String,
     /// The state file, as the old system names it, for as long as it can be written.
@@ -73,6 +76,7 @@ impl Journey {
             stage: Stage::Check,
             stages: Vec::new(),
             limits: HandoverLimits::default(),
+            verb: None,
             boot_id: String::new(),
             state_file: None,
             state_fails: false,
@@ -86,6 +90,19 @@ impl Journey {
             notes: Vec::new(),
             watchdog: None,
         }
+    }
+
+    /// A journey that begins at `now_ms` in the staged root, which is / already.
+    #[must_use]
+    pub fn begin_pivoted(now_ms: u64, verb: &str) -> Self {
+        let begin = Self::begin(now_ms, Path::new("/"));
+        Self { old_root: PathBuf::from(OLD_ROOT), verb: Some(verb.to_owned()), ..begin }
+    }
+
+    /// Whether the staged root is / already.
+    #[must_use]
+    pub fn is_pivoted(&self) -> bool {
+        self.old_root == Path::new(OLD_ROOT)
     }
 
     /// The report, at the end.
@@ -161,6 +178,8 @@ impl<S: HandoverSys> Run<'_, S> {
         // The record before the first unmount is the last one that is sure to be possible.
         let state = if stage == Stage::Unmount { State::Left } else { State::Entering };
         self.record_progress(state);
+        #[cfg(feature = "fault-injection")]
+        self.inject(stage)?;
         Ok(())
     }
 
@@ -184,7 +203,10 @@ impl<S: HandoverSys> Run<'_, S> {
 
     /// Writes the state file, if one can be written still.
     fn record(&mut self, state: State, reason: Option<&str>) -> io::Result<()> {
-        let Some(file) = &self.journey.state_file else { return Ok(()) };
+        let Some(file) = &self.journey.state_file else {
+            // The old system has unmounted it before us: what is worth a mount of its own is that it was left.
+            return if state == State::Left { self.record_again(state, reason) } else { Ok(()) };
+        };
         let path = mounts::below(&self.journey.old_root, file);
         let stage = Some(self.journey.stage.name());
         let record = StateRecord::now(state, &self.journey.boot_id, stage, reason);
@@ -195,15 +217,21 @@ impl<S: HandoverSys> Run<'_, S> {
     /// Writes the state file's last record, `failed`. Where its file system is unmounted already, that is mounted once
     /// more for it: the board is reset next anyway, and a user far away has no other way to learn the reason.
     pub(crate) fn record_failure(&mut self, reason: &str) -> io::Result<()> {
-        let Some(home) = self.journey.state_home.clone() else {
+        if self.journey.state_home.is_none() {
             return self.record(State::Failed, Some(reason));
-        };
+        }
+        self.record_again(State::Failed, Some(reason))
+    }
+
+    /// Mounts the state file's file system for one record; without a state file nothing is done.
+    fn record_again(&mut self, state: State, reason: Option<&str>) -> io::Result<()> {
+        let Some(home) = self.journey.state_home.clone() else { return Ok(()) };
         let at = Path::new(AGAIN);
         let limit = self.journey.limits.call_ms;
         self.sys.make_dir(at)?;
         self.sys.mount(&home.source, &home.fstype, at, limit)?;
         let stage = Some(self.journey.stage.name());
-        let record = StateRecord::now(State::Failed, &self.journey.boot_id, stage, Some(reason));
+        let record = StateRecord::now(state, &self.journey.boot_id, stage, reason);
         let written = self.sys.write_state(&at.join(&home.file), &record, limit);
         // The record is durable without it.
         let _ = self.sys.unmount(at, limit);

@@ -11,6 +11,9 @@ use crate::state::State;
 impl<S: HandoverSys> Run<'_, S> {
     pub(crate) fn pivot(&mut self) -> Step {
         let mounts = self.mounts()?;
+        if self.journey.is_pivoted() && mounts::at(&mounts, Path::new(OLD_ROOT)).is_some() {
+            return self.sys.chdir(Path::new("/")).map_err(|e| Stop::because("chdir to the new root", &e));
+        }
         let staged = self.journey.staged.clone();
         let put_old = staged.join("oldroot");
         self.sys

@@ -23,6 +23,8 @@ pub enum Ending {
     Poweroff,
     /// Stop, with the power on.
     Halt,
+    /// Execute the kernel that was loaded; reset if there is none.
+    Kexec,
 }
 
 /// How much a line matters.
@@ -41,6 +43,8 @@ pub enum Weight {
 pub enum Everybody {
     /// SIGTERM, then SIGCONT, so that a stopped process can act on it.
     Term,
+    /// SIGHUP, then SIGCONT: interactive shells ignore SIGTERM, and end when their terminal does.
+    Hangup,
     /// SIGKILL.
     Kill,
 }
@@ -115,6 +119,8 @@ pub trait HandoverSys {
     fn make_private(&mut self, path: &Path, reach: Reach) -> io::Result<()>;
     /// Binds a directory on itself.
     fn bind_on_itself(&mut self, path: &Path) -> io::Result<()>;
+    /// Makes the mount at `point`, which holds the directory `path`, writable if it is not.
+    fn need_writable(&mut self, path: &Path, point: &Path) -> io::Result<()>;
     /// Takes nosuid, nodev and noexec, which a bind inherits, off a mount.
     fn plain_flags(&mut self, path: &Path) -> io::Result<()>;
     /// Executes the staged copy of this program with the journey so far. Returns in a test double only.

@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use super::check::{self, FLASH, Verb};
-use super::journey::{Journey, Run, Step, Stop};
+use super::journey::{Journey, OLD_ROOT, Run, StateHome, Step, Stop};
 use super::mounts::{self, Mount};
 use super::report::REPORT;
 use super::seam::{Attached, Ending, HandoverSys, Reach};
 use super::stage::Stage;
 use super::watchdog::{self, Plan};
-use crate::manifest::MANIFEST;
+use crate::manifest::{MANIFEST, Manifest};
 
 /// What is taken along, in this order: each with what is mounted on it.
 const TAKEN_ALONG: [&str; 3] = ["dev", "proc", "sys"];
@@ -23,6 +23,15 @@ const GUARD_MARGIN_MS: u64 = 3_000;
 pub fn first_half<S: HandoverSys>(sys: &mut S, staged: &Path) {
     let now = sys.now_ms();
     let mut run = Run { sys, journey: Journey::begin(now, staged) };
+    if let Err(stop) = run.first_half() {
+        run.finish(stop);
+    }
+}
+
+/// The same where the old system's PID 1 has made the staged root / already, and says the verb.
+pub fn first_half_pivoted<S: HandoverSys>(sys: &mut S, verb: &str) {
+    let now = sys.now_ms();
+    let mut run = Run { sys, journey: Journey::begin_pivoted(now, verb) };
     if let Err(stop) = run.first_half() {
         run.finish(stop);
     }
@@ -91,17 +100,24 @@ impl<S: HandoverSys> Run<'_, S> {
             self.journey.limits = manifest.handover;
             self.journey.state_file.clone_from(&manifest.state_file);
             self.arm_guard();
+            self.look_for_state_file(manifest.state_home.clone());
         }
         // Before anything that can end in a reset or a poweroff. Who fed the watchdog may be gone, so that comes first.
-        let mut plan = self.plan_watchdog();
+        let mut plan = self.plan_watchdog(manifest.as_ref().ok());
         self.let_flash_writer_finish(&mut plan);
-        let verb = self.sys.read_verb().map_err(|e| Stop::because("read the verb", &e))?;
+        let verb = match self.journey.verb.clone() {
+            Some(verb) => Some(verb),
+            None => self.sys.read_verb().map_err(|e| Stop::because("read the verb", &e))?,
+        };
         match Verb::parse(verb.as_deref()) {
             Verb::Reboot => {}
             Verb::Poweroff => return Err(Stop::NotAsked(Ending::Poweroff)),
             Verb::Halt => return Err(Stop::NotAsked(Ending::Halt)),
+            Verb::Kexec => return Err(Stop::NotAsked(Ending::Kexec)),
             Verb::Unknown(word) => {
-                return Err(Stop::Failed(format!("the verb {word:?} is none of reboot, poweroff, halt")));
+                return Err(Stop::Failed(format!(
+                    "the verb {word:?} is none of reboot, poweroff, halt, kexec"
+                )));
             }
         }
         manifest.map_err(Stop::Failed)?;
@@ -109,16 +125,39 @@ impl<S: HandoverSys> Run<'_, S> {
         self.staged_root_is_whole()?;
 
         let mounts = self.mounts()?;
-        self.journey.root_mount =
-            mounts::at(&mounts, Path::new("/")).map(|mount| mount.describe(Path::new("/")));
-        self.journey.flash =
-            mounts.iter().filter(|m| m.is_on_flash()).map(|m| m.describe(&m.point)).collect();
+        let old_root = self.journey.old_root.clone();
+        self.journey.root_mount = mounts::at(&mounts, &old_root).map(|mount| mount.describe(Path::new("/")));
+        if self.journey.is_pivoted() && self.journey.root_mount.is_none() {
+            return Err(Stop::Failed(format!(
+                "expected the old root at {OLD_ROOT}, found nothing mounted there"
+            )));
+        }
+        self.journey.flash = mounts
+            .iter()
+            .filter(|m| m.is_on_flash())
+            .map(|m| m.describe(&mounts::old_name(&m.point, &old_root)))
+            .collect();
         Ok(plan)
     }
 
-    fn plan_watchdog(&mut self) -> Plan {
+    /// Some inits unmount everything before they execute the hand-over. `home` is where the state file lay when the root
+    /// was staged.
+    fn look_for_state_file(&mut self, home: Option<StateHome>) {
+        let Some(home) = home else { return };
+        let Ok(mounts) = self.sys.mounts() else { return };
+        let is_there = |m: &Mount| m.source == home.source && m.fstype == home.fstype;
+        if !mounts.iter().any(is_there) {
+            self.journey.state_file = None;
+            self.journey.state_home = Some(home);
+        }
+    }
+
+    fn plan_watchdog(&mut self, manifest: Option<&Manifest>) -> Plan {
         let facts = self.sys.watchdog_facts();
-        let plan = watchdog::plan(&facts);
+        // systemd starts one for the way down, and leaves it running
+        let of_systemd = facts.unknown.first().cloned().filter(|_| self.journey.is_pivoted());
+        let left = of_systemd.or_else(|| manifest.and_then(|m| m.watchdog.clone()));
+        let plan = watchdog::plan(&facts, left.as_deref());
         match &plan {
             Plan::Adopt { fd, device } => match self.sys.adopt_watchdog(*fd, device) {
                 Ok(watchdog) => self.journey.watchdog = Some(watchdog),
@@ -136,7 +175,7 @@ impl<S: HandoverSys> Run<'_, S> {
     }
 
     /// The manifest, or the sentence that says why it is none.
-    fn read_manifest(&mut self) -> Result<crate::manifest::Manifest, String> {
+    fn read_manifest(&mut self) -> Result<Manifest, String> {
         let boot_id = Path::new("/proc/sys/kernel/random/boot_id");
         let read = |path: &Path, e: std::io::Error| format!("read {}: {e}", path.display());
         let boot_id = self.sys.read_text(boot_id).map_err(|e| read(boot_id, e))?;
@@ -194,6 +233,11 @@ impl<S: HandoverSys> Run<'_, S> {
         self.sys.make_private(root, Reach::All).map_err(|e| Stop::because("make all mounts private", &e))?;
         let staged = self.journey.staged.clone();
         let mounts = self.mounts()?;
+        if let Some(mount) = mounts::holding(&mounts, &staged) {
+            // `umount -a -r`, the last thing that some systems do, makes it read-only where it is busy
+            let writable = self.sys.need_writable(&staged, &mount.point);
+            self.tolerate(format!("make {} writable", mount.point.display()), writable);
+        }
         if mounts::at(&mounts, &staged).is_none() {
             let bound = self.sys.bind_on_itself(&staged);
             bound.map_err(|e| Stop::because(format!("bind {} on itself", staged.display()), &e))?;
@@ -217,7 +261,7 @@ impl<S: HandoverSys> Run<'_, S> {
     fn move_mounts(&mut self) -> Step {
         let mounts = self.mounts()?;
         for name in TAKEN_ALONG {
-            let from = Path::new("/").join(name);
+            let from = self.journey.old_root.join(name);
             let to = self.journey.staged.join(name);
             if mounts::at(&mounts, &from).is_none() || mounts::at(&mounts, &to).is_some() {
                 continue;
@@ -226,14 +270,31 @@ impl<S: HandoverSys> Run<'_, S> {
             self.sys.make_dir(&to).map_err(|e| Stop::because(format!("create {}", to.display()), &e))?;
             self.sys.move_mount(&from, &to).map_err(|e| Stop::because(what, &e))?;
         }
+        // `umount -a -r` again: devices that turn up later need a node
+        let dev = self.journey.staged.join("dev");
+        let writable = self.sys.need_writable(&dev, &dev);
+        self.tolerate(format!("make {} writable", dev.display()), writable);
         Ok(())
     }
 
     fn let_go(&mut self) -> Step {
         self.sys.take_console(Path::new("/dev")).map_err(|e| Stop::because("open the console", &e))?;
         self.sys.close_others().map_err(|e| Stop::because("close the old system's descriptors", &e))?;
+        self.give_back_run()?;
         let old_root = self.journey.old_root.clone();
         self.sweep_ram_below(&old_root);
+        Ok(())
+    }
+
+    /// systemd binds the old /run into the new root. What was needed of it is read by now.
+    fn give_back_run(&mut self) -> Step {
+        let mounts = self.mounts()?;
+        let run = Path::new("/run");
+        if mounts::at(&mounts, run).is_some() {
+            let limit = self.limit();
+            let gone = self.sys.unmount(run, limit);
+            self.tolerate("unmount the old /run", gone);
+        }
         Ok(())
     }
 

@@ -15,6 +15,10 @@ pub struct WatchdogFacts {
     pub holders: Vec<(i32, String)>,
     /// Devices whose sysfs state is `active`.
     pub active: Vec<String>,
+    /// Devices of which nobody knows whether they run: the kernel has no such file in sysfs.
+    pub unknown: Vec<String>,
+    /// Devices whose sysfs state is anything else.
+    pub stopped: Vec<String>,
 }
 
 /// What to do.
@@ -43,9 +47,10 @@ pub enum Plan {
     },
 }
 
-/// Decides it. Of several watchdogs the one that a process feeds is taken: it is the one that will bite.
+/// Decides it. Of several watchdogs the one that a process feeds is taken: it is the one that will bite. `left` is
+/// the one that the old system left running, as far as is known otherwise; sysfs may know better.
 #[must_use]
-pub fn plan(facts: &WatchdogFacts) -> Plan {
+pub fn plan(facts: &WatchdogFacts, left: Option<&str>) -> Plan {
     if let Some((fd, device)) = &facts.own {
         return Plan::Adopt { fd: *fd, device: device.clone() };
     }
@@ -53,8 +58,9 @@ pub fn plan(facts: &WatchdogFacts) -> Plan {
         let holders = facts.holders.iter().filter(|(_, held)| held == device).map(|(pid, _)| *pid).collect();
         return Plan::TakeWhenFree { device: device.clone(), holders };
     }
-    match facts.active.first() {
-        Some(device) => Plan::TakeNow { device: device.clone() },
+    let left = left.filter(|device| !facts.stopped.iter().any(|stopped| stopped == device));
+    match facts.active.first().map(String::as_str).or(left) {
+        Some(device) => Plan::TakeNow { device: device.to_owned() },
         None => Plan::LeaveAlone,
     }
 }
@@ -65,13 +71,21 @@ mod tests {
 
     #[test]
     fn a_watchdog_that_nobody_had_running_is_left_alone() {
-        assert_eq!(plan(&WatchdogFacts::default()), Plan::LeaveAlone);
+        assert_eq!(plan(&WatchdogFacts::default(), None), Plan::LeaveAlone);
     }
 
     #[test]
     fn one_that_runs_with_nobody_feeding_it_is_taken_at_once() {
         let facts = WatchdogFacts { active: vec!["/dev/watchdog0".into()], ..WatchdogFacts::default() };
-        assert_eq!(plan(&facts), Plan::TakeNow { device: "/dev/watchdog0".into() });
+        assert_eq!(plan(&facts, None), Plan::TakeNow { device: "/dev/watchdog0".into() });
+    }
+
+    #[test]
+    fn one_that_was_left_running_is_taken_unless_the_kernel_says_that_it_stands() {
+        let (left, mut facts) = (Some("/dev/watchdog0"), WatchdogFacts::default());
+        assert_eq!(plan(&facts, left), Plan::TakeNow { device: "/dev/watchdog0".into() });
+        facts.stopped = vec!["/dev/watchdog0".into()];
+        assert_eq!(plan(&facts, left), Plan::LeaveAlone);
     }
 
     #[test]
@@ -84,13 +98,17 @@ mod tests {
                 (9, "/dev/watchdog".into()),
             ],
             active: vec!["/dev/watchdog0".into()],
+            ..WatchdogFacts::default()
         };
-        assert_eq!(plan(&facts), Plan::TakeWhenFree { device: "/dev/watchdog".into(), holders: vec![7, 9] });
+        assert_eq!(
+            plan(&facts, None),
+            Plan::TakeWhenFree { device: "/dev/watchdog".into(), holders: vec![7, 9] }
+        );
     }
 
     #[test]
     fn a_descriptor_of_pid_1_itself_is_kept() {
         let facts = WatchdogFacts { own: Some((5, "/dev/watchdog0".into())), ..WatchdogFacts::default() };
-        assert_eq!(plan(&facts), Plan::Adopt { fd: 5, device: "/dev/watchdog0".into() });
+        assert_eq!(plan(&facts, None), Plan::Adopt { fd: 5, device: "/dev/watchdog0".into() });
     }
 }

@@ -47,6 +47,17 @@ pub(super) fn named_host_keys(services: &[Service], root: &Root) -> BTreeSet<Pat
     servers.flat_map(|s| told_host_keys(&s, root)).filter(|path| root.resolve(path).is_ok()).collect()
 }
 
+/// The services through which people log in: those that the configuration says, and known servers.
+fn is_way_in(config: &Config, service: &Service) -> bool {
+    let told = config.services.get(&service.name).and_then(|s| s.login);
+    told.unwrap_or_else(|| Server::of(service).is_some())
+}
+
+/// Their names.
+pub(super) fn ways_in(config: &Config, services: &[Service]) -> Vec<String> {
+    services.iter().filter(|service| is_way_in(config, service)).map(|s| s.name.clone()).collect()
+}
+
 /// Who can log in; refused if nobody can.
 pub(super) fn check(
     config: &Config,
@@ -59,10 +70,7 @@ pub(super) fn check(
     let started = started(services);
     let services: Vec<&Service> = services.iter().filter(|s| started.contains(&s.name)).collect();
     let mut ways_in = services.clone();
-    ways_in.retain(|service| {
-        let told = config.services.get(&service.name).and_then(|s| s.login);
-        told.unwrap_or_else(|| Server::of(service).is_some())
-    });
+    ways_in.retain(|service| is_way_in(config, service));
     let Some(first) = ways_in.first().map(|s| s.name.clone()) else {
         let services = config.services.keys().cloned().collect();
         return Err(SelectError::NoLoginService { services });

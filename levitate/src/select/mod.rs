@@ -15,10 +15,13 @@ mod door;
 
 mod login;
 
+pub(crate) mod image;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ramdisk::closure::{Closure, ClosureError, Missing};
+use ramdisk::init::lease::{WARNING_MS, lasting};
 use ramdisk::path::{Link, PathError, Root};
 use ramdisk::service::{Service, ServiceError};
 use ramdisk::users::{Accounts, UsersError};
@@ -52,6 +55,8 @@ pub struct Selection {
     pub authorized_keys: BTreeMap<String, Vec<String>>,
     /// The users who can log in.
     pub can_log_in: Vec<String>,
+    /// The services through which they do.
+    pub ways_in: Vec<String>,
     /// The login shells in use.
     pub shells: BTreeSet<PathBuf>,
     /// Host keys, staged under the same names.
@@ -202,6 +207,20 @@ fn none_of(services: &[String]) -> String {
 ///
 /// The first thing that is missing, by name; or that nobody could log in.
 pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectError> {
+    let mut selected = gather(config, facts, true)?;
+    let (services, root) = (&selected.services, &facts.root);
+    selected.host_keys = keys::host_keys(root, config.keep.host_keys.as_deref())?;
+    selected.host_keys.extend(login::named_host_keys(services, root));
+    let Selection { accounts, authorized_keys, host_keys, .. } = &selected;
+    selected.can_log_in = login::check(config, services, accounts, authorized_keys, host_keys, root)?;
+    for path in &selected.host_keys {
+        is_not_hidden(root, path)?;
+    }
+    Ok(selected)
+}
+
+/// Everything but host keys and who can log in; `must_have` says whether every user and file of keys has to be there.
+fn gather(config: &Config, facts: &SystemFacts, must_have: bool) -> Result<Selection, SelectError> {
     let root = &facts.root;
     let packages = packages::Packages::find(config, root, &facts.path)?;
     let mut closure = Closure::resolve(root, &packages.programs, &facts.path)?;
@@ -218,13 +237,18 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
         programs.extend(wanted);
     }
 
-    let kept: Vec<&str> = config.users.keys().map(String::as_str).collect();
+    let mut kept: Vec<&str> = config.users.keys().map(String::as_str).collect();
+    kept.retain(|name| must_have || facts.accounts.user(name).is_some());
     let mut accounts = facts.accounts.only(&kept)?;
     let mut authorized_keys = BTreeMap::new();
     let mut shells = BTreeSet::new();
     for user in &mut accounts.users {
         let Some(wanted) = config.users.get(&user.name) else { continue };
-        authorized_keys.insert(user.name.clone(), keys::authorized_keys(root, user, wanted)?);
+        let keys = match keys::authorized_keys(root, user, wanted) {
+            Err(KeysError::Missing { .. }) if !must_have => Vec::new(),
+            keys => keys?,
+        };
+        authorized_keys.insert(user.name.clone(), keys);
         if let Some(shell) = &wanted.shell {
             user.shell.clone_from(shell);
         }
@@ -245,19 +269,14 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
     let programs = programs.iter().map(|p| Ok(root.resolve(p)?.real)).collect::<Result<_, PathError>>()?;
     opened_by_name(&mut closure, config, facts, &programs)?;
 
-    let mut host_keys = keys::host_keys(root, config.keep.host_keys.as_deref())?;
-    host_keys.extend(login::named_host_keys(&services, root));
-    let can_log_in = login::check(config, &services, &accounts, &authorized_keys, &host_keys, root)?;
-
+    let ways_in = login::ways_in(config, &services);
     let files: Vec<PathBuf> = config.files.iter().chain(&packages.trees).cloned().collect();
-    for path in files.iter().chain(&host_keys) {
-        let real = root.resolve(path)?.real;
-        if let Some(below) = NEW_DIRECTORIES.into_iter().find(|d| real.starts_with(d)) {
-            return Err(SelectError::Hidden { path: real, below });
-        }
+    for path in &files {
+        is_not_hidden(root, path)?;
     }
     warnings.extend(login::warnings(&services));
     warnings.extend(facts.network.left_out.iter().cloned());
+    warnings.extend(lease_warning(config));
     Ok(Selection {
         applets: applets(root, &packages.with_links)?,
         warnings,
@@ -267,11 +286,33 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
         services,
         accounts,
         authorized_keys,
-        can_log_in,
+        can_log_in: Vec::new(),
+        ways_in,
         shells,
-        host_keys,
+        host_keys: BTreeSet::new(),
         reserve: reserve(config, facts),
     })
+}
+
+fn is_not_hidden(root: &Root, path: &Path) -> Result<(), SelectError> {
+    let real = root.resolve(path)?.real;
+    match NEW_DIRECTORIES.into_iter().find(|d| real.starts_with(d)) {
+        Some(below) => Err(SelectError::Hidden { path: real, below }),
+        None => Ok(()),
+    }
+}
+
+/// A lease that is off leaves a device that its owner cannot reach where it is; one that is very short gives him no time.
+fn lease_warning(config: &Config) -> Option<String> {
+    let text = match config.lease {
+        None => "the lease is off: a maintenance root into which nobody gets stays until the power is cut"
+            .to_owned(),
+        Some(ms) if ms < WARNING_MS => {
+            format!("the lease is {}: that is all the time there is to log in", lasting(ms))
+        }
+        Some(_) => return None,
+    };
+    Some(text)
 }
 
 fn add(

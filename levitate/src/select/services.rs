@@ -9,7 +9,9 @@ use ramdisk::closure::elf::{self, Program as File};
 use ramdisk::closure::{ClosureError, find_program};
 use ramdisk::path::{PathError, Root};
 use ramdisk::service::definition::parse_signal;
-use ramdisk::service::{Kind, Program, Service, ServiceError, ServiceSet, Timeout, read_service_dir};
+use ramdisk::service::{
+    Kind, Pipeline, Program, Service, ServiceError, ServiceSet, Timeout, read_service_dir,
+};
 
 use super::SelectError;
 use crate::config::{self, CONFIG, Command, Config, ServiceType};
@@ -31,12 +33,35 @@ pub(super) fn define(config: &Config, root: &Root) -> Result<Vec<Service>, Selec
         services.push(service);
     }
     if !config.services.contains_key(DEFAULT) {
-        let all: BTreeSet<String> = config.services.keys().cloned().collect();
-        services.push(Service::bundle(DEFAULT, CONFIG, all));
+        services.push(Service::bundle(DEFAULT, CONFIG, by_themselves(&services)));
     }
     let set = ServiceSet::new(services.clone()).map_err(|e| SelectError::Services(vec![e]))?;
     set.check().map_err(SelectError::Services)?;
     Ok(services)
+}
+
+/// All but what a controller starts, and what needs that.
+fn by_themselves(services: &[Service]) -> BTreeSet<String> {
+    let mut all: BTreeSet<String> = services.iter().map(|service| service.name.clone()).collect();
+    loop {
+        let stays = |service: &&Service| {
+            let needs = service.dependencies.iter().chain(&service.pipeline.producer_for);
+            let contents = match &service.kind {
+                Kind::Bundle { contents } => contents.clone(),
+                _ => BTreeSet::new(),
+            };
+            // a name that does not exist is for the check of the set to tell
+            let is_left_out = |name: &String| !all.contains(name) && services.iter().any(|s| s.name == *name);
+            all.contains(&service.name)
+                && service.controlled_by.is_none()
+                && !needs.chain(&contents).any(is_left_out)
+        };
+        let left: BTreeSet<String> = services.iter().filter(stays).map(|s| s.name.clone()).collect();
+        if left.len() == all.len() {
+            return left;
+        }
+        all = left;
+    }
 }
 
 fn from_source(name: &str, source: &Path, root: &Root) -> Result<Service, SelectError> {
@@ -51,7 +76,7 @@ fn from_source(name: &str, source: &Path, root: &Root) -> Result<Service, Select
     }
 }
 
-fn from_config(name: &str, wanted: &config::Service) -> Service {
+pub(super) fn from_config(name: &str, wanted: &config::Service) -> Service {
     let program = |command: &Option<Command>| {
         command.as_ref().map(|command| match command {
             Command::Script(text) => Program::Script(text.trim_start_matches('\n').to_owned()),
@@ -78,6 +103,12 @@ fn from_config(name: &str, wanted: &config::Service) -> Service {
             *timeout_kill = Timeout::from_ms(limit.0);
         }
     }
+    service.controlled_by = wanted.controlled_by.clone();
+    service.pipeline = Pipeline {
+        producer_for: wanted.producer_for.clone(),
+        consumer_for: wanted.consumer_for.iter().flatten().cloned().collect(),
+        name: wanted.pipeline_name.clone(),
+    };
     service.timeout_up = wanted.timeout_up.map_or(service.default_timeout_up(), |t| Timeout::from_ms(t.0));
     if let Some(limit) = wanted.timeout_down {
         service.timeout_down = Timeout::from_ms(limit.0);
@@ -108,7 +139,9 @@ pub(super) fn programs(
             Program::Words(words) => {
                 // the array becomes a script that executes it
                 wanted.push("/bin/sh".into());
-                if let Some(name) = words.first() {
+                // every maintenance root has ours
+                let name = words.first().filter(|name| !is_ours(&name.to_string_lossy()));
+                if let Some(name) = name {
                     wanted.push(find_program(root, &name.to_string_lossy(), path)?);
                 }
             }
@@ -136,6 +169,11 @@ pub(super) fn programs(
         }
     }
     Ok(wanted)
+}
+
+/// The commands and controllers that come with levitate itself.
+fn is_ours(program: &str) -> bool {
+    ramdisk::commands::NAMES.contains(&program) || ramdisk::controllers::NAMES.contains(&program)
 }
 
 fn interpreter(

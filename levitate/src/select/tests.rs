@@ -276,6 +276,29 @@ fn a_server_whose_named_host_keys_are_all_missing_is_refused_although_others_exi
 }
 
 #[test]
+fn the_login_services_are_named_for_the_lease_and_one_that_is_off_or_short_is_warned_of() {
+    let with = |lease: &str| {
+        let text =
+            format!("{lease}{CONFIG}[services.clock]\nrun = [\"/usr/sbin/dropbear\"]\nlogin = false\n");
+        selected(&OldSystem::new(), &text)
+    };
+    let lease = |text: &str| {
+        let found = with(text);
+        assert_eq!(found.ways_in, ["sshd"]);
+        found.warnings.iter().find(|w| w.starts_with("the lease is")).cloned()
+    };
+    assert_eq!(lease(""), None);
+    assert_eq!(
+        lease("lease = \"off\"\n").unwrap(),
+        "the lease is off: a maintenance root into which nobody gets stays until the power is cut"
+    );
+    assert_eq!(
+        lease("lease = \"20s\"\n").unwrap(),
+        "the lease is 20 s: that is all the time there is to log in"
+    );
+}
+
+#[test]
 fn whole_directories_and_listed_store_paths_come_with_what_their_programs_need_from_elsewhere() {
     let system = OldSystem::new();
     system.program("/nix/store/a-tool/bin/tool", b"#!/nix/store/b-shell/bin/sh\n");
@@ -351,4 +374,19 @@ fn a_library_that_is_opened_by_name_is_staged_or_refused_by_name() {
         ),
         "{text}"
     );
+}
+
+#[test]
+fn what_a_controller_starts_and_what_needs_that_is_not_started_at_boot() {
+    let controlled = format!(
+        "{CONFIG}[services.plug]\nrun = [\"uevent-rule\", \"--service\", \"modem\", \"subsystem=tty\"]\n\
+         [services.modem]\nrun = \"exec busybox sleep 1\"\ncontrolled-by = \"plug\"\n\
+         [services.wan]\nrun = \"exec busybox sleep 1\"\ndependencies = [\"modem\"]\n"
+    );
+    let selected = selected(&OldSystem::new(), &controlled);
+    let default = selected.services.iter().find(|service| service.name == "default").unwrap();
+    let ramdisk::service::Kind::Bundle { contents } = &default.kind else { panic!("{default:?}") };
+    assert_eq!(contents.iter().map(String::as_str).collect::<Vec<_>>(), ["plug", "sshd"]);
+    // The controllers come with levitate itself: none is looked for in the old system.
+    assert!(!names(&selected.closure.files).iter().any(|file| file.contains("uevent")));
 }

@@ -1,6 +1,8 @@
 //! `levitate status`: what is staged, what `reboot` will do, what became of the last hand-over; and, in the maintenance
 //! root, how it was entered. Everything is read, nothing is changed.
 
+pub mod lease;
+
 mod leaving;
 
 mod render;
@@ -14,6 +16,7 @@ use ramdisk::path::Root;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::lease::Lease;
 pub use self::leaving::Leaving;
 use crate::arm::{self, Hook};
 use crate::arming;
@@ -59,7 +62,7 @@ pub enum Staged {
     /// One is, and whole as far as can be seen.
     Whole {
         /// What it says of itself.
-        manifest: Manifest,
+        manifest: Box<Manifest>,
     },
     /// One is, and the hand-over would refuse it.
     Damaged {
@@ -135,6 +138,8 @@ pub struct Maintenance {
     pub flash: Option<serde_json::Value>,
     /// Whether the record says `changing`, and nobody does it.
     pub writer_is_gone: bool,
+    /// When the root reboots by itself.
+    pub lease: Lease,
     /// What `reboot` does now.
     pub reboot: Leaving,
 }
@@ -162,12 +167,16 @@ pub fn read(root: &Root, config: Option<&Config>) -> Result<Status, StatusError>
         return maintenance(root);
     }
     let staged = staged(root);
-    let (init, not_wired) = match arm::detect(root) {
+    let detected = arm::detect(root);
+    let (init, not_wired) = match &detected {
         Err(e) => ("not known".to_owned(), Some(format!("{e}: {}", e.source))),
         Ok(init) => {
-            let reason = match arm::hook(root, &init) {
-                Hook::Wired { .. } => None,
-                Hook::NotWired { reason } => Some(reason),
+            let reason = match arm::hook(root, init) {
+                Hook::Wired { steps, .. } if steps.is_empty() => None,
+                Hook::Wired { steps, .. } => not_armed(&staged, &steps),
+                Hook::NotWired { reason, remedy } => {
+                    Some(remedy.into_iter().fold(reason, |reason, remedy| format!("{reason}; {remedy}")))
+                }
             };
             (init.to_string(), reason)
         }
@@ -185,8 +194,15 @@ pub fn read(root: &Root, config: Option<&Config>) -> Result<Status, StatusError>
             Err(e) => Last::Unreadable { reason: with_sources(&e) },
         },
     };
-    let warnings = if reboot == Reboot::Maintenance { arm::verb_warnings(root) } else { Vec::new() };
+    let detected = detected.ok().filter(|_| reboot == Reboot::Maintenance);
+    let warnings = detected.map(|init| arm::warnings(root, &init)).unwrap_or_default();
     Ok(Status::Old(Box::new(Old { init, not_wired, staged, reboot, last, warnings })))
+}
+
+/// A root is staged, and what `levitate` did for the init is not there any more.
+fn not_armed(staged: &Staged, steps: &[arm::Step]) -> Option<String> {
+    let step = steps.first().filter(|_| *staged != Staged::Nothing)?;
+    Some(format!("it has to be armed again, by levitate: {step}"))
 }
 
 /// What the state file's record means in the boot `boot_id`.
@@ -241,7 +257,7 @@ fn staged(root: &Root) -> Staged {
             return Staged::Damaged { reason };
         }
     }
-    Staged::Whole { manifest }
+    Staged::Whole { manifest: Box::new(manifest) }
 }
 
 fn is_executable(root: &Root, program: &Path) -> Result<(), String> {
@@ -268,6 +284,7 @@ fn maintenance(root: &Root) -> Result<Status, StatusError> {
         handover: json(&at(REPORT))?,
         flash,
         writer_is_gone,
+        lease: Lease::ask(&at("run")),
         reboot,
     })))
 }

@@ -119,6 +119,7 @@ impl Display for Maintenance {
             (None, _) => writeln!(f, "flash: not known")?,
             (Some(flash), _) => writeln!(f, "flash: {}", flash_line(flash, self.writer_is_gone))?,
         }
+        writeln!(f, "{}", self.lease)?;
         self.reboot.fmt(f)
     }
 }

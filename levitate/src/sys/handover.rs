@@ -68,9 +68,21 @@ impl Kernel {
     }
 }
 
+/// Who holds a watchdog, which watchdogs run.
+pub(crate) fn watchdog_facts() -> crate::handover::watchdog::WatchdogFacts {
+    watchdog::facts()
+}
+
 /// Whether this process is PID 1.
 pub(crate) fn is_pid_1() -> bool {
     std::process::id() == 1
+}
+
+/// procd changed the root directory and not the working directory, which therefore still leads to the old root. Where it
+/// does not, the staged root is not found, and the hand-over says so.
+pub(crate) fn leave_chroot() {
+    let _ = nix::unistd::chroot(".");
+    let _ = nix::unistd::chdir("/");
 }
 
 /// Says why nothing is done, and exits with 1.

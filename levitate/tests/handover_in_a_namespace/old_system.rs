@@ -50,7 +50,7 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
     fs::create_dir_all("/run/levitate").unwrap();
     match scenario {
         "poweroff" => fs::write("/run/levitate/verb", "poweroff\n").unwrap(),
-        "unknown-verb" => fs::write("/run/levitate/verb", "kexec\n").unwrap(),
+        "unknown-verb" => fs::write("/run/levitate/verb", "exit\n").unwrap(),
         _ => fs::write("/run/levitate/verb", "reboot\n").unwrap(),
     }
     if scenario == "hang" {
@@ -135,7 +135,11 @@ fn stage(staged: &Path, scenario: &str) {
         users: vec![],
         files: 0,
         bytes: 0,
+        state_home: None,
+        watchdog: None,
         state_file: Some("/persist/state.json".into()),
+        lease_ms: None,
+        ways_in: vec![],
         handover: HandoverLimits { whole_ms, term_grace_ms: 300, call_ms: 1_000 },
     };
     fs::write(staged.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();

@@ -42,7 +42,7 @@ pub(crate) fn run() -> ! {
             assert_eq!(it.state, "", "nothing failed");
         }),
         trial("a_verb_that_nobody_knows_is_a_recorded_reset", "unknown-verb", |it| {
-            reset_at(it, "check", "the verb \"kexec\" is none of reboot, poweroff, halt");
+            reset_at(it, "check", "the verb \"exit\" is none of reboot, poweroff, halt, kexec");
         }),
         trial("a_hand_over_past_its_deadline_is_a_recorded_reset", "too-slow", |it| {
             assert_eq!((it.ended_by, it.report.as_str()), (Some(1), ""));

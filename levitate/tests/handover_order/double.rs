@@ -40,6 +40,8 @@ pub(crate) struct Double {
     pub(crate) processes: Vec<Process>,
     /// Processes that TERM ends, and those that even KILL does not.
     pub(crate) polite: Vec<i32>,
+    /// Those that ignore TERM and end by HUP.
+    pub(crate) shells: Vec<i32>,
     pub(crate) undying: Vec<i32>,
     pub(crate) busy: Vec<(u32, u32)>,
     pub(crate) verb: Option<String>,
@@ -56,6 +58,10 @@ pub(crate) struct Double {
     pub(crate) pivot_error: Option<i32>,
     /// Calls that take so long: the beginning of their text, and milliseconds.
     pub(crate) slow: Option<(&'static str, u64)>,
+    /// As before, by the call's place among those that can fail.
+    pub(crate) slow_at: Option<(usize, u64)>,
+    /// What a call that fails says.
+    pub(crate) says: fn() -> io::Error,
     pub(crate) state: Vec<(PathBuf, StateRecord)>,
     pub(crate) said: Vec<(Weight, String)>,
     pub(crate) resumed: Option<Journey>,
@@ -127,6 +133,7 @@ impl Double {
                 process(101, "dd", 'R', false),
             ],
             polite: vec![100],
+            shells: Vec::new(),
             undying: Vec::new(),
             busy: Vec::new(),
             verb: None,
@@ -140,6 +147,8 @@ impl Double {
             written: Vec::new(),
             pivot_error: None,
             slow: None,
+            slow_at: None,
+            says: || error(libc::EIO),
             state: Vec::new(),
             said: Vec::new(),
             resumed: None,
@@ -150,9 +159,40 @@ impl Double {
         }
     }
 
+    /// The same device as systemd leaves it: pivoted, /persist unmounted, /dev, /proc and /run bound into the new root.
+    pub(crate) fn pivoted() -> Self {
+        let mut double = Self::new();
+        double.table = vec![
+            mount(30, 1, (0, 8), "/", "tmpfs", "tmpfs"),
+            mount(20, 30, (31, 3), "/oldroot", "squashfs", "/dev/root"),
+            mount(21, 20, (0, 5), "/oldroot/dev", "devtmpfs", "dev"),
+            mount(22, 21, (0, 6), "/oldroot/dev/pts", "devpts", "pts"),
+            mount(23, 20, (0, 7), "/oldroot/proc", "proc", "proc"),
+            mount(24, 20, (0, 8), "/oldroot/run", "tmpfs", "tmpfs"),
+            mount(31, 30, (0, 5), "/dev", "devtmpfs", "dev"),
+            mount(32, 30, (0, 7), "/proc", "proc", "proc"),
+            mount(33, 30, (0, 8), "/run", "tmpfs", "tmpfs"),
+        ];
+        double.processes.retain(|p| (p.kernel || p.pid == 1) && !p.name.starts_with("jffs2"));
+        let home =
+            r#""state_home":{"source":"/dev/mtdblock4","fstype":"jffs2","file":"state.json"},"handover""#;
+        double.manifest = double.manifest.replace(r#""handover""#, home);
+        double
+    }
+
+    /// Both halves, from systemd's entry.
+    pub(crate) fn hand_over_from_systemd(mut self, verb: &str) -> Self {
+        levitate::handover::sequence::first_half_pivoted(&mut self, verb);
+        self.second_half()
+    }
+
     /// Both halves, as far as they go.
     pub(crate) fn hand_over(mut self) -> Self {
         levitate::handover::sequence::first_half(&mut self, Path::new(STAGED));
+        self.second_half()
+    }
+
+    fn second_half(mut self) -> Self {
         if let Some(journey) = self.resumed.clone() {
             // Through text, as over the execve.
             let text = serde_json::to_string(&journey).unwrap();
@@ -179,6 +219,9 @@ impl Double {
         self.log(text.clone());
         let place = self.fallible;
         self.fallible += 1;
+        if let Some((_, ms)) = self.slow_at.take_if(|(which, _)| *which == place) {
+            self.now += ms;
+        }
         let fails = match self.fault {
             Fault::None => false,
             Fault::Only(which) => which == place,
@@ -186,7 +229,7 @@ impl Double {
         };
         if fails {
             self.failed.push(text);
-            return Err(error(libc::EIO));
+            return Err((self.says)());
         }
         Ok(())
     }
@@ -302,9 +345,11 @@ impl HandoverSys for Double {
         self.call(format!("kill(-1) {signal:?}"))?;
         assert_eq!(self.flash_ends, None, "a process that changes flash is killed");
         let (polite, undying) = (self.polite.clone(), self.undying.clone());
+        let shells = self.shells.clone();
         self.processes.retain(|p| {
             let ends = match signal {
                 Everybody::Term => polite.contains(&p.pid),
+                Everybody::Hangup => shells.contains(&p.pid),
                 Everybody::Kill => !undying.contains(&p.pid),
             };
             !p.must_end() || !ends
@@ -344,6 +389,9 @@ impl HandoverSys for Double {
         let bind = Mount { id: self.next_id, parent: below.id, point: path.into(), ..below };
         self.table.push(bind);
         Ok(())
+    }
+    fn need_writable(&mut self, path: &Path, point: &Path) -> io::Result<()> {
+        self.call(format!("writable {} {}", path.display(), point.display()))
     }
     fn plain_flags(&mut self, path: &Path) -> io::Result<()> {
         self.call(format!("plain flags {}", path.display()))

@@ -4,6 +4,7 @@ mod double;
 mod failures;
 mod flash;
 mod paths;
+mod systemd;
 
 use std::path::Path;
 
@@ -30,12 +31,14 @@ fn the_calls_come_in_the_order_of_the_design() {
             "state entering check",
             "state entering end_processes",
             "kill(-1) Term",
+            "kill(-1) Hangup",
             "kill(-1) Kill",
             "state entering swap_and_loops",
             "swaps",
             "swapoff /dev/zram0",
             "state entering bind",
             "private / All",
+            "writable /run/maintenance /run",
             "bind /run/maintenance",
             "private /run/maintenance One",
             "plain flags /run/maintenance",
@@ -46,6 +49,7 @@ fn the_calls_come_in_the_order_of_the_design() {
             "move /dev /run/maintenance/dev",
             "mkdir /run/maintenance/proc",
             "move /proc /run/maintenance/proc",
+            "writable /run/maintenance/dev /run/maintenance/dev",
             "state entering pivot",
             "mkdir /run/maintenance/oldroot",
             "chdir /run/maintenance",

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 pub use super::shutdown::Verb;
 
@@ -48,7 +49,7 @@ pub fn run_at(
             }
         }
     }
-    match ask(socket, &Request::End(verb, force), out) {
+    match ask(socket, &Request::End(verb, force), None, out) {
         Ok(code) => code,
         Err(error) => {
             let _ = writeln!(err, "{name}: {}", explain(socket, &error));
@@ -74,7 +75,7 @@ fn help(verb: Verb) -> String {
     )
 }
 
-/// What a person is told when PID 1 could not be asked.
+/// Why PID 1 could not be asked, for people.
 #[must_use]
 pub fn explain(socket: &Path, error: &io::Error) -> String {
     match error.kind() {
@@ -89,13 +90,35 @@ pub fn explain(socket: &Path, error: &io::Error) -> String {
     }
 }
 
-/// Sends a request, copies the answer's lines to `out`, and answers its exit code.
+/// Sends a request, copies the answer's lines to `out`, and answers its exit code. Without a limit it waits as long as
+/// PID 1 does, which for an end of the system is as long as flash is being changed.
 ///
 /// # Errors
-/// Those of the connection, and `UnexpectedEof` if it ended without an exit line.
-pub fn ask(socket: &Path, request: &Request, out: &mut dyn Write) -> io::Result<u8> {
+/// Those of the connection, `WouldBlock` when a line did not come within `limit`, and `UnexpectedEof` if the answer ended
+/// without an exit line.
+pub fn ask(socket: &Path, request: &Request, limit: Option<Duration>, out: &mut dyn Write) -> io::Result<u8> {
+    ask_lines(socket, request, limit, &mut |line| {
+        out.write_all(line)?;
+        out.write_all(b"\n")?;
+        out.flush()
+    })
+}
+
+/// The same, handing each line over as it comes.
+///
+/// # Errors
+/// As [`ask`]; the first error of `take` ends it.
+pub fn ask_lines(
+    socket: &Path,
+    request: &Request,
+    limit: Option<Duration>,
+    take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<u8> {
     let mut stream = UnixStream::connect(socket)?;
-    writeln!(stream, "{}", request_line(request))?;
+    stream.set_read_timeout(limit)?;
+    stream.set_write_timeout(limit)?;
+    // One write: a request in pieces would be one turn of PID 1 each.
+    stream.write_all(format!("{}\n", request_line(request)).as_bytes())?;
     for line in BufReader::new(stream).split(b'\n') {
         let line = line?;
         if let Some(code) = line.strip_prefix(b"exit ") {
@@ -103,9 +126,7 @@ pub fn ask(socket: &Path, request: &Request, out: &mut dyn Write) -> io::Result<
             return code
                 .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the exit line has no number"));
         }
-        out.write_all(&line)?;
-        out.write_all(b"\n")?;
-        out.flush()?;
+        take(&line)?;
     }
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the answer ended without an exit line"))
 }

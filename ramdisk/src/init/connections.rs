@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
+use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{Mode, umask};
 
@@ -15,13 +16,40 @@ use super::control::MAX_REQUEST;
 use super::kernel::Connection;
 
 /// More connections than these are let go: each costs a descriptor of PID 1.
-const MAX_CONNECTIONS: usize = 16;
+const MAX_CONNECTIONS: usize = 64;
+/// So many bytes are kept for one who reads slowly: the kernel's own buffer holds few of many short lines.
+const MAX_UNREAD: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Peer {
     stream: UnixStream,
     /// What came so far of its request; none once it was whole.
     request: Option<Vec<u8>>,
+    /// What it has not taken yet.
+    unread: Vec<u8>,
+    /// True once nothing more follows: it is let go when it has taken everything.
+    is_over: bool,
+}
+
+impl Peer {
+    /// Hands over what it takes now. False if it is gone.
+    fn flush(&mut self) -> bool {
+        let mut done = 0;
+        let alive = loop {
+            let rest = self.unread.get(done..).unwrap_or_default();
+            if rest.is_empty() {
+                break true;
+            }
+            match self.stream.write(rest) {
+                Ok(0) => break false,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break error.kind() == io::ErrorKind::WouldBlock,
+            }
+        };
+        self.unread.drain(..done.min(self.unread.len()));
+        alive
+    }
 }
 
 /// Open connections.
@@ -53,15 +81,19 @@ impl Connections {
         Ok(())
     }
 
-    /// What is to be polled.
-    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let peers = self.peers.values().map(|peer| peer.stream.as_fd());
-        self.listener.iter().map(AsFd::as_fd).chain(peers)
+    /// What is to be polled, and for what.
+    pub(super) fn fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
+        let peers = self.peers.values().map(|peer| {
+            let also = if peer.unread.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+            (peer.stream.as_fd(), PollFlags::POLLIN | also)
+        });
+        self.listener.iter().map(|listener| (listener.as_fd(), PollFlags::POLLIN)).chain(peers)
     }
 
-    /// Accepts, reads, and answers the requests that are whole.
+    /// Accepts, reads, hands over what is still unread, and answers the requests that are whole.
     pub(super) fn take_requests(&mut self) -> Vec<(Connection, String)> {
         self.accept();
+        self.peers.retain(|_, peer| peer.flush() && !(peer.is_over && peer.unread.is_empty()));
         let mut requests = Vec::new();
         self.peers.retain(|id, peer| match take_request(peer) {
             Taken::Nothing => true,
@@ -81,22 +113,31 @@ impl Connections {
             let can_be_kept = self.peers.len() < MAX_CONNECTIONS && stream.set_nonblocking(true).is_ok();
             if is_root && can_be_kept {
                 self.last = self.last.wrapping_add(1);
-                self.peers.insert(self.last, Peer { stream, request: Some(Vec::new()) });
+                self.peers.insert(
+                    self.last,
+                    Peer { stream, request: Some(Vec::new()), unread: Vec::new(), is_over: false },
+                );
             }
         }
     }
 
-    /// Sends a line; a peer that does not read its answers is let go.
+    /// Sends a line; a peer that lets too much of its answers lie is let go.
     pub(super) fn answer(&mut self, to: Connection, line: &str) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
-        if peer.stream.write_all(format!("{line}\n").as_bytes()).is_err() {
+        peer.unread.extend_from_slice(line.as_bytes());
+        peer.unread.push(b'\n');
+        if !peer.flush() || peer.unread.len() > MAX_UNREAD {
             self.peers.remove(&to);
         }
     }
 
-    /// Ends a connection.
+    /// Ends a connection as soon as it has taken what was answered.
     pub(super) fn hang_up(&mut self, to: Connection) {
-        self.peers.remove(&to);
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        peer.is_over = true;
+        if peer.unread.is_empty() {
+            self.peers.remove(&to);
+        }
     }
 }
 
@@ -157,6 +198,28 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_of_many_short_lines_is_kept_until_it_is_taken() {
+        let (dir, mut connections) = listening();
+        let mut client = UnixStream::connect(dir.path().join("run/init.sock")).unwrap();
+        client.write_all(b"services\n").unwrap();
+        assert_eq!(connections.take_requests().len(), 1);
+        for n in 0..5_000 {
+            connections.answer(1, &format!("line {n}"));
+        }
+        connections.hang_up(1);
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            client.read_to_string(&mut text).unwrap();
+            text
+        });
+        while !connections.peers.is_empty() {
+            assert!(connections.fds().any(|(_, flags)| flags.contains(PollFlags::POLLOUT)));
+            connections.take_requests();
+        }
+        assert_eq!(reader.join().unwrap().lines().count(), 5_000);
+    }
+
+    #[test]
     fn a_request_without_end_and_one_who_does_not_read_are_let_go() {
         let (dir, mut connections) = listening();
         let path = dir.path().join("run/init.sock");
@@ -167,8 +230,8 @@ mod tests {
             connections.take_requests();
         }
         assert_eq!(connections.peers.keys().collect::<Vec<_>>(), [&2]);
-        for _ in 0..10_000 {
-            connections.answer(2, &"y".repeat(1_000));
+        for _ in 0..100_000 {
+            connections.answer(2, &"y".repeat(100));
         }
         assert!(connections.peers.is_empty());
     }

@@ -5,11 +5,13 @@
 //! | `reboot`, `poweroff`, `halt`, each perhaps followed by `force` | what holds it up, then `exit 0` when it has begun or `exit 1` when it is refused |
 //! | `services` | a JSON object per service and bundle, see [`Entry`](super::snapshot::Entry), then `exit 0` |
 //! | `up`, `down`, `once`, `restart`, or a signal's name, then options and names, see [`Order`] | lines about each service on the way if it waits, then `exit N` as s6-rc's |
+//! | `hold`, perhaps followed by milliseconds; `release` | what became of the lease |
+//! | `lease` | how the lease stands, as one line of JSON: [`super::lease::LeaseStatus`] |
 //! | `status` | a line per service: name, state, pid, seconds in that state, restarts, then why it is marked down |
 
-use nix::sys::signal::Signal;
 use thiserror::Error;
 
+pub use super::order::{Change, Order, Wait};
 use super::shutdown::{Force, NoVerb, Verb};
 use super::supervisor::{Phase, Status};
 
@@ -29,108 +31,19 @@ pub enum Request {
     Services,
     /// Change services.
     Order(Order),
-}
-
-/// What to do with services.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Bring them up, with all that they need.
-    Up,
-    /// Bring them down, and before them all that needs them.
-    Down,
-    /// Bring them up; they are down when their processes have ended. Waiting for it means waiting for that.
-    Once,
-    /// End their processes, which are started again.
-    Restart,
-    /// Send their processes a signal.
-    Signal(Signal),
-}
-
-impl Change {
-    /// The request's first word.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::Once => "once",
-            Self::Restart => "restart",
-            Self::Signal(signal) => signal.as_str(),
-        }
-    }
-
-    fn parse(word: &str) -> Option<Self> {
-        let changes = [Self::Up, Self::Down, Self::Once, Self::Restart];
-        let signal = || word.starts_with("SIG").then(|| word.parse().ok().map(Self::Signal)).flatten();
-        changes.into_iter().find(|change| change.word() == word).or_else(signal)
-    }
-}
-
-/// Whether the answer comes when it is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// The answer comes at once.
-    No,
-    /// It comes when it is done, however long that takes.
-    Forever,
-    /// It comes when it is done, or after so many milliseconds.
-    For(u64),
-}
-
-/// A request to change services: `up wait=5000 by-controller -- NAME...`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Order {
-    /// What to do.
-    pub change: Change,
-    /// Whether to wait: `wait`, `wait=MS`, or nothing.
-    pub wait: Wait,
-    /// Given by a controller (`by-controller`): nothing is started whose controller shall itself go down.
-    pub by_controller: bool,
-    /// Whom it is about; at least one.
-    pub names: Vec<String>,
-}
-
-impl Order {
-    /// The request's line, without its newline.
-    #[must_use]
-    pub fn line(&self) -> String {
-        let wait = match self.wait {
-            Wait::No => String::new(),
-            Wait::Forever => " wait".to_owned(),
-            Wait::For(ms) => format!(" wait={ms}"),
-        };
-        let by = if self.by_controller { " by-controller" } else { "" };
-        format!("{}{wait}{by} -- {}", self.change.word(), self.names.join(" "))
-    }
-
-    fn parse<'a>(change: Change, words: impl Iterator<Item = &'a str>) -> Result<Self, BadRequest> {
-        let mut order = Self { change, wait: Wait::No, by_controller: false, names: Vec::new() };
-        let mut words = words;
-        let unknown = |word: &str| BadRequest::Word {
-            request: change.word().to_owned(),
-            word: word.chars().take(80).collect(),
-        };
-        for word in words.by_ref() {
-            match word {
-                "--" => break,
-                "wait" => order.wait = Wait::Forever,
-                "by-controller" => order.by_controller = true,
-                _ => match word.strip_prefix("wait=").and_then(|ms| ms.parse().ok()) {
-                    Some(ms) => order.wait = Wait::For(ms),
-                    None => return Err(unknown(word)),
-                },
-            }
-        }
-        order.names.extend(words.map(str::to_owned));
-        if order.names.is_empty() { Err(BadRequest::NoNames(change.word())) } else { Ok(order) }
-    }
+    /// Show the lease.
+    Lease,
+    /// Stop the lease, for so many milliseconds or until it is released.
+    Hold(Option<u64>),
+    /// Let the lease run again.
+    Release,
 }
 
 /// A line that is no request.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadRequest {
     /// An unknown first word.
-    #[error("unknown request: expected status, reboot, poweroff or halt, found {0:?}")]
+    #[error("unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found {0:?}")]
     Unknown(String),
     /// A word too many.
     #[error("{request}: unknown word {word:?}")]
@@ -162,6 +75,15 @@ pub fn parse_request(line: &str) -> Result<Request, BadRequest> {
             };
             return Ok(Request::Order(Order::parse(change, rest)?));
         }
+        "lease" => Request::Lease,
+        "release" => Request::Release,
+        "hold" => {
+            let time = rest.peek().and_then(|word| word.parse().ok());
+            if time.is_some() {
+                rest.next();
+            }
+            Request::Hold(time)
+        }
         other => {
             let verb: Verb =
                 other.parse().map_err(|NoVerb(word)| BadRequest::Unknown(word.chars().take(80).collect()))?;
@@ -184,6 +106,10 @@ pub fn request_line(request: &Request) -> String {
         Request::Status => "status".to_owned(),
         Request::Services => "services".to_owned(),
         Request::Order(order) => order.line(),
+        Request::Lease => "lease".to_owned(),
+        Request::Hold(None) => "hold".to_owned(),
+        Request::Hold(Some(time)) => format!("hold {time}"),
+        Request::Release => "release".to_owned(),
         Request::End(verb, Force::No) => verb.word().to_owned(),
         Request::End(verb, Force::Yes) => format!("{} force", verb.word()),
     }
@@ -217,12 +143,15 @@ pub fn status_line(status: &Status, now: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::signal::Signal;
+
     use super::super::supervisor::Failure;
     use super::*;
 
     #[test]
     fn every_request_is_understood_as_it_is_written() {
-        let mut requests = vec![Request::Status, Request::Services];
+        let mut requests = vec![Request::Status, Request::Services, Request::Lease, Request::Release];
+        requests.extend([Request::Hold(None), Request::Hold(Some(u64::MAX))]);
         let changes =
             [Change::Up, Change::Down, Change::Once, Change::Restart, Change::Signal(Signal::SIGHUP)];
         for (n, change) in changes.into_iter().enumerate() {
@@ -243,16 +172,21 @@ mod tests {
         let error = |line| parse_request(line).unwrap_err().to_string();
         assert_eq!(
             error("rebot"),
-            "unknown request: expected status, reboot, poweroff or halt, found \"rebot\""
+            "unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found \"rebot\""
         );
-        assert_eq!(error(""), "unknown request: expected status, reboot, poweroff or halt, found \"\"");
+        assert_eq!(
+            error(""),
+            "unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found \"\""
+        );
         assert_eq!(error("reboot now"), "reboot: unknown word \"now\"");
+        assert_eq!(error("hold 5m"), "hold: unknown word \"5m\"");
+        assert_eq!(error("hold 5 6"), "hold: unknown word \"6\"");
         assert_eq!(error("status force"), "status: unknown word \"force\"");
         assert_eq!(error("up sshd"), "up: unknown word \"sshd\"");
         assert_eq!(error("down wait --"), "down: expected the names of services after --");
         assert_eq!(
             error("SIGNOPE -- x"),
-            "unknown request: expected status, reboot, poweroff or halt, found \"SIGNOPE\""
+            "unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found \"SIGNOPE\""
         );
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::interlock::Gate;
+use super::sessions::Session;
 use super::shutdown::Verb;
 use super::supervisor::{Outcome, Pid, StartProblem, Target};
 
@@ -103,8 +104,13 @@ pub trait Kernel {
     fn report(&mut self, text: &str);
     /// Whether flash allows an end now.
     fn flash_gate(&mut self) -> Gate;
+    /// Who is logged in through one of the processes `servers`.
+    fn sessions(&mut self, servers: &[Pid]) -> Vec<Session>;
     /// Feeds the watchdog, if there is one; answers in how many milliseconds it wants to be fed again.
     fn feed_watchdog(&mut self) -> Option<u64>;
+    /// Executes what is staged to be entered by a reboot, in place of this program. Returns only if nothing is (none), or
+    /// if that failed, with the reason.
+    fn hand_over(&mut self) -> Option<String>;
     /// Writes back and unmounts what can be, within a limit of its own.
     fn settle_disks(&mut self);
     /// Ends the system. Returns only if the kernel refused, with its reason.

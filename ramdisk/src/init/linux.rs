@@ -24,10 +24,11 @@ use super::connections::Connections;
 use super::interlock::{self, Gate};
 use super::kernel::{Connection, Event, Kernel, Launch, LaunchError};
 use super::options::Options;
+use super::sessions::{self, Session};
 use super::shutdown::Verb;
 use super::supervisor::{Outcome, Pid, StartProblem, Target};
 use super::watchdog::Watchdog;
-use super::{console, disks};
+use super::{console, disks, handover};
 use crate::sys::process::{self, Child, Ended};
 
 /// At most this much is read from one pipe in a turn, so that one loud service does not keep the others waiting.
@@ -170,8 +171,9 @@ impl Linux {
         let fixed = [self.signals.as_fd()];
         let pipes = self.pipes.values().map(|pipe| pipe.read.as_fd());
         let notifications = self.notifications.values().map(AsFd::as_fd);
-        let all = fixed.into_iter().chain(pipes).chain(notifications).chain(self.connections.fds());
-        let mut fds: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let readable = fixed.into_iter().chain(pipes).chain(notifications).map(|fd| (fd, PollFlags::POLLIN));
+        let all = readable.chain(self.connections.fds());
+        let mut fds: Vec<PollFd<'_>> = all.map(|(fd, flags)| PollFd::new(fd, flags)).collect();
         // Interrupted or failed: the reads below find out what there is, and the loop asks again.
         let _ = poll(&mut fds, timeout);
     }
@@ -349,9 +351,21 @@ impl Kernel for Linux {
         interlock::look(&self.options.run, Path::new("/proc"))
     }
 
+    fn sessions(&mut self, servers: &[Pid]) -> Vec<Session> {
+        sessions::sessions(&sessions::read(Path::new("/proc")), servers)
+    }
+
     fn feed_watchdog(&mut self) -> Option<u64> {
         let now = self.now();
         self.watchdog.as_mut().map(|watchdog| watchdog.feed(now))
+    }
+
+    fn hand_over(&mut self) -> Option<String> {
+        let now = self.now();
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.feed_now(now);
+        }
+        handover::execute(&self.options.run, self.watchdog.as_ref())
     }
 
     fn settle_disks(&mut self) {

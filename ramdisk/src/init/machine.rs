@@ -13,6 +13,10 @@ use super::supervisor::{Action, Input, News, Outcome, Supervisor, What};
 pub use crate::service::DEFAULT_BUNDLE;
 use crate::service::{Kind, Program, Service, ServiceSet};
 
+mod leasing;
+
+use self::leasing::Leasing;
+
 /// From "nothing could be started" to the reboot, in milliseconds: time to read it on a console.
 pub const FAILED_BOOT_MS: u64 = 5_000;
 
@@ -54,10 +58,11 @@ pub struct Init<K: Kernel> {
     /// True once a shutdown has told the services to stop.
     stopped: bool,
     boot: Boot,
+    leasing: Option<Leasing>,
 }
 
 impl<K: Kernel> Init<K> {
-    /// Everything down.
+    /// Everything down, and no lease.
     pub fn new(kernel: K, set: ServiceSet, log: Log, limits: Limits) -> Self {
         let supervisor = Supervisor::new(&set);
         Self {
@@ -71,6 +76,7 @@ impl<K: Kernel> Init<K> {
             waiters: Vec::new(),
             stopped: false,
             boot: Boot::Starting,
+            leasing: None,
         }
     }
 
@@ -123,8 +129,11 @@ impl<K: Kernel> Init<K> {
             }
             Event::Ready { pid } => self.supervise(&Input::Ready { pid }),
             Event::Output { service, bytes } => {
-                let now = self.kernel.wall();
-                self.log.output(&service, &bytes, now);
+                let (now, wall) = (self.kernel.now(), self.kernel.wall());
+                self.log.output(&service, &bytes, wall);
+                if let Some(leasing) = &mut self.leasing {
+                    leasing.heard(&service, now);
+                }
             }
             Event::Asked(verb) => {
                 self.note(&format!("{}: asked for by a signal", verb.word()));
@@ -140,6 +149,7 @@ impl<K: Kernel> Init<K> {
         }
         self.look_at_boot();
         self.look_at_waiters();
+        self.look_at_lease();
         self.go_on_ending()
     }
 
@@ -152,7 +162,9 @@ impl<K: Kernel> Init<K> {
         let shutdown = self.shutdown.as_ref().map(|shutdown| shutdown.deadline(now));
         let watchdog = self.kernel.feed_watchdog();
         let waiter = self.waiters.iter().filter_map(|waiter| waiter.by).min();
-        [self.supervisor.next_deadline(), boot, shutdown, watchdog, waiter].into_iter().flatten().min()
+        // A system that is ending does not look at its lease, and must not be woken for it.
+        let lease = self.leasing.as_ref().filter(|_| self.shutdown.is_none()).and_then(Leasing::next_look);
+        [self.supervisor.next_deadline(), boot, shutdown, watchdog, waiter, lease].into_iter().flatten().min()
     }
 
     /// Steps the supervisor, does what it asks, and tells it what became of that, until there is nothing more to do.
@@ -218,6 +230,15 @@ impl<K: Kernel> Init<K> {
                 self.close(from, 0);
             }
             Ok(Request::Order(order)) => self.order(from, order),
+            Ok(Request::Lease) => self.tell_lease(from),
+            Ok(Request::Hold(time)) => {
+                self.note(&format!("{line}: asked for by a command"));
+                self.hold(from, time);
+            }
+            Ok(Request::Release) => {
+                self.note("release: asked for by a command");
+                self.release(from);
+            }
             Ok(Request::End(verb, force)) => {
                 self.note(&format!("{line}: asked for by a command"));
                 self.askers.push(from);
@@ -312,6 +333,11 @@ impl<K: Kernel> Init<K> {
             }
             Step::Finish(verb) => {
                 self.announce(verb.word());
+                if verb == Verb::Reboot
+                    && let Some(why) = self.kernel.hand_over()
+                {
+                    self.announce(&why);
+                }
                 self.kernel.settle_disks();
                 let why = self.kernel.end(verb);
                 self.announce(&why);

@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use super::super::interlock::Gate;
 use super::super::kernel::LaunchError;
+use super::super::lease::Terms;
 use super::super::log::LogLimits;
+use super::super::sessions::Session;
 use super::super::supervisor::{Pid, StartProblem, Target};
 use super::*;
 
@@ -17,6 +19,11 @@ struct Script {
     cannot_spawn: bool,
     watchdog: Option<u64>,
     next_pid: Pid,
+    /// A staged root, and why it cannot be entered.
+    staged: Option<&'static str>,
+    logged_in: bool,
+    /// How often the processes were looked at.
+    looks: u32,
     done: Vec<String>,
 }
 
@@ -66,8 +73,18 @@ impl Kernel for Script {
     fn flash_gate(&mut self) -> Gate {
         self.gate.clone().unwrap_or(Gate::Open)
     }
+    fn sessions(&mut self, servers: &[Pid]) -> Vec<Session> {
+        self.looks += 1;
+        let session = |pid: &Pid| Session { user: "root".into(), pid: pid + 100, program: "sh".into() };
+        servers.iter().filter(|_| self.logged_in).map(session).collect()
+    }
     fn feed_watchdog(&mut self) -> Option<u64> {
         self.watchdog
+    }
+    fn hand_over(&mut self) -> Option<String> {
+        let staged = self.staged?;
+        self.done.push("hand over".into());
+        Some(staged.into())
     }
     fn settle_disks(&mut self) {
         self.done.push("settle disks".into());
@@ -97,6 +114,18 @@ impl Stage {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(dir.path(), None, LogLimits::default());
         Self { init: Init::new(script, set, log, Limits::default()), dir }
+    }
+
+    fn with_lease(self, ms: u64) -> Self {
+        let terms = Terms { lease_ms: Some(ms), ways_in: vec!["sshd".into()] };
+        Self { init: self.init.with_lease(terms), ..self }
+    }
+
+    /// Turns until the clock says `until`.
+    fn pass(&mut self, until: u64) {
+        while self.init.kernel.now < until {
+            self.init.turn();
+        }
     }
 
     /// One turn for each event.
@@ -147,6 +176,24 @@ fn the_default_bundle_is_started_in_order_each_in_its_directory() {
     let mut stage = Stage::new(set(), Script::default());
     stage.init.start();
     assert_eq!(stage.done(), ["spawn /s/net/run in /s/net", "spawn /s/sshd/run in /s/sshd"]);
+}
+
+#[test]
+fn a_staged_root_is_entered_by_a_reboot_alone_and_one_that_cannot_be_is_a_normal_reboot() {
+    for (verb, expected) in [
+        ("reboot", &["report reboot", "hand over", "report no program", "settle disks", "end: reboot"][..]),
+        ("poweroff", &["report poweroff", "settle disks", "end: poweroff"]),
+        ("halt", &["report halt", "settle disks", "end: halt"]),
+    ] {
+        let mut stage = started();
+        stage.init.kernel.staged = Some("no program");
+        stage.request(7, verb);
+        stage.exit(2);
+        stage.exit(1);
+        stage.init.kernel.alone = true;
+        let done = stage.happen([Event::Tick]);
+        assert_eq!(done[..expected.len()], *expected, "{verb}");
+    }
 }
 
 #[test]
@@ -293,7 +340,7 @@ fn a_request_that_is_none_is_answered() {
     assert_eq!(
         started().request(1, "dance"),
         [
-            "answer 1: unknown request: expected status, reboot, poweroff or halt, found \"dance\"",
+            "answer 1: unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found \"dance\"",
             "answer 1: exit 2",
             "hang up 1"
         ]
@@ -316,138 +363,126 @@ fn oneshots_and_finish_programs_get_their_words() {
     assert_eq!((finish.argv, finish.dir), (expected, "/s/l".into()));
 }
 
-/// `plug` controls `modem`, which `wan` needs; only `plug` is started at boot.
-fn with_a_controller() -> Stage {
-    let longrun = |name: &str| Service::longrun(name, "/s", Program::Words(vec![name.into()]));
-    let set = ServiceSet::new([
-        longrun("plug"),
-        longrun("modem").controlled_by("plug").notifying(3),
-        longrun("wan").after("modem"),
-        Service::bundle("default", "/s/default", ["plug"]),
-    ])
-    .unwrap();
-    set.check().unwrap();
-    let mut stage = Stage::new(set, Script::default());
+fn leased() -> Stage {
+    let mut stage = Stage::new(set(), Script::default()).with_lease(8_000);
     stage.init.start();
-    assert_eq!(stage.done(), ["spawn plug in /"]);
+    stage.done();
     stage
 }
 
+fn ends(stage: &mut Stage) -> Vec<String> {
+    stage.done().into_iter().filter(|line| line.contains("reboot")).collect()
+}
+
 #[test]
-fn an_order_that_waits_is_answered_when_all_it_needs_is_up() {
-    let mut stage = with_a_controller();
-    assert_eq!(stage.request(1, "up wait -- wan"), ["spawn modem in /"]);
-    let done = stage.happen([Event::Ready { pid: 2 }]);
+fn a_lease_that_nobody_renews_warns_everybody_and_reboots() {
+    let mut stage = leased();
+    stage.pass(7_200);
     assert_eq!(
-        done,
+        stage.done(),
         [
-            "answer 1: info modem: up",
-            "spawn wan in /",
-            "answer 1: info wan: up",
-            "answer 1: exit 0",
-            "hang up 1"
+            "report nobody is logged in: rebooting into the system on flash in 4 s (log in, or `levitate hold`, to stay)"
         ]
     );
-    // Already so: answered at once.
-    assert_eq!(stage.request(2, "up wait -- wan"), ["answer 2: exit 0", "hang up 2"]);
-    let done = stage.request(3, "down wait=500 -- modem");
-    assert_eq!(done, ["SIGTERM to Process(3)"]);
-    let done = stage.exit(3);
-    assert_eq!(done, ["answer 3: info wan: down", "SIGTERM to Process(2)"]);
-    stage.init.kernel.now = 499;
-    assert_eq!(stage.happen([Event::Tick]), [""; 0]);
-    assert_eq!(stage.init.deadline(), Some(500));
-    stage.init.kernel.now = 500;
-    assert_eq!(stage.happen([Event::Tick]), ["answer 3: exit 2", "hang up 3"]);
+    stage.pass(8_000);
+    assert_eq!(
+        ends(&mut stage),
+        [
+            "report the lease is over: nobody was logged in for 8 s; rebooting into the system on flash",
+            "report reboot: stopping services"
+        ]
+    );
+    assert!(stage.log().contains("lease: runs; reboot in 8 s unless somebody logs in"), "{}", stage.log());
 }
 
 #[test]
-fn an_order_that_cannot_be_done_is_answered_with_what_went_wrong() {
-    let mut stage = with_a_controller();
+fn a_session_of_the_login_service_stops_the_lease_and_its_end_starts_it_again() {
+    let mut stage = leased();
+    stage.init.kernel.logged_in = true;
+    stage.pass(60_000);
+    assert_eq!(ends(&mut stage), [""; 0]);
+    let lease = stage.request(1, "lease");
     assert_eq!(
-        stage.request(1, "up wait -- wan lan"),
-        ["answer 1: there is no service named lan", "answer 1: exit 3", "hang up 1"]
+        lease[0],
+        r#"answer 1: {"state":"logged_in","sessions":[{"user":"root","pid":102,"program":"sh"}],"lease_ms":8000}"#
     );
-    stage.request(2, "up wait -- wan");
-    stage.init.kernel.now = 20_000;
-    let done = stage.happen([Event::Tick]);
-    assert!(done.contains(&"answer 2: warning modem: marked down: not ready in time".to_owned()), "{done:?}");
-    assert!(
-        done.contains(&"answer 2: warning wan: marked down: it needs modem, which is marked down".to_owned()),
-        "{done:?}"
-    );
-    let done = stage.exit(2);
-    assert_eq!(done, ["answer 2: exit 1", "hang up 2"]);
+    stage.init.kernel.logged_in = false;
+    stage.request(1, "lease");
+    stage.pass(67_000);
+    assert!(!ends(&mut stage).iter().any(|line| line.contains("stopping")));
+    stage.pass(69_000);
+    assert!(ends(&mut stage).contains(&"report reboot: stopping services".to_owned()));
 }
 
 #[test]
-fn a_controllers_order_starts_nothing_once_the_controller_is_to_go_down() {
-    let mut stage = with_a_controller();
-    assert_eq!(stage.request(1, "once wait by-controller -- modem"), ["spawn modem in /"]);
-    stage.happen([Event::Ready { pid: 2 }]);
-    assert_eq!(stage.request(2, "down -- plug"), ["SIGTERM to Process(2)", "answer 2: exit 0", "hang up 2"]);
-    // The controller still runs, hears of it, and would start the next one: the stop would never end.
-    let done = stage.exit(2);
+fn hold_and_release_are_answered_and_obeyed() {
+    let mut stage = leased();
     assert_eq!(
-        done,
-        ["answer 1: info modem: down", "SIGTERM to Process(1)", "answer 1: exit 0", "hang up 1"]
+        stage.request(1, "hold")[..2],
+        ["answer 1: the lease is held until `levitate release` or the reboot", "answer 1: exit 0"]
     );
-    assert_eq!(
-        stage.request(3, "once wait by-controller -- modem"),
-        ["answer 3: the controller of modem is going down", "answer 3: exit 1", "hang up 3"]
-    );
-    stage.exit(1);
-    assert!(stage.init.supervisor.is_all_down());
+    stage.pass(100_000);
+    assert_eq!(ends(&mut stage), [""; 0]);
+    assert_eq!(stage.request(1, "release")[0], "answer 1: the lease is no longer held");
+    assert_eq!(stage.request(1, "release")[0], "answer 1: the lease was not held");
+    assert_eq!(stage.request(1, "hold 20000")[0], "answer 1: the lease is held for 20 s, then it runs again");
+    stage.pass(127_000);
+    assert!(!ends(&mut stage).iter().any(|line| line.contains("stopping")));
+    stage.pass(130_000);
+    assert!(ends(&mut stage).contains(&"report reboot: stopping services".to_owned()));
 }
 
 #[test]
-fn nothing_is_started_while_the_system_ends_and_signals_reach_the_process() {
-    let mut stage = with_a_controller();
-    assert_eq!(
-        stage.request(1, "SIGHUP -- default"),
-        ["SIGHUP to Process(1)", "answer 1: exit 0", "hang up 1"]
-    );
-    assert_eq!(
-        stage.request(2, "restart -- plug"),
-        ["SIGTERM to Process(1)", "answer 2: exit 0", "hang up 2"]
-    );
-    stage.request(3, "reboot");
-    let done = stage.request(4, "up -- modem");
-    assert_eq!(done[0], "answer 4: the system is about to end: nothing is started");
-}
-
-#[test]
-fn who_never_leaves_is_let_go_when_too_many_wait() {
-    let mut stage = with_a_controller();
-    for from in 1..=64 {
-        stage.request(from, "up wait -- modem");
+fn while_flash_is_at_risk_the_lease_never_ends_and_no_process_is_looked_at() {
+    for gate in [changing(), unverified()] {
+        let mut stage = leased();
+        stage.init.kernel.gate = gate;
+        stage.pass(1_000_000);
+        assert_eq!((ends(&mut stage), stage.init.kernel.looks), (vec![], 0));
+        stage.init.kernel.gate = None;
+        stage.pass(1_020_000);
+        assert!(ends(&mut stage).contains(&"report reboot: stopping services".to_owned()));
     }
-    let done = stage.request(65, "up wait -- modem");
-    assert_eq!(done, ["answer 1: too many wait: this one is let go", "answer 1: exit 1", "hang up 1"]);
 }
 
 #[test]
-fn programs_are_told_everything_about_each_service() {
-    let mut stage = with_a_controller();
-    let done = stage.request(1, "services");
-    let text = done[0].strip_prefix("answer 1: ").unwrap();
-    let entries: Vec<super::super::snapshot::Entry> =
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
-    assert_eq!(names, ["default", "modem", "plug", "wan"]);
-    assert_eq!(entries[0].members, ["plug"]);
-    assert_eq!((entries[1].state.as_str(), entries[1].at_boot), ("down", false));
-    assert_eq!(entries[1].controlled_by.as_deref(), Some("plug"));
-    assert_eq!(entries[1].needs, ["plug"]);
-    assert_eq!((entries[2].pid, entries[2].wanted, entries[2].at_boot), (Some(1), true, true));
-    assert_eq!(&done[1..], ["answer 1: exit 0", "hang up 1"]);
+fn without_terms_there_is_no_lease_and_off_is_off() {
+    let mut stage = started();
+    for request in ["lease", "hold", "release"] {
+        let said = stage.request(1, request);
+        assert_eq!(
+            said,
+            [
+                "answer 1: there is no lease here: this is no maintenance root",
+                "answer 1: exit 1",
+                "hang up 1"
+            ]
+        );
+    }
+    let terms = Terms { lease_ms: None, ways_in: vec![] };
+    let mut stage = Stage::new(set(), Script { watchdog: Some(9_000_000), ..Script::default() });
+    stage.init = stage.init.with_lease(terms);
+    stage.init.start();
+    stage.pass(9_000_000);
+    assert_eq!((ends(&mut stage), stage.init.kernel.looks), (vec![], 0));
+    assert_eq!(stage.request(1, "hold")[0], "answer 1: the lease is off: there is nothing to hold");
+    assert_eq!(stage.request(1, "lease")[0], r#"answer 1: {"state":"off","lease_ms":null}"#);
 }
 
 #[test]
-fn a_producers_output_is_its_consumers_input() {
-    let mut service = Service::longrun("web", "/s", Program::Words(vec!["web".into()]));
-    service.pipeline.producer_for = Some("web-log".into());
-    service.pipeline.consumer_for = ["cgi".to_owned()].into();
-    let run = launch(&service, What::Run).unwrap();
-    assert_eq!((run.reads_pipe, run.writes_pipe_of.as_deref()), (true, Some("web-log")));
+fn what_the_ssh_server_says_makes_the_lease_look_at_once() {
+    let mut stage = Stage::new(set(), Script::default()).with_lease(900_000);
+    stage.init.start();
+    stage.pass(2_000);
+    let before = stage.init.kernel.looks;
+    stage.happen([Event::Output { service: "sshd".into(), bytes: b"auth succeeded\n".to_vec() }]);
+    stage.pass(3_000);
+    assert_eq!(stage.init.kernel.looks - before, 10);
+    stage.happen([Event::Output { service: "net".into(), bytes: b"hello\n".to_vec() }]);
+    let before = stage.init.kernel.looks;
+    stage.pass(5_000);
+    assert_eq!(stage.init.kernel.looks - before, 1);
 }
+
+#[path = "machine_order_tests.rs"]
+mod orders;

@@ -3,8 +3,8 @@
 //! It never exits, never panics and never waits without a deadline. Whatever goes wrong ends in a reboot into the
 //! system that was there before, unless flash was changed and not verified: then it stays, so that the flash can be
 //! completed. In the order in which data passes: [`early`] things, [`log`], the [`supervisor`]'s decisions, the
-//! [`machine`] that does them over a [`kernel`], the [`control`] socket, and the [`shutdown`] behind the flash
-//! [`interlock`].
+//! [`machine`] that does them over a [`kernel`], the [`lease`] that ends when nobody has [`sessions`], the [`control`]
+//! socket, and the [`shutdown`] behind the flash [`interlock`].
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
@@ -13,7 +13,7 @@ pub mod options;
 
 pub mod early;
 
-mod stamp;
+pub(crate) mod stamp;
 
 pub mod log;
 
@@ -23,9 +23,14 @@ pub mod kernel;
 
 pub mod interlock;
 
+pub mod sessions;
+
+pub mod lease;
+
 pub mod shutdown;
 
 pub mod control;
+mod order;
 pub mod snapshot;
 
 mod orders;
@@ -37,7 +42,9 @@ pub mod machine;
 mod connections;
 mod console;
 mod disks;
+mod handover;
 mod linux;
+mod previous_boot;
 mod watchdog;
 
 use std::ffi::OsString;
@@ -47,6 +54,7 @@ use std::time::Duration;
 
 use nix::sys::reboot::{RebootMode, reboot, set_cad_enabled};
 
+use self::lease::Terms;
 use self::linux::Linux;
 use self::log::{Log, LogLimits};
 use self::machine::{Init, Turn};
@@ -107,7 +115,14 @@ fn prepare(options: Options) -> Init<Linux> {
         Ok(set) => (set, None),
         Err(fault) => (ServiceSet::default(), Some(fault)),
     };
+    let terms = Terms::read(&options.manifest).unwrap_or_else(|error| {
+        problems.push(chain(&error));
+        Some(Terms::default())
+    });
     let mut init = Init::new(kernel, set, log, Limits::default());
+    if let Some(terms) = terms {
+        init = init.with_lease(terms);
+    }
     init.announce("maintenance init started");
     for problem in problems {
         init.announce(&problem);
@@ -123,10 +138,23 @@ fn open_log(options: &Options, problems: &mut Vec<String>) -> Log {
     let dir = options.run.join("log");
     let log = Log::open(&dir, Some(Path::new("/dev/pmsg0")), LogLimits::default());
     let link = options.run.join("uncaught-logs");
+    // In a namespace pstore is somebody else's.
+    if !early::is_contained() {
+        problems.extend(keep_previous_boot(&dir.join("previous-boot")));
+    }
     problems.extend(
         log.link_at(&link).err().map(|error| format!("cannot make the link {}: {error}", link.display())),
     );
     log
+}
+
+/// What did not work of it.
+fn keep_previous_boot(to: &Path) -> Option<String> {
+    if let Err(errno) = previous_boot::mount_pstore() {
+        return Some(format!("cannot mount pstore: {}", errno.desc()));
+    }
+    let kept = previous_boot::keep(Path::new(previous_boot::PSTORE), to);
+    kept.err().map(|error| format!("cannot keep what the previous boot left: {error}"))
 }
 
 fn read_network(file: &Path, problems: &mut Vec<String>) -> Option<NetworkState> {

@@ -11,6 +11,8 @@ pub struct Options {
     pub services: PathBuf,
     /// The network state; `--network FILE`, by default `/etc/levitate/network.json`.
     pub network: PathBuf,
+    /// The staged root's manifest, with the lease's terms; `--manifest FILE`, by default `/etc/levitate/manifest.json`.
+    pub manifest: PathBuf,
     /// The run directory, with the log, the control socket and the flash record; `--run DIR`, by default `/run`.
     pub run: PathBuf,
     /// The console; `--console FILE`, by default `/dev/console`.
@@ -22,6 +24,7 @@ impl Default for Options {
         Self {
             services: "/etc/levitate/services".into(),
             network: "/etc/levitate/network.json".into(),
+            manifest: "/etc/levitate/manifest.json".into(),
             run: "/run".into(),
             console: "/dev/console".into(),
         }
@@ -37,6 +40,7 @@ impl Options {
             let place = match arg.to_str() {
                 Some("--services") => &mut options.services,
                 Some("--network") => &mut options.network,
+                Some("--manifest") => &mut options.manifest,
                 Some("--run") => &mut options.run,
                 Some("--console") => &mut options.console,
                 _ => continue,

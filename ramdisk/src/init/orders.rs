@@ -70,9 +70,9 @@ impl<K: Kernel> Init<K> {
         }
         if starts
             && order.by_controller
-            && let Some(name) = self.without_controller(&order.names)
+            && let Some(why) = self.without_controller(&order.names)
         {
-            return self.refuse(from, &format!("the controller of {name} is going down"), FAILED);
+            return self.refuse(from, &why, FAILED);
         }
         let waits_for = match order.change {
             Change::Up => self.supervisor.names_with_needs(&order.names),
@@ -123,11 +123,17 @@ impl<K: Kernel> Init<K> {
         all.into_iter().filter(|status| names.contains(&status.name)).collect()
     }
 
-    /// The first of them whose controller shall be down.
+    /// Why a controller may not start the first of them that it may not: nobody's service, or a controller that shall be
+    /// down itself.
     fn without_controller(&self, names: &[String]) -> Option<String> {
-        self.members(names).into_iter().find(|name| {
-            let controller = self.set.get(name).and_then(|service| service.controlled_by.as_ref());
-            controller.is_none_or(|controller| !self.supervisor.is_wanted(controller))
+        self.members(names).into_iter().find_map(|name| {
+            match self.set.get(&name).and_then(|service| service.controlled_by.as_ref()) {
+                None => Some(format!("{name} has no controlled-by: only people start it")),
+                Some(controller) if !self.supervisor.is_wanted(controller) => {
+                    Some(format!("the controller of {name} is going down"))
+                }
+                Some(_) => None,
+            }
         })
     }
 

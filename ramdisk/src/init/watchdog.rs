@@ -54,6 +54,14 @@ impl Watchdog {
         self.feed(now);
     }
 
+    /// Lets the next program in this process have it: answers the descriptor's number.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn outlive_exec(&self) -> std::io::Result<i32> {
+        self.device.outlive_exec()
+    }
+
     /// Disarms it where the driver allows (the magic close): before power-off and halt, which it would undo.
     pub(super) fn disarm(self) {
         self.device.magic_close();

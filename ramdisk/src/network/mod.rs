@@ -4,10 +4,16 @@ pub mod state;
 
 mod netlink;
 
+mod message;
+
+mod link;
+
 pub mod snapshot;
+
+mod plan;
 
 pub mod apply;
 
 pub use apply::apply;
 pub use snapshot::snapshot;
-pub use state::{Address, Link, NetworkError, NetworkState, Route};
+pub use state::{Address, Kind, Link, NetworkError, NetworkState, Route};

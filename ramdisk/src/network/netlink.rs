@@ -8,7 +8,8 @@ use std::io;
 use std::os::fd::AsFd;
 
 use netlink_packet_core::{
-    Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
+    Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer,
+    NetlinkHeader,
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -23,6 +24,8 @@ pub(super) const RTM_NEWADDR: u16 = 20;
 pub(super) const RTM_GETADDR: u16 = 22;
 pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_GETROUTE: u16 = 26;
+pub(super) const RTM_NEWRULE: u16 = 32;
+pub(super) const RTM_GETRULE: u16 = 34;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -37,6 +40,8 @@ pub(super) enum Change {
     Set,
     /// Make it; there already is success.
     Make,
+    /// Make it, or make what is there like it.
+    Replace,
 }
 
 /// A connection to the kernel's routing tables.
@@ -84,6 +89,7 @@ impl Netlink {
         let flags = match change {
             Change::Set => NLM_F_REQUEST | NLM_F_ACK,
             Change::Make => NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+            Change::Replace => NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
         };
         self.send(what, kind, flags, message)?;
         match self.receive(what, |_, _| {}) {

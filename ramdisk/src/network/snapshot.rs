@@ -5,37 +5,45 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use netlink_packet_core::{NlasIterator, Parseable};
+use netlink_packet_core::Parseable;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkFlags, LinkHeader};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+use netlink_packet_route::link::LinkHeader;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType,
 };
 
+use super::link::{Numbered, with_names};
+use super::message::{Bytes, attributes, number};
 use super::netlink::{
-    Netlink, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,
+    Netlink, RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE, RTM_GETRULE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,
+    RTM_NEWRULE,
 };
 use super::state::{Address, Link, NetworkError, NetworkState, Route};
 
-/// The length of `struct ifinfomsg`.
-const LINK_HEADER_LEN: usize = 16;
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
+/// The settings of an interface that decide how it comes by its IPv6 addresses.
+const IPV6_SETTINGS: [&str; 4] = ["disable_ipv6", "accept_ra", "autoconf", "forwarding"];
+/// Where they lie.
+pub(super) const IPV6_CONF: &str = "proc/sys/net/ipv6/conf";
 
 /// Reads the network of this process's network namespace, the host name, and `etc/resolv.conf` below `root`.
 ///
 /// Left out because the kernel makes them by itself: link-local IPv6 addresses, temporary IPv6 addresses, routes of
-/// the protocol "kernel". Left out and told in [`NetworkState::left_out`]: routes over several next hops.
+/// the protocol "kernel". Left out and told in [`NetworkState::left_out`]: routes over several next hops, interfaces that
+/// cannot be made again, the VLANs of a bridge's ports.
 ///
 /// # Errors
 /// If the kernel cannot be asked or its answer is not understood.
 pub fn snapshot(root: &Path) -> Result<NetworkState, NetworkError> {
     let mut netlink = Netlink::open()?;
+    let mut state = NetworkState::default();
     let mut links: BTreeMap<u32, Link> = BTreeMap::new();
-    let what = "list the interfaces";
-    for payload in netlink.dump(what, RTM_GETLINK, RTM_NEWLINK, &LinkHeader::default())? {
-        links.extend(link_from(&payload).map_err(|why| answer(what, why))?);
+    for numbered in list_links(&mut netlink)? {
+        state.left_out.extend(not_kept(&numbered));
+        let ipv6 = ipv6_settings(root, &numbered.link.name);
+        links.insert(numbered.index, Link { ipv6, ..numbered.link });
     }
     let what = "list the addresses";
     for payload in netlink.dump(what, RTM_GETADDR, RTM_NEWADDR, &AddressMessage::default())? {
@@ -46,7 +54,6 @@ pub fn snapshot(root: &Path) -> Result<NetworkState, NetworkError> {
         }
     }
     let what = "list the routes";
-    let mut state = NetworkState::default();
     for payload in netlink.dump(what, RTM_GETROUTE, RTM_NEWROUTE, &RouteMessage::default())? {
         match route_from(&payload, &links).map_err(|why| answer(what, why))? {
             Found::Route(route) => state.routes.push(route),
@@ -54,10 +61,85 @@ pub fn snapshot(root: &Path) -> Result<NetworkState, NetworkError> {
             Found::NotOurs => {}
         }
     }
+    let what = "list the rules of routing";
+    // A kernel without such rules does not know the question.
+    for payload in
+        netlink.dump(what, RTM_GETRULE, RTM_NEWRULE, &Bytes(vec![0; RULE_HEADER])).unwrap_or_default()
+    {
+        state.rules.extend(rule_from(&payload).map_err(|why| answer(what, why))?);
+    }
     state.links = links.into_values().collect();
     state.hostname = host_name();
     state.resolv_conf = fs::read_to_string(root.join("etc/resolv.conf")).ok();
     Ok(state)
+}
+
+/// All interfaces.
+pub(super) fn list_links(netlink: &mut Netlink) -> Result<Vec<Numbered>, NetworkError> {
+    let what = "list the interfaces";
+    let mut links = Vec::new();
+    for payload in netlink.dump(what, RTM_GETLINK, RTM_NEWLINK, &LinkHeader::default())? {
+        links.extend(Numbered::parse(&payload).map_err(|why| answer(what, why))?);
+    }
+    Ok(with_names(links))
+}
+
+/// What of an interface in use would be lost if the old system took it down.
+fn not_kept(numbered: &Numbered) -> Option<String> {
+    let name = &numbered.link.name;
+    if numbered.filters_vlans() {
+        return Some(format!("which VLANs the ports of the bridge {name} belong to"));
+    }
+    let kind = numbered.link.kind.as_ref().filter(|kind| numbered.link.up && !kind.can_be_made())?;
+    // The other end of such a pair is in a container, and that does not come along.
+    if kind.name == "veth" {
+        return None;
+    }
+    Some(format!("{name}, which is a {}: it is there only if the old system leaves it", kind.name))
+}
+
+fn ipv6_settings(root: &Path, name: &str) -> BTreeMap<String, String> {
+    let dir = root.join(IPV6_CONF).join(name);
+    let read = |setting: &str| {
+        let text = fs::read_to_string(dir.join(setting)).ok()?;
+        Some((setting.to_owned(), text.trim().to_owned()))
+    };
+    IPV6_SETTINGS.into_iter().filter_map(read).collect()
+}
+
+/// `RT_TABLE_LOCAL`, the kernel's own.
+const LOCAL_TABLE: u32 = 255;
+/// The length of `struct fib_rule_hdr`.
+const RULE_HEADER: usize = 12;
+const FRA_PRIORITY: u16 = 6;
+/// What the kernel has by itself: priority, table.
+const KERNELS_RULES: [(u32, u8); 3] = [(0, 255), (32_766, 254), (32_767, 253)];
+/// `FIB_RULE_INVERT`; the other flags say how a rule is, and cannot be set.
+const SETTABLE: u32 = 2;
+
+/// A rule as it can be set again; none for the kernel's own and for those of other families than IPv4's and IPv6's.
+fn rule_from(payload: &[u8]) -> Result<Option<Vec<u8>>, String> {
+    let (Some(header), Some(rest)) = (payload.first_chunk::<RULE_HEADER>(), payload.get(RULE_HEADER..))
+    else {
+        return Err(format!("a rule of {} bytes", payload.len()));
+    };
+    let [family, to_length, from_length, _, table, _, _, _, flags @ ..] = *header;
+    if ![libc::AF_INET, libc::AF_INET6].contains(&i32::from(family)) {
+        return Ok(None);
+    }
+    let mut priority = 0;
+    for attribute in attributes(rest) {
+        let (kind, value) = attribute?;
+        if kind == FRA_PRIORITY {
+            priority = number(value).unwrap_or(0);
+        }
+    }
+    if to_length == 0 && from_length == 0 && KERNELS_RULES.contains(&(priority, table)) {
+        return Ok(None);
+    }
+    let flags = u32::from_ne_bytes(flags) & SETTABLE;
+    let header = header.iter().take(8).copied().chain(flags.to_ne_bytes());
+    Ok(Some(header.chain(rest.iter().copied()).collect()))
 }
 
 fn answer(what: &str, why: String) -> NetworkError {
@@ -70,42 +152,21 @@ fn host_name() -> Option<String> {
     Some(name).filter(|name| !name.is_empty() && name != "(none)")
 }
 
-/// Only the header and two attributes are looked at: see [`super::netlink`].
-pub(super) fn link_from(payload: &[u8]) -> Result<Option<(u32, Link)>, String> {
-    let header = LinkHeader::parse(payload).map_err(|error| error.to_string())?;
-    let attributes = payload.get(LINK_HEADER_LEN..).unwrap_or_default();
-    let (mut name, mut mac) = (None, None);
-    for attribute in NlasIterator::new(attributes) {
-        let attribute = attribute.map_err(|error| error.to_string())?;
-        match attribute.kind() {
-            IFLA_IFNAME => {
-                let text = attribute.value();
-                let text = text.strip_suffix(b"\0").unwrap_or(text);
-                name = Some(String::from_utf8_lossy(text).into_owned());
-            }
-            IFLA_ADDRESS => mac = hardware_address(attribute.value()),
-            _ => {}
-        }
-    }
-    let up = header.flags.contains(LinkFlags::Up);
-    Ok(name.map(|name| (header.index, Link { name, mac, up, addresses: Vec::new() })))
-}
-
-/// Six bytes that are not all zero, as loopback's are; other lengths are tunnels' and no name for a device.
-fn hardware_address(bytes: &[u8]) -> Option<String> {
-    if bytes.len() != 6 || bytes.iter().all(|byte| *byte == 0) {
-        return None;
-    }
-    Some(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"))
-}
-
 fn address_from(payload: &[u8]) -> Result<Option<(u32, Address)>, String> {
     let message = AddressMessage::parse(payload).map_err(|error| error.to_string())?;
-    let (mut address, mut local) = (None, None);
+    let (mut address, mut local, mut broadcast, mut label) = (None, None, None, None);
+    let (mut no_prefix_route, mut no_dad) = (false, false);
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Address(ip) => address = Some(*ip),
             AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Broadcast(ip) => broadcast = Some(*ip),
+            AddressAttribute::Label(name) => label = Some(name.clone()),
+            AddressAttribute::Flags(flags) => {
+                no_prefix_route = flags.contains(AddressFlags::Noprefixroute);
+                no_dad = flags.contains(AddressFlags::Nodad);
+            }
+
             _ => {}
         }
     }
@@ -120,7 +181,11 @@ fn address_from(payload: &[u8]) -> Result<Option<(u32, Address)>, String> {
         }
     }
     let peer = address.filter(|peer| *peer != ip);
-    Ok(Some((message.header.index, Address { ip, prefix: message.header.prefix_len, peer })))
+    let (prefix, scope) = (message.header.prefix_len, message.header.scope.into());
+    Ok(Some((
+        message.header.index,
+        Address { ip, prefix, peer, scope, broadcast, label, no_prefix_route, no_dad },
+    )))
 }
 
 /// What became of a route of the kernel's.
@@ -128,7 +193,7 @@ fn address_from(payload: &[u8]) -> Result<Option<(u32, Address)>, String> {
 enum Found {
     Route(Route),
     LeftOut(String),
-    /// Of another table, made by the kernel itself, or for a single cached destination.
+    /// Made by the kernel itself, its own table's, or for a single cached destination.
     NotOurs,
 }
 
@@ -140,7 +205,12 @@ fn route_from(payload: &[u8], links: &BTreeMap<u32, Link>) -> Result<Found, Stri
         AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         _ => return Ok(Found::NotOurs),
     };
-    if header.table != RouteHeader::RT_TABLE_MAIN
+    let told = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    let table = told.unwrap_or(header.table.into());
+    if table == LOCAL_TABLE
         || header.protocol == RouteProtocol::Kernel
         || header.kind != RouteType::Unicast
         || header.flags.contains(RouteFlags::Cloned)
@@ -154,6 +224,7 @@ fn route_from(payload: &[u8], links: &BTreeMap<u32, Link>) -> Result<Found, Stri
         dev: None,
         source: None,
         metric: None,
+        table,
         scope: header.scope.into(),
         protocol: header.protocol.into(),
         onlink: header.flags.contains(RouteFlags::Onlink),
@@ -168,7 +239,7 @@ fn route_from(payload: &[u8], links: &BTreeMap<u32, Link>) -> Result<Found, Stri
             RouteAttribute::MultiPath(_) | RouteAttribute::Via(_) | RouteAttribute::NhId(_) => {
                 let (to, prefix) = (route.destination, route.prefix);
                 return Ok(Found::LeftOut(format!(
-                    "the route to {to}/{prefix} has several next hops, or one of another family"
+                    "the route to {to}/{prefix}, which has several next hops, or one of another family"
                 )));
             }
             _ => {}

@@ -1,5 +1,5 @@
 use netlink_packet_core::Emitable;
-use netlink_packet_route::route::{RouteNextHop, RouteScope};
+use netlink_packet_route::route::{RouteHeader, RouteNextHop, RouteScope};
 
 use super::*;
 
@@ -9,36 +9,21 @@ fn bytes(message: &impl Emitable) -> Vec<u8> {
     bytes
 }
 
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(4 + value.len()).unwrap();
-    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-    bytes.extend_from_slice(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
+fn address(ip: &str) -> Address {
+    Address {
+        ip: ip.parse().unwrap(),
+        prefix: 64,
+        peer: None,
+        scope: 0,
+        broadcast: None,
+        label: None,
+        no_prefix_route: false,
+        no_dad: false,
+    }
 }
 
 fn links() -> BTreeMap<u32, Link> {
-    BTreeMap::from([(2, Link { name: "eth0".into(), mac: None, up: true, addresses: vec![] })])
-}
-
-#[test]
-fn a_link_is_read_by_name_hardware_address_and_switch_whatever_else_it_carries() {
-    let flags = LinkFlags::Up | LinkFlags::Running;
-    let mut payload = bytes(&LinkHeader { index: 2, flags, ..LinkHeader::default() });
-    payload.extend(attribute(IFLA_IFNAME, b"eth0\0"));
-    // An attribute of a kind that the library would refuse: too short for what it should be.
-    payload.extend(attribute(22, &[1]));
-    payload.extend(attribute(IFLA_ADDRESS, &[2, 0, 0, 0, 0xab, 1]));
-    let expected =
-        Link { name: "eth0".into(), mac: Some("02:00:00:00:ab:01".into()), up: true, addresses: vec![] };
-    assert_eq!(link_from(&payload), Ok(Some((2, expected))));
-    assert!(link_from(&payload[..10]).is_err());
-}
-
-#[test]
-fn loopback_has_no_hardware_address() {
-    assert_eq!(hardware_address(&[0; 6]), None);
-    assert_eq!(hardware_address(&[1, 2, 3, 4]), None);
+    BTreeMap::from([(2, Link { name: "eth0".into(), up: true, ..Link::default() })])
 }
 
 #[test]
@@ -48,7 +33,7 @@ fn addresses_that_the_kernel_makes_by_itself_are_left_out() {
     message.header.prefix_len = 64;
     message.header.family = AddressFamily::Inet6;
     message.attributes.push(AddressAttribute::Address("fd00::5".parse().unwrap()));
-    let expected = Address { ip: "fd00::5".parse().unwrap(), prefix: 64, peer: None };
+    let expected = address("fd00::5");
     assert_eq!(address_from(&bytes(&message)), Ok(Some((2, expected))));
     message.header.flags = AddressHeaderFlags::Secondary;
     assert_eq!(address_from(&bytes(&message)), Ok(None));
@@ -90,4 +75,48 @@ fn a_route_over_several_next_hops_is_told_instead_of_lost_in_silence() {
     let mut message = default_route();
     message.attributes.insert(0, RouteAttribute::MultiPath(vec![RouteNextHop::default()]));
     assert!(matches!(route_from(&bytes(&message), &links()), Ok(Found::LeftOut(_))));
+}
+
+#[test]
+fn a_route_of_another_table_is_kept_with_its_tables_whole_number() {
+    let mut message = default_route();
+    message.header.table = 252;
+    message.attributes.push(RouteAttribute::Table(1_000));
+    let Ok(Found::Route(route)) = route_from(&bytes(&message), &links()) else { panic!("no route") };
+    assert_eq!(route.table, 1_000);
+}
+
+#[test]
+fn the_kernels_own_rules_and_those_of_other_families_are_left_out() {
+    let rule = |family: u8, table, priority: u32| {
+        let header = vec![family, 0, 0, 0, table, 0, 0, 1, 0, 0, 0, 0];
+        Bytes(header).with(FRA_PRIORITY, &priority.to_ne_bytes()).0
+    };
+    assert_eq!(rule_from(&rule(2, 254, 32_766)), Ok(None));
+    assert_eq!(rule_from(&rule(10, 255, 0)), Ok(None));
+    assert_eq!(rule_from(&rule(128, 100, 5)), Ok(None));
+    assert_eq!(rule_from(&rule(2, 100, 32_766)), Ok(Some(rule(2, 100, 32_766))));
+    let mut unresolved = rule(2, 100, 5);
+    unresolved[8..12].copy_from_slice(&(4_u32 | 2).to_ne_bytes());
+    let kept = rule_from(&unresolved).unwrap().unwrap();
+    assert_eq!(kept[8..12], 2_u32.to_ne_bytes());
+    assert!(rule_from(&[2; 11]).is_err());
+}
+
+#[test]
+fn an_interface_that_cannot_be_made_again_is_told() {
+    let link = |kind: &str, up| {
+        let info = Bytes::default().with(1, kind.as_bytes());
+        let flags = if up { netlink_packet_route::link::LinkFlags::Up } else { Default::default() };
+        let header = LinkHeader { index: 2, flags, ..LinkHeader::default() };
+        let message = Bytes::of(&header).with(3, b"x0").with(18, &info.0);
+        not_kept(&Numbered::parse(&message.0).unwrap().unwrap())
+    };
+    assert_eq!(
+        link("bond", true).unwrap(),
+        "x0, which is a bond: it is there only if the old system leaves it"
+    );
+    for kept in [link("bond", false), link("vlan", true), link("bridge", true), link("veth", true)] {
+        assert_eq!(kept, None);
+    }
 }

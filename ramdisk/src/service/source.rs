@@ -148,9 +148,15 @@ impl Reader<'_> {
     }
 
     fn executable(&self, file: &str) -> Result<Option<Program>, ServiceError> {
+        Ok(self.regular(file)?.map(|_| Program::File(self.dir.join(file))))
+    }
+
+    /// Looks at a file that may be absent, but is nothing else than a file.
+    fn regular(&self, file: &str) -> Result<Option<fs::Metadata>, ServiceError> {
         let path = self.dir.join(file);
         match fs::metadata(&path) {
-            Ok(_) => Ok(Some(Program::File(path))),
+            Ok(meta) if meta.is_file() => Ok(Some(meta)),
+            Ok(_) => Err(self.content(file, "a regular file", "something else")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(ServiceError::Read { path, source }),
         }
@@ -167,12 +173,8 @@ impl Reader<'_> {
     /// A oneshot's `up` or `down`: a file to execute, or one command line.
     fn command(&self, file: &str) -> Result<Option<Program>, ServiceError> {
         let path = self.dir.join(file);
-        let executable = match fs::metadata(&path) {
-            Ok(meta) => meta.permissions().mode() & 0o111 != 0,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ServiceError::Read { path, source }),
-        };
-        if executable {
+        let Some(meta) = self.regular(file)? else { return Ok(None) };
+        if meta.permissions().mode() & 0o111 != 0 {
             return Ok(Some(Program::File(path)));
         }
         let text = self.text(file)?.unwrap_or_default();

@@ -140,6 +140,11 @@ fn what_is_wrong_in_a_file_is_told_with_the_file_and_the_service() {
         assert_eq!(error.replace(dir.path().to_str().unwrap(), "DIR"), expected);
     }
     let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a/type", 0o644, "longrun");
+    write(dir.path(), "a/run/oops", 0o644, "");
+    let error = read_services_dir(dir.path()).unwrap_err().to_string();
+    assert!(error.ends_with("/a/run: expected a regular file, found \"something else\""), "{error}");
+    let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "a/type", 0o644, "oneshot");
     write(dir.path(), "a/up", 0o644, "echo 'open");
     let error = read_services_dir(dir.path()).unwrap_err().to_string();

@@ -111,6 +111,12 @@ impl Device {
             .map_err(|source| WatchdogError::Request { what: "set the timeout of", source })
     }
 
+    /// Lets the next program in this process have it: answers the descriptor's number.
+    pub(crate) fn outlive_exec(&self) -> std::io::Result<RawFd> {
+        fcntl(&self.0, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        Ok(self.0.as_raw_fd())
+    }
+
     /// Closes it so that it stops, if the driver knows the magic close; otherwise closes it armed.
     #[allow(unsafe_code)]
     pub(crate) fn magic_close(mut self) {

@@ -54,6 +54,13 @@ pub(crate) enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Set everything up, then measure levitate beside `cp -a`, and its restart beside a full reboot
+    #[command(after_help = variables())]
+    BenchLevitate {
+        /// Print one JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
     /// One board test, in a process of its own
     #[command(hide = true)]
     Scenario {

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -160,7 +160,22 @@ pub(crate) fn shell(assets: &Assets, place: Place, init: System) -> Result<(), F
             return Ok(());
         }
         say("the device ended the session; waiting until it answers again (ctrl-C switches it off)");
-        machine.ssh.wait_for_login(line::HAND_OVER)?;
+        if !answers_again(&mut machine)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits for a login; `false` if the device powers off instead.
+fn answers_again(machine: &mut Machine) -> Result<bool, Failure> {
+    let start = Instant::now();
+    loop {
+        match machine.ssh.wait_for_login(Duration::from_secs(2)) {
+            Ok(()) => return Ok(true),
+            Err(_) if machine.is_off() => return Ok(false),
+            Err(failure) if start.elapsed() >= line::HAND_OVER => return Err(failure),
+            Err(_) => {}
+        }
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Device {
     pub(crate) memory: u32,
     /// Whether the operations of an SPI-NOR are written down from the next power-on; see [`Machine::chip_log`].
     pub(crate) log_chip: bool,
+    /// A disk besides, from the next power-on; see [`Machine::freeze_disk`].
+    pub(crate) disk: Option<PathBuf>,
     /// Bytes per second that the chip erases or programs, for the next power-on; none for as fast as QEMU can.
     pub(crate) chip_speed: Option<u64>,
 }
@@ -60,6 +62,7 @@ impl Device {
             ssh_key: ssh_key.to_owned(),
             memory: MEMORY,
             log_chip: false,
+            disk: None,
             chip_speed: None,
         };
         std::fs::copy(chip, device.nor()).map_err(|e| Failure::file("copy", chip, e))?;
@@ -104,6 +107,7 @@ impl Device {
         let (nor, ssh_port) = (self.nor(), free_port()?);
         let setup = Setup {
             nor: &nor,
+            disk: self.disk.as_deref(),
             chip_speed: self.chip_speed,
             memory: self.memory,
             console: &console,
@@ -183,6 +187,33 @@ impl Machine {
     /// Switches a trace event on or off.
     pub(crate) fn trace(&mut self, event: &str, on: bool) -> Result<(), Failure> {
         self.qmp.run("trace-event-set-state", json!({ "name": event, "enable": on })).map(drop)
+    }
+
+    /// The disk does not answer any more: not an error, just silence.
+    pub(crate) fn freeze_disk(&mut self) -> Result<(), Failure> {
+        // one byte per second: an answer would come in an hour
+        self.monitor("block_set_io_throttle disk0 1 0 0 0 0 0")
+    }
+
+    /// The disk answers again.
+    pub(crate) fn thaw_disk(&mut self) -> Result<(), Failure> {
+        self.monitor("block_set_io_throttle disk0 0 0 0 0 0 0")
+    }
+
+    /// Plugs a disk of 1 MiB with the serial number `serial` into the socket.
+    pub(crate) fn plug(&mut self, serial: &str) -> Result<(), Failure> {
+        let medium =
+            json!({ "driver": "null-co", "read-zeroes": true, "size": 1 << 20, "node-name": serial });
+        self.qmp.run("blockdev-add", medium)?;
+        let disk = json!({
+            "driver": "virtio-blk-pci", "id": serial, "drive": serial, "serial": serial, "bus": "socket"
+        });
+        self.qmp.run("device_add", disk).map(drop)
+    }
+
+    /// Asks the guest to let the disk go, as the socket's button does; it is gone when the guest has.
+    pub(crate) fn unplug(&mut self, serial: &str) -> Result<(), Failure> {
+        self.qmp.run("device_del", json!({ "id": serial })).map(drop)
     }
 
     /// Pulls the network cable (`false`) or plugs it in: no reset, no FIN, just silence.

@@ -1,5 +1,5 @@
 //! The QEMU harness: boards with emulated NOR flash, a machine that can be booted, spoken to, cut off; the upgrade
-//! regression tests; `cargo demo`, `cargo test-all` and `cargo bench-flash`.
+//! regression tests; `cargo demo`, `cargo test-all`, `cargo bench-flash` and `cargo bench-levitate`.
 //!
 //! Exit codes: 0 all is well, 1 a test failed or the demonstration did not hold, 2 the command line is wrong,
 //! 3 the harness could not do its work.
@@ -22,6 +22,7 @@ mod line;
 mod scenarios;
 
 mod bench_flash;
+mod bench_levitate;
 mod cli;
 mod demo;
 mod suite;
@@ -31,6 +32,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use assets::Assets;
+use bench_flash::Shown;
 use cli::{Action, Arguments};
 use suite::{Failure, Length};
 
@@ -48,18 +50,19 @@ fn main() -> ExitCode {
         }
         Action::Demo { json, .. } => with_assets(|assets| show_demo(assets, json)),
         Action::BenchFlash { json } => with_assets(|assets| show_bench(assets, json)),
+        Action::BenchLevitate { json } => with_assets(|assets| show_bench_levitate(assets, json)),
     })
 }
 
-fn with_assets(work: impl FnOnce(&Assets) -> Result<(), Failure>) -> u8 {
-    let assets = match assets::prepare() {
+fn with_assets(work: impl FnOnce(&mut Assets) -> Result<(), Failure>) -> u8 {
+    let mut assets = match assets::prepare() {
         Ok(assets) => assets,
         Err(error) => {
             eprintln!("error: {error}");
             return HARNESS;
         }
     };
-    match work(&assets) {
+    match work(&mut assets) {
         Ok(()) => {
             assets.tidy();
             0
@@ -82,16 +85,36 @@ fn show_demo(assets: &Assets, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show_bench(assets: &Assets, json: bool) -> Result<(), Failure> {
+fn show_bench(assets: &mut Assets, json: bool) -> Result<(), Failure> {
+    let mut boards = 0;
+    bench_flash::run(assets, |shown| match shown {
+        Shown::Line(line) if json => println!("{}", serde_json::json!(line)),
+        Shown::Line(line) => println!("{}", line.text()),
+        Shown::Board(_) if json => {}
+        Shown::Board(heading) => {
+            if boards > 0 {
+                println!();
+            }
+            boards += 1;
+            println!("{heading}");
+        }
+    })?;
     if !json {
-        println!("{}", bench_flash::heading());
+        println!("\n{}", bench_flash::NOTES);
     }
-    bench_flash::run(assets, |line| match json {
+    Ok(())
+}
+
+fn show_bench_levitate(assets: &Assets, json: bool) -> Result<(), Failure> {
+    if !json {
+        println!("{}", bench_levitate::heading());
+    }
+    bench_levitate::run(assets, |line| match json {
         true => println!("{}", serde_json::json!(line)),
         false => println!("{}", line.text()),
     })?;
     if !json {
-        println!("\n{}", bench_flash::NOTES);
+        println!("\n{}", bench_levitate::NOTES);
     }
     Ok(())
 }

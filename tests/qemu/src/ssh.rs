@@ -54,26 +54,35 @@ impl Ssh {
         )
     }
 
+    /// The port on 127.0.0.1 that leads to the device.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Waits until the device's ssh server says its name.
     pub(crate) fn wait_for_server(&self, limit: Duration) -> Result<(), Failure> {
+        self.connect(limit).map(drop)
+    }
+
+    /// Whether an ssh server answers now. QEMU accepts at once for a guest that is not there yet, so the greeting counts.
+    fn greeted(&self) -> Option<TcpStream> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
+        let mut greeting = [0; 4];
+        stream.read_exact(&mut greeting).ok()?;
+        (&greeting == b"SSH-").then_some(stream)
+    }
+
+    /// A connection to the ssh server that has been greeted and says nothing itself.
+    pub(crate) fn connect(&self, limit: Duration) -> Result<TcpStream, Failure> {
         let start = Instant::now();
         while start.elapsed() < limit {
-            if self.greets() {
-                return Ok(());
+            if let Some(stream) = self.greeted() {
+                return Ok(stream);
             }
             std::thread::sleep(POLL);
         }
         Err(Failure::test(format!("no ssh server answered within {} s", limit.as_secs())))
-    }
-
-    /// Whether an ssh server answers now. QEMU accepts at once for a guest that is not there yet, so the greeting counts.
-    fn greets(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
-        if stream.set_read_timeout(Some(Duration::from_millis(500))).is_err() {
-            return false;
-        }
-        let mut greeting = [0; 4];
-        stream.read_exact(&mut greeting).is_ok() && &greeting == b"SSH-"
     }
 
     /// Waits until a command can be run, and gives the boot's id.
@@ -108,7 +117,7 @@ impl Ssh {
     pub(crate) fn run_for(&self, command: &str, limit: Duration) -> Result<Finished, Failure> {
         let mut client = self.client();
         client.arg(command);
-        process::run(client, None, limit)
+        process::run(client, None, limit).map_err(|failure| failure.context(format!("`{command}`")))
     }
 
     /// Runs a command that must succeed, and gives what it printed, trimmed.

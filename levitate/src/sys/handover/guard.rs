@@ -76,12 +76,16 @@ fn mode(ending: Ending) -> RebootMode {
         Ending::Reset => RebootMode::RB_AUTOBOOT,
         Ending::Poweroff => RebootMode::RB_POWER_OFF,
         Ending::Halt => RebootMode::RB_HALT_SYSTEM,
+        Ending::Kexec => RebootMode::RB_KEXEC,
     }
 }
 
-/// reboot(2). Where even that fails, PID 1 exits: a kernel panic, which the panic timeout turns into a reset.
+/// reboot(2). Where even that fails, and a kexec does where no kernel is loaded, PID 1 exits: a kernel panic, which the panic timeout turns into a reset.
 pub(super) fn end(ending: Ending) -> ! {
     let Err(_) = reboot(mode(ending));
+    if ending == Ending::Kexec {
+        let Err(_) = reboot(RebootMode::RB_AUTOBOOT);
+    }
     for trigger in ["/proc/sysrq-trigger", "/run/maintenance/proc/sysrq-trigger"] {
         // One of the two exists, depending on how far the hand-over went.
         let _ = std::fs::write(trigger, "b");
@@ -127,6 +131,7 @@ mod tests {
         for (ending, command) in [
             (Ending::Poweroff, libc::RB_POWER_OFF),
             (Ending::Halt, libc::RB_HALT_SYSTEM),
+            (Ending::Kexec, libc::RB_KEXEC),
             (Ending::Reset, libc::RB_AUTOBOOT),
         ] {
             arm(3_600_000, ending);

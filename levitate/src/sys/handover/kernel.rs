@@ -115,6 +115,10 @@ impl HandoverSys for Kernel {
                 kill(everybody, Signal::SIGTERM)?;
                 kill(everybody, Signal::SIGCONT)?;
             }
+            Everybody::Hangup => {
+                kill(everybody, Signal::SIGHUP)?;
+                kill(everybody, Signal::SIGCONT)?;
+            }
             Everybody::Kill => kill(everybody, Signal::SIGKILL)?,
         }
         Ok(())
@@ -150,6 +154,13 @@ impl HandoverSys for Kernel {
 
     fn bind_on_itself(&mut self, path: &Path) -> io::Result<()> {
         Ok(mount(Some(path), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+    }
+
+    fn need_writable(&mut self, path: &Path, point: &Path) -> io::Result<()> {
+        if nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_ok() {
+            return Ok(());
+        }
+        Ok(mount(None::<&str>, point, None::<&str>, MsFlags::MS_REMOUNT, None::<&str>)?)
     }
 
     fn plain_flags(&mut self, path: &Path) -> io::Result<()> {

@@ -16,8 +16,10 @@ pub(super) fn identity(path: &Path) -> io::Result<Identity> {
 /// Removes everything in `dir`, but nothing on another file system, no mount point of `skip` and nothing in it, and not
 /// the directory `keep`, by whatever name it is found. What cannot be removed stays; the answer counts what went.
 pub(super) fn sweep(dir: &Path, keep: Identity, skip: &[PathBuf]) -> io::Result<u64> {
-    let (device, inode) = identity(dir)?;
-    if (device, inode) == keep {
+    let found = fs::symlink_metadata(dir)?;
+    let (device, inode) = (found.dev(), found.ino());
+    // a file that is bound over another one is a mount point too
+    if (device, inode) == keep || !found.is_dir() {
         return Ok(0);
     }
     let mut removed = 0;
@@ -82,6 +84,7 @@ mod tests {
         assert!(!root.join("deep/er/y").exists());
         // Asked to empty the staged root itself, nothing happens.
         assert_eq!(sweep(&root.join("deep/er/renamed"), keep, &[]).unwrap(), 0);
+        assert_eq!(sweep(&root.join("deep/er/renamed/sbin/init"), keep, &[]).unwrap(), 0);
         assert!(root.join("deep/er/renamed/sbin/init").exists());
     }
 }

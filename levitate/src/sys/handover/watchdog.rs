@@ -134,9 +134,11 @@ pub(super) fn facts() -> WatchdogFacts {
     }
     if let Ok(watchdogs) = fs::read_dir("/sys/class/watchdog") {
         for entry in watchdogs.flatten() {
-            let state = fs::read_to_string(entry.path().join("state")).unwrap_or_default();
-            if state.trim() == "active" {
-                facts.active.push(format!("/dev/{}", entry.file_name().to_string_lossy()));
+            let device = format!("/dev/{}", entry.file_name().to_string_lossy());
+            match fs::read_to_string(entry.path().join("state")).as_deref().map(str::trim) {
+                Ok("active") => facts.active.push(device),
+                Ok(_) => facts.stopped.push(device),
+                Err(_) => facts.unknown.push(device),
             }
         }
     }

@@ -154,6 +154,7 @@ impl Parts<'_> {
             target: &ARMV7,
             linker: &place.join(GCC),
             packages: &format!("{} {versions}", rust.unwrap_or_default()),
+            features: &[],
         };
         let mut step = self.progress.step(4, "device binary");
         let [levitate, _] = device.binaries(&mut step)?;

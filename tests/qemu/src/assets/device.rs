@@ -35,6 +35,8 @@ pub(crate) struct Device<'a> {
     pub(crate) linker: &'a Path,
     /// Versions of Debian's Rust and of the cross compiler.
     pub(crate) packages: &'a str,
+    /// Features of `levitate` that the shipped program does not have.
+    pub(crate) features: &'a [&'a str],
 }
 
 impl Device<'_> {
@@ -46,7 +48,7 @@ impl Device<'_> {
             RECIPE,
             self.target.triple,
             &compiler,
-            &sources.key(),
+            &(sources.key() + &self.features.concat() + &self.target.flags.concat()),
         ]));
         unpack::whole(&place, |new| self.build(&compiler, &sources, new, step))?;
         keep_used(&place, KEPT)?;
@@ -82,7 +84,7 @@ impl Device<'_> {
             Cross::Debian => cross::debian(self.target, self.tools, self.linker, &folder)?,
         };
         let Toolchain { cargo: mut command, arguments, flags, paths } = toolchain;
-        let flags: Vec<&str> = flags.iter().copied().chain(paths.iter().map(String::as_str)).collect();
+        let flags: Vec<&str> = flags.iter().chain(self.target.flags).copied().chain(paths.iter().map(String::as_str)).collect();
         // with --target these flags are not for what runs on this machine: build scripts, macros
         command
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
@@ -90,6 +92,7 @@ impl Device<'_> {
             .env("CARGO_TERM_COLOR", "never")
             .args(["build", "--locked", "--profile", "device", "--target", self.target.triple])
             .args(["--package", "levitate", "--bin", "levitate", "--package", "flasher", "--bin", "flashcp"])
+            .args(self.features.iter().map(|feature| format!("--features=levitate/{feature}")))
             .args(arguments)
             .arg("--manifest-path")
             .arg(source.join("Cargo.toml"));

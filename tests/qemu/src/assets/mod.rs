@@ -50,6 +50,8 @@ pub(crate) struct Assets {
     pub(crate) kernel_v2: PathBuf,
     /// arm64 packages (s6, execline, dropbear, busybox, mtd-utils and their libraries), unpacked; never written to.
     pub(crate) guest_root: PathBuf,
+    /// The device binary whose hand-over fails on request, once [`Assets::with_faults`] made it.
+    pub(crate) faulty_binary: Option<PathBuf>,
     /// The second board's parts, once [`Assets::with_armhf`] made them.
     pub(crate) armhf: Option<Armhf>,
     /// The host's tools.
@@ -82,6 +84,15 @@ impl Assets {
     /// A part could not be made.
     pub(crate) fn with_armhf(&mut self) -> error::Result<()> {
         self.armhf = Some(armhf::prepare(&self.cache, &self.tools)?);
+        Ok(())
+    }
+
+    /// Makes the device binary with fault injection, too.
+    ///
+    /// # Errors
+    /// It could not be made.
+    pub(crate) fn with_faults(&mut self) -> error::Result<()> {
+        self.faulty_binary = Some(setup::faulty(&self.cache)?);
         Ok(())
     }
 

@@ -50,6 +50,31 @@ pub(crate) fn prepare() -> Result<Assets> {
     Ok(assets)
 }
 
+/// The device binary with fault injection, beside the shipped one.
+///
+/// # Errors
+/// It could not be made, or the device binary is one that the user named.
+pub(super) fn faulty(cache: &Path) -> Result<PathBuf> {
+    let overrides = Overrides::from_environment()?;
+    if overrides.device_binary.is_some() {
+        return Err(SetupError::Missing(
+            "the binary with fault injection is built from the checkout; it is not made where LEVITATE_DEVICE_BINARY names \
+             the device binary"
+                .into(),
+        ));
+    }
+    let _lock = Lock::take(cache, &mut |text| eprintln!("[faults] {text}"))?;
+    let mut setup = Setup {
+        way: overrides.cross.unwrap_or_else(|| cross::detect(&AARCH64)),
+        progress: Progress::new("faults", 6),
+        cache: cache.to_owned(),
+        overrides,
+    };
+    let packages = if debian() { setup.packages()? } else { setup.without_packages()? };
+    let [levitate, _] = setup.built(&packages, &["fault-injection"])?;
+    Ok(levitate)
+}
+
 struct Setup {
     cache: PathBuf,
     overrides: Overrides,
@@ -91,6 +116,7 @@ impl Setup {
             kernel_v1: or(&own.kernel_v1, kernel("v1")).ok_or_else(|| lacking("kernel v1"))?,
             kernel_v2: or(&own.kernel_v2, kernel("v2")).ok_or_else(|| lacking("kernel v2"))?,
             guest_root: or(&own.guest_root, packages.guest).ok_or_else(|| lacking("the guest's root"))?,
+            faulty_binary: None,
             armhf: None,
             tools: packages.tools,
             scratch: scratch(&self.cache)?,
@@ -218,6 +244,11 @@ impl Setup {
             cross::check(&AARCH64, flashcp, cross::LIMIT)?;
             return Ok([levitate.clone(), flashcp.clone()]);
         }
+        let [levitate, flashcp] = self.built(packages, &[])?;
+        Ok([levitate, self.overrides.flashcp_binary.clone().unwrap_or(flashcp)])
+    }
+
+    fn built(&mut self, packages: &Packages, features: &[&str]) -> Result<[PathBuf; 2]> {
         let linker = PathBuf::from(format!("{}gcc", cross_prefix(&self.overrides, &packages.tools)));
         let device = Device {
             cache: &self.cache,
@@ -226,6 +257,7 @@ impl Setup {
             target: &AARCH64,
             linker: &linker,
             packages: &packages.rust,
+            features,
         };
         let mut step = self.progress.step(6, "device binary");
         let [levitate, flashcp] = device.binaries(&mut step)?;
@@ -233,7 +265,7 @@ impl Setup {
         cross::check(&AARCH64, &flashcp, cross::LIMIT)?;
         let size = fs::metadata(&levitate).map_or(0, |data| data.len());
         step.done(&format!("{size} bytes, static, for aarch64"));
-        Ok([levitate, self.overrides.flashcp_binary.clone().unwrap_or(flashcp)])
+        Ok([levitate, flashcp])
     }
 
     /// What the kernels' key says of the compiler.

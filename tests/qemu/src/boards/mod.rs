@@ -25,6 +25,8 @@ pub(crate) trait Boot {
 pub(crate) struct Setup<'a> {
     /// The NOR's contents; written through by QEMU.
     pub(crate) nor: &'a Path,
+    /// A disk besides, /dev/vda; QEMU knows it as `disk0`.
+    pub(crate) disk: Option<&'a Path>,
     /// Bytes per second that the chip erases or programs; none for as fast as QEMU can.
     pub(crate) chip_speed: Option<u64>,
     /// Mebibytes of RAM.

@@ -22,6 +22,8 @@ pub(crate) enum Boot {
         kernel: PathBuf,
         /// A newc archive.
         initrd: PathBuf,
+        /// More words for the kernel.
+        append: String,
     },
 }
 
@@ -34,6 +36,10 @@ impl super::Boot for Boot {
         network(&mut qemu, setup);
         super::console(&mut qemu, setup);
         peripherals(&mut qemu);
+        if let Some(disk) = setup.disk {
+            qemu.arg("-drive").arg(format!("if=none,id=disk0,format=raw,file={}", disk.display()));
+            qemu.args(["-device", "virtio-blk-device,drive=disk0"]);
+        }
         qemu
     }
 
@@ -59,9 +65,9 @@ fn boot(qemu: &mut Command, boot: &Boot) {
             qemu.arg("-drive").arg(drive);
         }
         // Without pflash0: a blank file there makes QEMU start from it and hang.
-        Boot::Rescue { kernel, initrd } => {
+        Boot::Rescue { kernel, initrd, append } => {
             qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
-            qemu.arg("-append").arg(format!("console=ttyAMA0 quiet {}", nor_image::mtdparts()));
+            qemu.arg("-append").arg(format!("console=ttyAMA0 quiet {} {append}", nor_image::mtdparts()));
         }
     }
 }
@@ -71,7 +77,9 @@ fn network(qemu: &mut Command, setup: &Setup<'_>) {
     qemu.args(["-device", "virtio-net-device,netdev=n0,id=nic0"]);
 }
 
-/// A source of entropy (without it dropbear waits for the kernel's pool) and a watchdog that resets the board.
+/// A source of entropy (without it dropbear waits for the kernel's pool), a watchdog that resets the board, and a socket
+/// into which something can be plugged.
 fn peripherals(qemu: &mut Command) {
     qemu.args(["-device", "virtio-rng-device", "-device", "i6300esb", "-action", "watchdog=reset"]);
+    qemu.args(["-device", "pcie-root-port,id=socket,chassis=1,slot=1"]);
 }

@@ -11,7 +11,7 @@ use crate::suite::Failure;
 
 /// Writes everything below `root` to `out`; every file belongs to root. Device nodes are not needed: the kernel's own
 /// first archive holds /dev/console, and `/init` mounts devtmpfs.
-pub(super) fn write(root: &Path, out: &Path) -> Result<(), Failure> {
+pub(crate) fn write(root: &Path, out: &Path) -> Result<(), Failure> {
     let file = File::create(out).map_err(|e| Failure::file("create", out, e))?;
     let mut paths = Vec::new();
     walk(root, &mut paths).map_err(|e| Failure::file("list", root, e))?;

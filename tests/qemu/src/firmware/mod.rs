@@ -4,12 +4,13 @@
 
 pub(crate) mod ast2600;
 mod fit;
-mod initrd;
+pub(crate) mod initrd;
 mod libraries;
 mod modules;
 mod rootfs;
 mod system;
 mod uboot_env;
+pub(crate) mod whole;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use crate::suite::Failure;
 pub(crate) use system::System;
 
 use rootfs::Programs;
+pub(crate) use whole::sysroot;
 
 /// Where the files that are laid over Debian's packages lie.
 const DEVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/device");
@@ -40,7 +42,7 @@ pub(crate) struct Firmware {
     pub(crate) firmware_v2: PathBuf,
     /// pflash0: U-Boot.
     pub(crate) uboot_bank: PathBuf,
-    /// The rescue root, a newc archive.
+    /// The root of a rescue boot, a newc archive.
     pub(crate) rescue: PathBuf,
     /// The kernel of a rescue boot.
     pub(crate) rescue_kernel: PathBuf,
@@ -71,7 +73,11 @@ impl Firmware {
             return Ok(base);
         }
         let key = format!("{}-{}", system.name(), key(assets, &base.ssh_key, system)?);
-        let folder = kept(assets, &key, |folder| nor_v1(assets, system, &base.ssh_key, folder).map(drop))?;
+        if system == System::Initramfs {
+            let folder = kept(assets, &key, |folder| initramfs(assets, &base.ssh_key, folder))?;
+            return Ok(Self { rescue: folder.join("system.cpio"), ..base });
+        }
+        let folder = kept(assets, &key, |folder| nor_v1(assets, system, &base.ssh_key, folder))?;
         Ok(Self { nor_v1: folder.join("nor-v1.img"), ..base })
     }
 }
@@ -84,7 +90,11 @@ impl Firmware {
 
     /// A rescue boot, with the kernel of v1.
     pub(crate) fn rescue_boot(&self) -> Boot {
-        Boot::Rescue { kernel: self.rescue_kernel.clone(), initrd: self.rescue.clone() }
+        Boot::Rescue {
+            kernel: self.rescue_kernel.clone(),
+            initrd: self.rescue.clone(),
+            append: String::new(),
+        }
     }
 }
 
@@ -146,6 +156,14 @@ fn nor_v1(assets: &Assets, system: System, ssh_key: &Path, out: &Path) -> Result
         &out.join("nor-v1.img"),
         &[(&ENV, env.as_path()), (&KERNEL, v1.kernel.as_path()), (&ROOTFS, v1.rootfs.as_path())],
     )
+}
+
+/// The root of v1 as an archive, to be booted in the place of a rescue root.
+fn initramfs(assets: &Assets, ssh_key: &Path, out: &Path) -> Result<(), Failure> {
+    let tree = tempfile::tempdir_in(out).map_err(Failure::harness)?;
+    let kind = rootfs::Kind::System { version: "1", system: System::Initramfs };
+    rootfs::assemble(Programs::arm64(assets), kind, ssh_key, tree.path())?;
+    initrd::write(tree.path(), &out.join("system.cpio"))
 }
 
 /// The two halves of a firmware.

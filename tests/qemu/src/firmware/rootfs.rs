@@ -178,7 +178,8 @@ pub(super) fn assemble(
     for applet in APPLETS {
         link("busybox", &root.join("usr/bin").join(applet))?;
     }
-    let rescue = Parts { folder: "rescue", init: "/init", programs: RESCUE_PROGRAMS, files: &[], links: &[] };
+    let rescue =
+        Parts { folders: &["rescue"], init: "/init", programs: RESCUE_PROGRAMS, files: &[], links: &[] };
     let (parts, version) = match kind {
         Kind::System { version, system } => (system.parts(), version),
         Kind::Rescue => (rescue, ""),
@@ -225,7 +226,7 @@ pub(super) fn assemble(
 /// The folders of `device/` that are laid over the packages, in their order.
 pub(super) fn layers(kind: Kind) -> Vec<&'static str> {
     match kind {
-        Kind::System { system, .. } => vec!["common", "system", system.parts().folder],
+        Kind::System { system, .. } => [&["common", "system"], system.parts().folders].concat(),
         Kind::Rescue => vec!["common", "rescue"],
     }
 }
@@ -278,6 +279,9 @@ fn folders(root: &Path, triplet: &str) -> Result<(), Failure> {
         "etc",
         "root/.ssh",
         "persist",
+        "mnt",
+        "rom",
+        "overlay",
         "usr/bin",
         "usr/sbin",
         "usr/lib",
@@ -299,6 +303,8 @@ fn take(packages: &Path, path: &Path, root: &Path, mode: u32) -> Result<(), Fail
     if let Some(folder) = to.parent() {
         super::make_folder(folder)?;
     }
+    // an applet's link would lead the copy into busybox itself
+    let _ = fs::remove_file(&to);
     match fs::read_link(&from) {
         Ok(target) => link(&target.to_string_lossy(), &to),
         Err(_) => copy(&from, &to, mode),

@@ -13,13 +13,17 @@ pub(crate) enum System {
     Sysvinit,
     /// The maintenance init itself.
     Own,
+    /// s6-svscan on a root of two layers, as OpenWrt has it: squashfs below, jffs2 above.
+    Overlay,
+    /// s6-svscan on the kernel's own first root: the whole system is an initramfs.
+    Initramfs,
 }
 
 /// The parts of a root.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parts {
-    /// Below the device's folder: what is laid over the common files.
-    pub(super) folder: &'static str,
+    /// Below the device's folder: what is laid over the common files, in this order.
+    pub(super) folders: &'static [&'static str],
     /// What the kernel starts.
     pub(super) init: &'static str,
     /// Programs of the packages.
@@ -33,26 +37,25 @@ pub(super) struct Parts {
 impl System {
     /// Part of the name of its folder.
     pub(crate) fn name(self) -> &'static str {
-        self.parts().folder.trim_start_matches("init-")
+        match self {
+            Self::S6 => "s6",
+            Self::Systemd => "systemd",
+            Self::Busybox => "busybox",
+            Self::Sysvinit => "sysvinit",
+            Self::Own => "own",
+            Self::Overlay => "overlay",
+            Self::Initramfs => "initramfs",
+        }
     }
 
     pub(super) fn parts(self) -> Parts {
         match self {
-            Self::S6 => Parts {
-                folder: "init-s6",
-                init: "/init",
-                programs: &[
-                    "usr/bin/s6-svscan",
-                    "usr/bin/s6-svscanctl",
-                    "usr/bin/s6-supervise",
-                    "usr/bin/s6-svc",
-                    "usr/bin/s6-svstat",
-                ],
-                files: &[],
-                links: &[],
-            },
+            Self::S6 | Self::Initramfs => S6,
+            Self::Overlay => {
+                Parts { folders: &["init-s6", "root-overlay"], init: "/usr/sbin/preinit", links: &[], ..S6 }
+            }
             Self::Systemd => Parts {
-                folder: "init-systemd",
+                folders: &["init-systemd"],
                 init: "/usr/sbin/preinit",
                 programs: &[
                     "lib/systemd/systemd",
@@ -68,7 +71,7 @@ impl System {
                 links: SYSTEMD_LINKS,
             },
             Self::Busybox => Parts {
-                folder: "init-busybox",
+                folders: &["init-busybox"],
                 init: "/sbin/init",
                 programs: &[],
                 files: &[],
@@ -80,7 +83,7 @@ impl System {
                 ],
             },
             Self::Sysvinit => Parts {
-                folder: "init-sysvinit",
+                folders: &["init-sysvinit"],
                 init: "/sbin/init",
                 programs: &["sbin/init", "sbin/halt", "sbin/shutdown", "sbin/killall5", "bin/dash"],
                 files: &[],
@@ -98,7 +101,7 @@ impl System {
                 ],
             },
             Self::Own => Parts {
-                folder: "init-own",
+                folders: &["init-own"],
                 init: "/sbin/init",
                 programs: &[],
                 files: &[],
@@ -112,6 +115,23 @@ impl System {
         }
     }
 }
+
+const S6: Parts = Parts {
+    folders: &["init-s6"],
+    init: "/init",
+    programs: &[
+        "usr/bin/s6-svscan",
+        "usr/bin/s6-svscanctl",
+        "usr/bin/s6-supervise",
+        "usr/bin/s6-svc",
+        "usr/bin/s6-svstat",
+        "usr/bin/s6-log",
+        "usr/bin/s6-tai64nlocal",
+    ],
+    files: &[],
+    // as v2 it is started by the boot loader's environment of a v1 with another init
+    links: &[("usr/sbin/init", "../../init"), ("usr/sbin/preinit", "../../init")],
+};
 
 /// A server's boot and shutdown without udev, logind and dbus.
 const SYSTEMD_UNITS: &[&str] = &[

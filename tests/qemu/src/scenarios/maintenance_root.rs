@@ -38,7 +38,8 @@ fn run(assets: &Assets) -> Result<(), Failure> {
     every_program_runs(&machine)
 }
 
-fn nothing_of_flash(machine: &Machine) -> Result<(), Failure> {
+/// Neither a mount nor a thread nor a mapping of any process lies on flash.
+pub(super) fn nothing_of_flash(machine: &Machine) -> Result<(), Failure> {
     let root = machine.ssh.succeed("stat -f -c %T /")?;
     check!(root == "tmpfs", "/ is not in RAM but on {root}");
     let mounts = machine.ssh.succeed("cat /proc/[0-9]*/mountinfo | sort -u")?;

@@ -61,7 +61,7 @@ pub(crate) fn run(assets: &Assets, scenarios: &[Scenario], tally: &mut Tally, pr
 /// Builds what the boards of these tests start from.
 fn roots(assets: &Assets, scenarios: &[Scenario]) -> Result<(), Failure> {
     let needed = |board| scenarios.iter().any(|scenario| scenario.board == board);
-    if needed(Board::Virt) {
+    if needed(Board::Virt) || needed(Board::VirtWithFaults) {
         Firmware::build(assets)?;
     }
     if needed(Board::Ast2600) {

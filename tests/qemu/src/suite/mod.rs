@@ -33,6 +33,8 @@ pub(crate) struct Scenario {
 pub(crate) enum Board {
     /// `virt`: the device with its firmware.
     Virt,
+    /// The same, and beside it a binary whose hand-over fails on request, made only for a test that needs it.
+    VirtWithFaults,
     /// `ast2600-evb`: true NOR physics, a rescue root. Its parts are made only for a test that needs them.
     Ast2600,
 }
@@ -72,15 +74,19 @@ fn with_boards(
     tally: &mut Tally,
     problems: &mut Vec<String>,
 ) -> Assets {
-    let without = scenarios.iter().filter(|scenario| scenario.board == Board::Ast2600).count();
-    if without > 0
-        && let Err(error) = assets.with_armhf()
-    {
-        eprintln!("error: {error}");
-        problems.push(format!("{without} tests on the board ast2600-evb could not run: {error}"));
-        scenarios.retain(|scenario| scenario.board != Board::Ast2600);
-        tally.skipped += without as u64;
-    }
+    let mut make = |board, name: &str, make: &mut dyn FnMut() -> assets::error::Result<()>| {
+        let without = scenarios.iter().filter(|scenario| scenario.board == board).count();
+        if without > 0
+            && let Err(error) = make()
+        {
+            eprintln!("error: {error}");
+            problems.push(format!("{without} tests {name} could not run: {error}"));
+            scenarios.retain(|scenario| scenario.board != board);
+            tally.skipped += without as u64;
+        }
+    };
+    make(Board::Ast2600, "on the board ast2600-evb", &mut || assets.with_armhf());
+    make(Board::VirtWithFaults, "with injected faults", &mut || assets.with_faults());
     assets
 }
 

@@ -1,0 +1,242 @@
+//! Carries out the steps of arming and undoes them. What is about to be done is recorded first.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use ramdisk::path::Root;
+
+use super::record::{self, Armed, RecordError};
+use crate::arm::{Step, processes};
+use crate::budget::Space;
+use crate::run_mount::{Before, Mounts, Remount, RunMount};
+
+/// A change could not be made or undone.
+#[derive(Debug, thiserror::Error)]
+pub enum DoingError {
+    /// The record.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The mount of /run.
+    #[error("remount {point}")]
+    Remount {
+        /// Its mount point.
+        point: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A step.
+    #[error("{step}")]
+    Do {
+        /// What was attempted.
+        step: Step,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A step that stays done.
+    #[error("undo: {step}")]
+    Undo {
+        /// What was to be undone.
+        step: Step,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Changes under way: what this run did, on top of what earlier runs did.
+#[derive(Debug)]
+pub struct Doing<'a> {
+    root: &'a Root,
+    earlier: Armed,
+    armed: Armed,
+    /// /run as it was before this run.
+    run: Option<Before>,
+}
+
+impl<'a> Doing<'a> {
+    /// Reads what earlier runs did.
+    ///
+    /// # Errors
+    ///
+    /// The record cannot be read.
+    pub fn begin(root: &'a Root) -> Result<Self, RecordError> {
+        let earlier = record::read(root)?.unwrap_or_default();
+        Ok(Self { root, armed: earlier.clone(), earlier, run: None })
+    }
+
+    /// Changes the mount of /run, `now`.
+    ///
+    /// # Errors
+    ///
+    /// It was not changed.
+    pub fn remount(
+        &mut self,
+        mounts: &mut dyn Mounts,
+        now: &RunMount,
+        space: Option<Space>,
+        change: &Remount,
+    ) -> Result<(), DoingError> {
+        let before = now.before(change, space);
+        // what was before the first change is what abort goes back to
+        let first = match self.armed.run.take() {
+            Some(first) => {
+                Before { size: first.size.or(before.size), inodes: first.inodes.or(before.inodes), ..first }
+            }
+            None => before.clone(),
+        };
+        self.armed.run = Some(first);
+        record::write(self.root, &self.armed)?;
+        if let Err(source) = mounts.remount(change) {
+            self.armed.run.clone_from(&self.earlier.run);
+            record::write(self.root, &self.armed)?;
+            return Err(DoingError::Remount { point: change.point.clone(), source });
+        }
+        self.run = Some(before);
+        Ok(())
+    }
+
+    /// Carries out the steps, each recorded before it is done.
+    ///
+    /// # Errors
+    ///
+    /// The first that failed; those before it stay done until [`Doing::back_out`].
+    pub fn carry_out(&mut self, mounts: &mut dyn Mounts, steps: &[Step]) -> Result<(), DoingError> {
+        for step in steps {
+            let failed = |source| DoingError::Do { step: step.clone(), source };
+            if is_there(self.root, mounts, step).map_err(failed)? {
+                let what = "it would hide or replace something that is there already";
+                return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, what)));
+            }
+            // One that was there before is none of ours to remove.
+            if let Step::Directory { path } = step
+                && self.root.host(path).is_dir()
+            {
+                continue;
+            }
+            self.armed.steps.push(step.clone());
+            record::write(self.root, &self.armed)?;
+            perform(self.root, mounts, step).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Undoes what this run did, as far as that goes: the error that led here is the one to tell. What could not be
+    /// undone stays in the record.
+    pub fn back_out(mut self, mounts: &mut dyn Mounts) {
+        let ours = self.armed.steps.split_off(self.earlier.steps.len());
+        let (left, _) = undo_all(self.root, mounts, ours);
+        self.armed.steps.extend(left);
+        if let Some(before) = &self.run
+            && mounts.remount(&before.undo()).is_ok()
+        {
+            self.armed.run.clone_from(&self.earlier.run);
+        }
+        let _ = record::write(self.root, &self.armed);
+    }
+}
+
+/// Undoes everything that is recorded. Answers whether /run was changed back.
+///
+/// # Errors
+///
+/// The first thing that could not be undone; the others are, and what is left stays recorded, for another try.
+pub fn undo(root: &Root, mounts: &mut dyn Mounts) -> Result<Option<Armed>, DoingError> {
+    let Some(armed) = record::read(root)? else { return Ok(None) };
+    let mut rest = armed.clone();
+    let (left, error) = undo_all(root, mounts, std::mem::take(&mut rest.steps));
+    rest.steps = left;
+    let mut error = error;
+    if let Some(before) = &armed.run {
+        match mounts.remount(&before.undo()) {
+            Ok(()) => rest.run = None,
+            Err(source) => {
+                error = error.or(Some(DoingError::Remount { point: before.point.clone(), source }));
+            }
+        }
+    }
+    record::write(root, &rest)?;
+    error.map_or(Ok(Some(armed)), Err)
+}
+
+/// In reverse order. Answers what is still done, in its own order, and the first error.
+fn undo_all(root: &Root, mounts: &mut dyn Mounts, steps: Vec<Step>) -> (Vec<Step>, Option<DoingError>) {
+    let mut left = Vec::new();
+    let mut first = None;
+    for step in steps.into_iter().rev() {
+        if let Err(source) = take_back(root, mounts, &step) {
+            left.push(step.clone());
+            first = first.or(Some(DoingError::Undo { step, source }));
+        }
+    }
+    left.reverse();
+    (left, first)
+}
+
+/// Whether the step would meet something that is there already and not ours.
+fn is_there(root: &Root, mounts: &mut dyn Mounts, step: &Step) -> io::Result<bool> {
+    let taken = |path: &Path| fs::symlink_metadata(root.host(path)).is_ok();
+    match step {
+        Step::Directory { path } => Ok(taken(path) && !root.host(path).is_dir()),
+        Step::File { path, .. } | Step::Symlink { path, .. } => Ok(taken(path)),
+        Step::Copy { to, .. } | Step::MoveAway { to, .. } => Ok(taken(to)),
+        Step::Bind { over: point, .. } | Step::Cover { folder: point, .. } => {
+            mounts.is_mounted(&root.host(point))
+        }
+        Step::Start { .. } => Ok(false),
+    }
+}
+
+fn perform(root: &Root, mounts: &mut dyn Mounts, step: &Step) -> io::Result<()> {
+    let host = |path: &Path| root.host(path);
+    match step {
+        Step::Directory { path } => fs::create_dir_all(host(path)),
+        Step::File { path, mode, text } => {
+            fs::write(host(path), text)?;
+            fs::set_permissions(host(path), fs::Permissions::from_mode(*mode))
+        }
+        Step::Copy { from, to } => {
+            fs::copy(host(from), host(to))?;
+            fs::set_permissions(host(to), fs::Permissions::from_mode(0o755))
+        }
+        Step::Symlink { path, target } => std::os::unix::fs::symlink(target, host(path)),
+        Step::MoveAway { from, to } => fs::rename(host(from), host(to)),
+        Step::Bind { what, over, reread } => {
+            mounts.bind(&host(what), &host(over))?;
+            if *reread { mounts.hang_up() } else { Ok(()) }
+        }
+        Step::Cover { folder, links } => {
+            mounts.cover(&host(folder))?;
+            links
+                .iter()
+                .try_for_each(|(name, target)| std::os::unix::fs::symlink(target, host(folder).join(name)))
+        }
+        Step::Start { name } => mounts.start(name),
+    }
+}
+
+/// Undoes one step; one that was not done, or is undone already, is success.
+fn take_back(root: &Root, mounts: &mut dyn Mounts, step: &Step) -> io::Result<()> {
+    let host = |path: &Path| root.host(path);
+    let gone_is_fine = |done: io::Result<()>| match done {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    };
+    match step {
+        Step::Directory { path } => gone_is_fine(fs::remove_dir(host(path))),
+        Step::File { path, .. } | Step::Copy { to: path, .. } => gone_is_fine(fs::remove_file(host(path))),
+        Step::Symlink { path, target } => match fs::read_link(host(path)) {
+            Ok(now) if now == *target => gone_is_fine(fs::remove_file(host(path))),
+            // not ours any more
+            _ => Ok(()),
+        },
+        Step::MoveAway { from, to } => gone_is_fine(fs::rename(host(to), host(from))),
+        Step::Bind { over: point, .. } | Step::Cover { folder: point, .. } => {
+            if mounts.is_mounted(&host(point))? {
+                mounts.unmount(&host(point))?;
+            }
+            if matches!(step, Step::Bind { reread: true, .. }) { mounts.hang_up() } else { Ok(()) }
+        }
+        Step::Start { name } => processes::named(root, name).into_iter().try_for_each(|pid| mounts.end(pid)),
+    }
+}

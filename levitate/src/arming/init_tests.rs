@@ -1,0 +1,143 @@
+//! Arming the inits that need something done for it, and taking it back, on a small system in a directory.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::record;
+use crate::abort;
+use crate::fixture::{CONFIG, OldSystem, static_program};
+use crate::status::with_sources;
+
+const DEBIAN: &str = "id:2:initdefault:\nl6:6:wait:/etc/init.d/rc 6\nz6:6:respawn:/sbin/sulogin\n";
+
+fn with_init(exe: &str, comm: &str) -> OldSystem {
+    let system = OldSystem::new();
+    fs::remove_file(system.at("/proc/1/exe")).unwrap();
+    system.link("/proc/1/exe", exe);
+    system.file("/proc/1/comm", &format!("{comm}\n"));
+    system
+}
+
+fn busybox() -> OldSystem {
+    let system = with_init("/bin/busybox", "init");
+    system.file("/etc/inittab", "::respawn:/bin/sh\n::restart:/sbin/init\n");
+    let words = b"BusyBox v1.35.0 \0init\0linuxrc\0reboot\0";
+    system.program("/bin/busybox", &[&static_program()[..], words].concat());
+    system
+}
+
+fn sysvinit() -> OldSystem {
+    let system = with_init("/sbin/init", "init");
+    system.program("/sbin/init", b"\x7fELF sysvinit");
+    system.file("/etc/inittab", DEBIAN);
+    system
+}
+
+fn systemd() -> OldSystem {
+    let system = with_init("/usr/lib/systemd/systemd", "systemd");
+    system.file("/run/initramfs/fsck.log", "clean\n");
+    system
+}
+
+fn state(system: &OldSystem) -> (Vec<String>, Vec<PathBuf>) {
+    (system.names("/"), system.mounts.mounted.clone())
+}
+
+#[test]
+fn each_init_is_armed_and_abort_leaves_no_trace() {
+    for (mut system, made) in [
+        (systemd(), vec!["link /run/initramfs"]),
+        (sysvinit(), vec!["bind /run/levitate/arm/inittab /etc/inittab", "hang up"]),
+        (busybox(), vec!["bind /run/levitate/arm/inittab /etc/inittab", "hang up", "start linuxrc"]),
+    ] {
+        system.file("/run/levitate/verb", "");
+        let before = state(&system);
+        system.levitate(CONFIG).unwrap_or_else(|e| panic!("{made:?}: {}", with_sources(&e)));
+        if made[0].starts_with("link") {
+            let target = fs::read_link(system.at("/run/initramfs")).unwrap();
+            assert_eq!(target, PathBuf::from("maintenance"));
+            assert!(system.at("/run/initramfs/shutdown").is_file(), "systemd executes it");
+        } else {
+            assert_eq!(system.mounts.done, made);
+        }
+        let root = system.root();
+        let undone = abort::abort(&root, None, &mut system.mounts).unwrap();
+        assert!(undone.disarmed && undone.staged && undone.remounted, "{undone:?}");
+        assert_eq!(state(&system), before);
+    }
+}
+
+#[test]
+fn a_failure_at_any_step_leaves_the_system_as_it_was() {
+    for refuse in [
+        |line: &str| line.starts_with("bind"),
+        |line: &str| line == "hang up",
+        |line: &str| line == "start linuxrc",
+    ] {
+        let mut system = busybox();
+        system.file("/run/levitate/verb", "");
+        let before = state(&system);
+        system.mounts.refuse = Some(refuse);
+        let error = with_sources(&system.levitate(CONFIG).unwrap_err());
+        assert!(error.ends_with("permission denied"), "{error}");
+        // what undoes it may be refused as well, and is then still to be done
+        let root = system.root();
+        system.mounts.refuse = None;
+        abort::abort(&root, None, &mut system.mounts).unwrap();
+        assert_eq!(state(&system), before, "{error}");
+    }
+}
+
+#[test]
+fn each_step_is_recorded_before_it_is_done() {
+    let mut system = busybox();
+    system.levitate(CONFIG).unwrap();
+    assert_eq!(system.mounts.done[0], "bind /run/levitate/arm/inittab /etc/inittab");
+    assert!(system.mounts.recorded[0].contains(r#""step":"bind""#), "{}", system.mounts.recorded[0]);
+    assert_eq!(system.mounts.done[2], "start linuxrc");
+    assert!(system.mounts.recorded[2].contains(r#""step":"start""#), "{}", system.mounts.recorded[2]);
+}
+
+#[test]
+fn a_second_levitate_arms_nothing_twice_and_abort_undoes_the_first() {
+    let mut system = systemd();
+    system.file("/run/levitate/verb", "");
+    let before = state(&system);
+    system.levitate(CONFIG).unwrap();
+    let first = record::read(&system.root()).unwrap().unwrap();
+    system.run_mounted_with("rw,nosuid");
+    system.levitate(&format!("banner = \"second\"\n{CONFIG}")).unwrap();
+    assert_eq!(record::read(&system.root()).unwrap(), Some(first));
+    assert_eq!(fs::read_to_string(system.at("/run/initramfs/etc/banner")).unwrap(), "second");
+    let root = system.root();
+    abort::abort(&root, None, &mut system.mounts).unwrap();
+    assert_eq!(state(&system), before);
+}
+
+#[test]
+fn what_was_recorded_and_never_done_is_undone_without_an_error() {
+    let mut system = busybox();
+    let before = state(&system);
+    system.levitate(CONFIG).unwrap();
+    // a power cut cannot do this, a kill in mid-arming can
+    system.mounts.mounted.clear();
+    fs::remove_dir_all(system.at("/proc/77")).unwrap();
+    for name in ["inittab", "restart"] {
+        fs::remove_file(system.at("/run/levitate/arm").join(name)).unwrap();
+    }
+    let root = system.root();
+    abort::abort(&root, None, &mut system.mounts).unwrap();
+    let mut after = state(&system);
+    after.0.retain(|name| !before.0.contains(name));
+    assert_eq!(after.0, Vec::<String>::new());
+}
+
+#[test]
+fn something_of_others_in_the_way_is_not_hidden() {
+    let mut system = busybox();
+    let inittab = system.at("/etc/inittab");
+    system.mounts.mounted.push(inittab.clone());
+    let error = with_sources(&system.levitate(CONFIG).unwrap_err());
+    assert!(error.contains("it would hide or replace something that is there already"), "{error}");
+    assert_eq!(system.mounts.mounted, [inittab], "the mount of others stays");
+}

@@ -1,0 +1,316 @@
+//! `levitate check`: would `levitate` work, what would it stage, and what would `reboot` do. Everything is looked at and
+//! nothing is changed; all reasons against it are told, not the first alone.
+
+pub mod trial;
+
+mod render;
+
+mod surroundings;
+
+use std::path::{Path, PathBuf};
+
+use ramdisk::init::interlock::{self, Gate};
+use ramdisk::tree::Size;
+use serde::Serialize;
+
+pub use self::surroundings::{FlashReport, FlashUse, WatchdogReport};
+use self::trial::{Outcome, Trial, Trials};
+use crate::arm::{self, Hook, Init};
+use crate::arming;
+use crate::budget::{self, Demand, WORKING_SET};
+use crate::config::{Config, ConfigError};
+use crate::facts::SystemFacts;
+use crate::handover::watchdog::WatchdogFacts;
+use crate::plan;
+use crate::select::{self, Selection};
+use crate::status::{self, Reboot, Status, with_sources};
+use ramdisk::path::Root;
+
+/// The version of [`Report`] as JSON.
+pub const VERSION: u32 = 1;
+
+/// All that was found. As JSON it is one object; `docs/check.md` describes it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Whether `levitate` would stage a root that `reboot` enters.
+    pub works: bool,
+    /// Why not: every reason that was found.
+    pub reasons: Vec<String>,
+    /// PID 1 and its way into the hand-over.
+    pub init: InitReport,
+    /// What would be staged; none if that cannot be decided.
+    pub staging: Option<Staging>,
+    /// What was tried of it; empty if nothing was.
+    pub programs: Vec<Trial>,
+    /// Why none of them was tried, if none was.
+    pub not_tried: Option<String>,
+    /// RAM; none if what would be staged is not known.
+    pub memory: Option<Memory>,
+    /// Who uses flash now.
+    pub flash: FlashReport,
+    /// What `reboot` does.
+    pub reboot: RebootReport,
+    /// Milliseconds without a login after which the maintenance root would go back; none: never, or no configuration.
+    pub lease_ms: Option<u64>,
+    /// Who feeds a watchdog, and what the hand-over does about it.
+    pub watchdog: WatchdogReport,
+    /// What stops nothing and should be known.
+    pub warnings: Vec<String>,
+}
+
+/// PID 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InitReport {
+    /// Its name for people.
+    pub name: String,
+    /// Whether its `reboot` gets to the hand-over.
+    pub wired: bool,
+    /// The file that makes it so.
+    pub by: Option<PathBuf>,
+    /// Why it does not, and what helps.
+    pub reason: Option<String>,
+}
+
+/// What would be staged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Staging {
+    /// The services that the maintenance init would start.
+    pub services: Vec<String>,
+    /// Who could log in.
+    pub logins: Vec<Login>,
+    /// ssh host keys that come along.
+    pub host_keys: usize,
+    /// Regular files.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+/// Somebody who could log in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Login {
+    /// The name.
+    pub user: String,
+    /// How many authorized keys are carried over.
+    pub keys: usize,
+    /// Whether a password is.
+    pub password: bool,
+}
+
+/// RAM in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// What the staged root takes.
+    pub staged: u64,
+    /// What is kept for the image.
+    pub reserve: u64,
+    /// Where that number comes from.
+    pub reserve_from: String,
+    /// What the maintenance root works in.
+    pub working_set: u64,
+    /// MemAvailable.
+    pub available: u64,
+    /// Whether it fits.
+    pub fits: bool,
+    /// What `levitate` would enlarge /run to; none if it need not.
+    pub run_grows_to: Option<u64>,
+}
+
+/// What `reboot` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RebootReport {
+    /// Now; in the maintenance root, none.
+    pub now: Option<Reboot>,
+    /// After `levitate`.
+    pub after_levitate: Reboot,
+}
+
+/// What is looked at beyond files, and with which hands.
+pub struct Hands<'a> {
+    /// Tries programs.
+    pub trials: &'a mut dyn Trials,
+    /// Who holds watchdogs.
+    pub watchdog: WatchdogFacts,
+}
+
+/// Checks the system below `root` (`/`, or a captured tree).
+pub fn check(root: &Root, config: &Result<Config, ConfigError>, hands: Hands<'_>) -> Report {
+    let mut report = Report {
+        version: VERSION,
+        works: false,
+        reasons: Vec::new(),
+        init: InitReport { name: "not known".to_owned(), wired: false, by: None, reason: None },
+        staging: None,
+        programs: Vec::new(),
+        not_tried: None,
+        memory: None,
+        flash: surroundings::flash(root.dir()),
+        reboot: RebootReport { now: None, after_levitate: Reboot::Normal },
+        lease_ms: config.as_ref().ok().and_then(|c| c.lease),
+        watchdog: surroundings::watchdog(&hands.watchdog),
+        warnings: Vec::new(),
+    };
+    report.look_at_init(root);
+    if arm::in_maintenance(root) {
+        report.not_tried = Some("this is the maintenance root".to_owned());
+        return report;
+    }
+    if let Ok(Status::Old(old)) = status::read(root, config.as_ref().ok()) {
+        report.reboot.now = Some(old.reboot);
+    }
+    report.look_at_flash_record(root);
+    match config {
+        Ok(config) => match SystemFacts::read(root, config) {
+            Ok(facts) => report.look_at_staging(config, &facts, hands.trials),
+            Err(e) => report.refuse(with_sources(&e)),
+        },
+        Err(e) => report.refuse(with_sources(e)),
+    }
+    if let Ok(init) = arm::detect(root) {
+        report.warnings.extend(arm::warnings(root, &init));
+    }
+    if report.programs.is_empty() && report.not_tried.is_none() {
+        report.not_tried = Some("what would be staged is not known".to_owned());
+    }
+    report.works = report.reasons.is_empty();
+    if report.works {
+        report.reboot.after_levitate = Reboot::Maintenance;
+    }
+    report
+}
+
+impl Report {
+    fn refuse(&mut self, reason: String) {
+        self.reasons.push(reason);
+    }
+
+    fn look_at_init(&mut self, root: &Root) {
+        let init: Init = match arm::detect(root) {
+            Ok(init) => init,
+            Err(e) => {
+                let reason = with_sources(&e);
+                self.init.reason = Some(reason.clone());
+                return self.refuse(reason);
+            }
+        };
+        self.init.name = init.to_string();
+        match arm::hook(root, &init) {
+            Hook::Wired { by, .. } => {
+                self.init.wired = true;
+                self.init.by = Some(by);
+            }
+            Hook::NotWired { reason, .. } => {
+                self.init.reason = Some(reason.clone());
+                self.refuse(format!("reboot would not enter the maintenance root: {reason}"));
+            }
+        }
+    }
+
+    fn look_at_flash_record(&mut self, root: &Root) {
+        let Ok(run) = arming::run_directory(root) else { return };
+        match interlock::look(&run, &root.dir().join("proc")) {
+            Gate::Open => {}
+            Gate::Wait { writer } => {
+                self.refuse(format!("{writer} is changing flash; wait until it has ended"));
+                self.flash.changing = Some(writer);
+            }
+            Gate::Refuse { reason } => {
+                let lines: Vec<&str> =
+                    reason.iter().map(|l| l.trim()).filter(|l| !l.starts_with('(')).collect();
+                self.warnings.push(lines.join(" "));
+            }
+        }
+    }
+
+    fn look_at_staging(&mut self, config: &Config, facts: &SystemFacts, trials: &mut dyn Trials) {
+        if !facts.run.is_in_ram() {
+            self.refuse(format!(
+                "/run is not in RAM: its file system is {} (mounted at {})",
+                facts.run.fstype,
+                facts.run.point.display()
+            ));
+        }
+        let planned = select::select(config, facts)
+            .map_err(|e| with_sources(&e))
+            .and_then(|selected| {
+                Ok((plan::plan(config, facts, &selected).map_err(|e| with_sources(&e))?, selected))
+            })
+            .and_then(|(plan, selected)| {
+                let size = plan.tree.size(facts.page).map_err(|e| with_sources(&e))?;
+                Ok((plan, selected, size))
+            });
+        let (plan, selected, size) = match planned {
+            Ok(planned) => planned,
+            Err(reason) => return self.refuse(reason),
+        };
+        self.staging = Some(staging(&selected, &plan.manifest.services, size));
+        self.warnings.extend(selected.warnings.iter().chain(&plan.warnings).cloned());
+        let fits = self.look_at_memory(facts, &selected, size);
+        if let Some(change) = facts.run.change(None) {
+            let point = change.point.display();
+            self.warnings
+                .push(format!("levitate would remount {point} so that programs and devices work there"));
+        }
+        if !fits {
+            self.not_tried = Some("there is not enough memory for a copy".to_owned());
+            return;
+        }
+        let candidates = trial::candidates(&facts.root, &selected);
+        match trials.attempt(&plan.tree, size.page_bytes, &candidates) {
+            Err(e) => self.not_tried = Some(format!("a copy of the root cannot be made: {e}")),
+            Ok(outcomes) => {
+                for (candidate, outcome) in candidates.into_iter().zip(outcomes) {
+                    if let Outcome::Fails { reason } = &outcome {
+                        self.refuse(format!("{} cannot run: {reason}", candidate.program.display()));
+                    }
+                    self.programs.push(Trial { program: candidate.program, outcome });
+                }
+            }
+        }
+    }
+
+    fn look_at_memory(&mut self, facts: &SystemFacts, selected: &Selection, size: Size) -> bool {
+        let demand = Demand { staged: size, reserve: selected.reserve.clone() };
+        let decided = budget::decide(&facts.supply, &demand);
+        let grows = decided.as_ref().ok().and_then(|fits| fits.grow).map(|grow| grow.bytes);
+        self.memory = Some(Memory {
+            staged: size.page_bytes,
+            reserve: selected.reserve.bytes,
+            reserve_from: selected.reserve.from.clone(),
+            working_set: WORKING_SET,
+            available: facts.supply.mem_available,
+            fits: decided.is_ok(),
+            run_grows_to: grows,
+        });
+        decided.map_err(|refusal| self.refuse(refusal.to_string())).is_ok()
+    }
+}
+
+fn staging(selected: &Selection, services: &[String], size: Size) -> Staging {
+    let login = |user: &String| Login {
+        user: user.clone(),
+        keys: selected.authorized_keys.get(user).map_or(0, Vec::len),
+        password: selected.accounts.has_password(user),
+    };
+    Staging {
+        services: services.to_vec(),
+        logins: selected.can_log_in.iter().map(login).collect(),
+        host_keys: selected.host_keys.len(),
+        files: size.files,
+        bytes: size.bytes,
+    }
+}
+
+/// Checks the running system with the configuration in the file `config`.
+pub fn here(config: &Path) -> Report {
+    let hands = Hands {
+        trials: &mut crate::sys::trial::KernelTrials,
+        watchdog: crate::sys::handover::watchdog_facts(),
+    };
+    check(&Root::new("/"), &Config::read(config), hands)
+}
+
+#[cfg(test)]
+mod tests;

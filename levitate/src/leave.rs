@@ -1,0 +1,152 @@
+//! The old system's last steps, where its init cannot be given a program to execute but has to be told at the right
+//! moment: what runs between `reboot` and the hand-over. As processes of their own, not as PID 1.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use crate::arm::ENTRY;
+use crate::run_mount::Mounts;
+
+/// The name of the process that takes signals in busybox init's place, and keeps /run mounted and writable.
+pub const KEEPER: &str = "linuxrc";
+/// A copy of sysvinit's program: `telinit` is a link to it, which shows the hand-over once that is bound over it.
+pub const TELINIT: &str = "/run/levitate/arm/telinit";
+/// What is bound over sysvinit's program.
+pub const NEXT_INIT: &str = "/run/levitate/arm/init";
+
+/// PID 1 does what it is told within seconds, if it does it at all.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether a staged root can be entered.
+fn is_staged() -> bool {
+    fs::metadata(ENTRY).is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0)
+}
+
+fn say(text: &str) {
+    // nobody is left to be told that telling failed
+    let _ = writeln!(io::stderr(), "levitate: {text}");
+}
+
+/// `levitate leave sysvinit PROGRAM COMMAND`: runlevel 6. Runs COMMAND, which ends everything and would reset the board
+/// last, but may not: reset is a capability that it does not get. Then makes PID 1 execute the hand-over. Whatever
+/// fails, the board is reset. Answers with an exit code if nothing was done: the caller then goes on without it.
+pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
+    let args: Vec<OsString> = args.collect();
+    let [init, program, command] = args.as_slice() else {
+        say("leave: expected sysvinit, a program and a command; nothing was done");
+        return 2;
+    };
+    if init != "sysvinit" || !is_staged() {
+        return 1;
+    }
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(command);
+    crate::sys::privilege::without_reboot(&mut shell);
+    match shell.status() {
+        Ok(status) => say(&format!("everything is stopped ({status}); handing over")),
+        Err(e) => {
+            say(&format!("run {}: {e}", command.display()));
+            return 1;
+        }
+    }
+    let why = match tell_sysvinit(Path::new(program)) {
+        Ok(()) => {
+            std::thread::sleep(PATIENCE);
+            "PID 1 did not execute the hand-over".to_owned()
+        }
+        Err(e) => e.to_string(),
+    };
+    say(&format!("hand-over failed: {why}; resetting into the old system"));
+    nix::unistd::sync();
+    let Err(e) = reboot(RebootMode::RB_AUTOBOOT);
+    say(&format!("reset: {e}"));
+    1
+}
+
+fn tell_sysvinit(program: &Path) -> io::Result<()> {
+    let failed = |what: String| move |e: io::Error| io::Error::other(format!("{what}: {e}"));
+    let bound = crate::arming::KernelMounts.bind(Path::new(NEXT_INIT), program);
+    bound.map_err(failed(format!("bind {NEXT_INIT} over {}", program.display())))?;
+    let status = Command::new(TELINIT).arg("u").status().map_err(failed(format!("run {TELINIT}")))?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("telinit u: {status}"))) }
+}
+
+/// The process named [`KEEPER`], for as long as a maintenance root is armed under busybox init. Its working directory
+/// and an open file keep `umount -a -r` from taking /run or making it read-only. busybox's `reboot`, `poweroff` and `halt`
+/// send it the signal that they would send PID 1: SIGTERM becomes SIGQUIT, the others are passed on.
+pub fn keep() -> u8 {
+    match keep_on() {
+        Ok(()) => 0,
+        Err(e) => {
+            say(&format!("keep /run: {e}"));
+            1
+        }
+    }
+}
+
+fn keep_on() -> io::Result<()> {
+    let mut wanted = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGHUP, Signal::SIGINT] {
+        wanted.add(signal);
+    }
+    wanted.thread_block()?;
+    let signals = SignalFd::with_flags(&wanted, SfdFlags::SFD_CLOEXEC)?;
+    // a session leader already, if it was started by hand
+    let _ = nix::unistd::setsid();
+    fs::write("/proc/self/comm", KEEPER)?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_TMPFILE);
+    let _open = options.open("/run")?;
+    loop {
+        let Some(signal) = signals.read_signal()? else { continue };
+        let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
+        // PID 1 ends everybody at the end; that is no wish of a user's
+        if let Some(passed) = pass_on(number, signal.ssi_pid, is_staged()) {
+            kill(Pid::from_raw(1), passed)?;
+            if passed == Signal::SIGQUIT {
+                std::thread::sleep(PATIENCE);
+                // still here: it has no restart action any more
+                kill(Pid::from_raw(1), Signal::SIGTERM)?;
+            }
+        }
+    }
+}
+
+/// What PID 1 is to get for a signal of number `number` from process `from`.
+fn pass_on(number: i32, from: u32, staged: bool) -> Option<Signal> {
+    match Signal::try_from(number).ok()? {
+        _ if from <= 1 => None,
+        Signal::SIGTERM if staged => Some(Signal::SIGQUIT),
+        signal @ (Signal::SIGTERM | Signal::SIGUSR1 | Signal::SIGUSR2) => Some(signal),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reboot_becomes_the_restart_action_and_poweroff_and_halt_stay_what_they_are() {
+        for (signal, staged, passed) in [
+            (libc::SIGTERM, true, Some(Signal::SIGQUIT)),
+            (libc::SIGTERM, false, Some(Signal::SIGTERM)),
+            (libc::SIGUSR1, true, Some(Signal::SIGUSR1)),
+            (libc::SIGUSR2, true, Some(Signal::SIGUSR2)),
+            (libc::SIGHUP, true, None),
+        ] {
+            assert_eq!(pass_on(signal, 77, staged), passed, "{signal}");
+            assert_eq!(pass_on(signal, 1, staged), None, "PID 1 ends everybody");
+        }
+    }
+}

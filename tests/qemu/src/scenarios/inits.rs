@@ -1,0 +1,112 @@
+//! What is promised of every init that the device can have: `levitate`, then that system's own `reboot`, leads into the
+//! maintenance root, and nothing else about the system changes.
+
+use std::time::Duration;
+
+use super::maintenance_root::nothing_of_flash;
+use crate::assets::Assets;
+use crate::check::check;
+use crate::firmware::{Firmware, System};
+use crate::line::{self, Nobody};
+use crate::machine::{Device, Machine};
+use crate::suite::Failure;
+
+/// One init, and what is particular to it.
+pub(super) struct Promise {
+    /// What runs as PID 1.
+    pub(super) system: System,
+    /// The program that PID 1 really runs, as `/proc/1/exe` says.
+    pub(super) program: &'static str,
+    /// The command that stops the device and leaves its power on.
+    pub(super) halt: &'static str,
+    /// Checked while a root is staged.
+    pub(super) armed: fn(&Machine) -> Result<(), Failure>,
+    /// Checked in the maintenance root.
+    pub(super) entered: fn(&Machine) -> Result<(), Failure>,
+}
+
+/// Mounts with their options, files with modes and links, what the init reads, and processes: whatever arming could
+/// change. What the system's own services write meanwhile is left out.
+const LOOK: &str = "\
+cut -d' ' -f3- /proc/self/mountinfo
+find /run /tmp /persist ! -path '/persist/activity*' ! -path '/run/systemd/*' ! -path '/run/log/*' | sort | xargs stat -c '%N %a %u %g'
+cat /etc/inittab 2>/dev/null
+ls /usr/sbin /usr/bin
+pidof linuxrc
+true";
+
+/// Four boots of one device: abort and poweroff, halt, `kill -HUP` and the like of `armed`, and at last the whole way.
+pub(super) fn keep(assets: &Assets, promise: &Promise) -> Result<(), Failure> {
+    let firmware = Firmware::of(assets, promise.system)?;
+    let device = Device::new(assets, &firmware)?;
+    no_trace_and_poweroff(&device, &firmware, promise)?;
+    halt(&device, &firmware, promise.halt)?;
+    the_whole_way(&device, &firmware, promise)
+}
+
+fn no_trace_and_poweroff(device: &Device, firmware: &Firmware, promise: &Promise) -> Result<(), Failure> {
+    let (machine, _) = line::power_on(device, firmware, 1)?;
+    let runs = machine.ssh.succeed("readlink /proc/1/exe")?;
+    check!(runs == promise.program, "PID 1 is {runs}, expected {}", promise.program);
+    let before = machine.ssh.succeed(LOOK)?;
+    line::levitate(&machine, &mut Nobody)?;
+    (promise.armed)(&machine)?;
+    // once more: nothing may be armed twice
+    line::levitate(&machine, &mut Nobody)?;
+    (promise.armed)(&machine)?;
+    let status = machine.ssh.succeed("levitate status")?;
+    check!(status.contains("reboot: enters maintenance mode"), "status while armed:\n{status}");
+    let said = machine.ssh.succeed("levitate abort")?;
+    let after = machine.ssh.succeed(LOOK)?;
+    check!(before == after, "abort left traces ({said}); before:\n{before}\nafter:\n{after}");
+
+    line::levitate(&machine, &mut Nobody)?;
+    machine.ssh.run("poweroff")?;
+    machine.wait_for_power_off(Duration::from_secs(60))
+}
+
+/// The kernel's last words, whoever asked for it; and no login after them.
+fn halt(device: &Device, firmware: &Firmware, command: &str) -> Result<(), Failure> {
+    let (machine, _) = line::power_on(device, firmware, 1)?;
+    line::levitate(&machine, &mut Nobody)?;
+    machine.ssh.run(command)?;
+    machine.console.wait_for("System halted", 0, Duration::from_secs(60))?;
+    machine.cut_power();
+    Ok(())
+}
+
+fn the_whole_way(device: &Device, firmware: &Firmware, promise: &Promise) -> Result<(), Failure> {
+    let (machine, _) = line::power_on(device, firmware, 1)?;
+    machine.ssh.succeed("setsid /etc/boot/stray </dev/null >/dev/null 2>&1 &")?;
+    line::wait_until(&machine, "grep -q alive /persist/stray", line::BOOT)?;
+    line::levitate(&machine, &mut Nobody)?;
+    let boot = line::boot_id(&machine)?;
+    line::enter_maintenance(&machine)?;
+    check!(line::boot_id(&machine)? == boot, "the board was reset on the way into the maintenance root");
+
+    nothing_of_flash(&machine)?;
+    let report = machine.ssh.succeed("cat /run/levitate/handover.json")?;
+    let report: serde_json::Value = serde_json::from_str(&report)
+        .map_err(|e| Failure::test(format!("the hand-over's report is no JSON: {e}\n{report}")))?;
+    for empty in ["survivors", "still_mounted", "notes"] {
+        check!(report[empty].as_array().is_some_and(Vec::is_empty), "{empty} is not empty: {report}");
+    }
+    check!(report["unmounted"].to_string().contains("\"/\""), "the old root was not unmounted: {report}");
+    let left = machine.ssh.succeed("ls -A /run; ls -A /oldroot")?;
+    check!(!left.contains("maintenance"), "the old /run is still there:\n{left}");
+    (promise.entered)(&machine)?;
+
+    line::flash(&machine, &firmware.firmware_v2, &mut Nobody)?;
+    line::reboot(&machine)?;
+    line::wait_for_other_boot(&machine, &boot)?;
+    line::runs_firmware(&machine, 2)?;
+    // v2 is the main job's own system; its levitate reads what v1's hand-over wrote
+    let status = machine.ssh.succeed("levitate status")?;
+    check!(!status.contains("never entered") && !status.contains("failed"), "status in v2:\n{status}");
+    Ok(())
+}
+
+/// For inits of which nothing more is to be checked.
+pub(super) fn nothing_more(_: &Machine) -> Result<(), Failure> {
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! The device comes back where it was, whatever its network is made of and whatever the old system did to it.
+
+use super::minutes;
+use crate::assets::Assets;
+use crate::boards::ADDRESS;
+use crate::check::check;
+use crate::firmware::Firmware;
+use crate::line::{self, Nobody};
+use crate::machine::{Device, Machine};
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "bridge_vlan_and_ipv6_are_kept_although_the_old_system_took_them_down",
+    board: Board::Virt,
+    limit: minutes(5),
+    run,
+}];
+
+/// Moves the address from eth0 to a bridge, and puts a VLAN with IPv6 on top (tables and rules: this kernel has none; they are tested in a
+/// network namespace).
+const SET_UP: &str = "\
+    ip link add br0 type bridge
+    echo 0 > /sys/class/net/br0/bridge/forward_delay
+    ip address flush dev eth0
+    ip link set eth0 master br0
+    ip link set br0 up
+    ip address add ADDRESS/24 dev br0
+    ip route add default via 10.0.2.2
+    ip link add link br0 name br0.5 type vlan id 5
+    ip link set br0.5 up
+    ip address add 10.5.0.1/24 dev br0.5
+    echo 0 > /proc/sys/net/ipv6/conf/br0.5/accept_ra
+    ip -6 address add fd00:5::1/64 dev br0.5
+    ip -6 route add fd77::/16 via fd00:5::2
+    ip route add 10.88.0.0/16 via 10.5.0.2 metric 7
+    echo moved > /dev/console
+";
+
+/// What the last script of a system may do before PID 1 hands over.
+const TAKE_DOWN: &str = "\
+    ip link del br0.5
+    ip link set br0 down
+    ip link del br0
+    ip link set eth0 down
+    echo interfaces left: $(ls /sys/class/net) > /dev/console
+";
+
+/// Everything a person would look at, without the interfaces' numbers and what the kernel makes by itself (of the
+/// router advertisements of user-mode networking, too).
+const SHOW: &str = "\
+    { ip address show; ip route; ip -6 route show; } |
+    sed -e 's/^[0-9]*: //' -e 's/ tentative//' -e '/valid_lft/d' -e '/fe80/d' -e '/ff00/d' -e '/fec0/d' -e '/^::1 /d' \
+        -e 's/NO-CARRIER,//' -e 's/,LOWER_UP//' | sort
+    grep . /proc/net/vlan/br0.5 | head -n 1
+    cat /sys/class/net/br0/bridge/forward_delay /proc/sys/net/ipv6/conf/br0.5/accept_ra
+    cat /etc/resolv.conf
+    hostname
+";
+
+fn run(assets: &Assets) -> Result<(), Failure> {
+    let firmware = Firmware::build(assets)?;
+    let device = Device::new(assets, &firmware)?;
+    let (machine, _) = line::power_on(&device, &firmware, 1)?;
+    in_the_background(&machine, &SET_UP.replace("ADDRESS", ADDRESS))?;
+    machine.console.wait_for("moved", 0, line::BOOT)?;
+    let before = show(&machine)?;
+    for kept in [
+        &format!("inet {ADDRESS}/24 scope global br0"),
+        "inet6 fd00:5::1/64 scope global",
+        "10.88.0.0/16 via 10.5.0.2 dev br0.5",
+        "fd77::/16 via fd00:5::2 dev br0.5",
+        "br0.5  VID: 5",
+    ] {
+        check!(before.contains(kept), "the test's own network has no {kept:?}:\n{before}");
+    }
+
+    line::levitate(&machine, &mut Nobody)?;
+    let finish = "/run/service/.s6-svscan/finish";
+    machine.ssh.succeed(&format!(
+        "cat > /run/take-down <<'END'\n{TAKE_DOWN}END\nsed -i '1a . /run/take-down' {finish}"
+    ))?;
+    line::enter_maintenance(&machine)?;
+    let console = machine.console.text();
+    let left = console.lines().find(|line| line.starts_with("interfaces left: ")).unwrap_or_default();
+    check!(
+        left.contains("eth0") && !left.contains("br0"),
+        "the old system did not take down everything: {left:?}"
+    );
+    let log = machine.ssh.succeed("cat /run/log/current")?;
+    check!(!log.contains(" init cannot "), "the init could not do everything:\n{log}");
+    let after = show(&machine)?;
+    check!(before == after, "before:\n{before}\nin the maintenance root:\n{after}");
+    Ok(())
+}
+
+/// The address that a session came in by may move under it.
+fn in_the_background(machine: &Machine, script: &str) -> Result<(), Failure> {
+    let start = "setsid sh -e /tmp/script > /dev/console 2>&1 < /dev/null &";
+    machine.ssh.succeed(&format!("cat > /tmp/script <<'END'\n{script}END\n{start}")).map(drop)
+}
+
+fn show(machine: &Machine) -> Result<String, Failure> {
+    machine.ssh.succeed(SHOW)
+}

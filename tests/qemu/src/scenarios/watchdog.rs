@@ -1,0 +1,71 @@
+//! The watchdog: a flash that lasts longer than its timeout is not cut short, and an init that hangs is.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::minutes;
+use crate::assets::Assets;
+use crate::check::check;
+use crate::firmware::Firmware;
+use crate::line;
+use crate::machine::{Device, Machine};
+use crate::suite::{Board, Failure, Scenario};
+
+/// The promises kept here.
+pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
+    name: "flashing_outlasts_the_watchdog_and_an_init_that_hangs_is_reset_by_it",
+    board: Board::Virt,
+    limit: minutes(10),
+    run,
+}];
+
+/// Bytes per second at which flashing takes longer than the timeout of a minute.
+const CRAWLING_CHIP: u32 = 130_000;
+/// Ten times the timeout would be too long for everybody; twice it tells a reset from none.
+const RESET: Duration = Duration::from_secs(180);
+
+/// PID 1 alone feeds the watchdog. It cannot be stopped by a signal, but frozen by its control group it hangs as
+/// truly as in a deadlock: the kernel goes on, sessions too, and nobody feeds.
+const FREEZE: &str = "\
+    mkdir /tmp/groups && mount -t cgroup2 none /tmp/groups && mkdir /tmp/groups/hung &&
+    echo 1 > /tmp/groups/hung/cgroup.procs && echo 1 > /tmp/groups/hung/cgroup.freeze && cat /tmp/groups/hung/cgroup.events
+";
+
+fn run(assets: &Assets) -> Result<(), Failure> {
+    let firmware = Firmware::build(assets)?;
+    let device = Device::new(assets, &firmware)?;
+    let mut machine = line::to_maintenance(&device, &firmware)?;
+    let boot = line::boot_id(&machine)?;
+    let timeout = timeout(&machine)?;
+    // The old system's own was 30 s.
+    check!(timeout == 60, "the watchdog's timeout is {timeout} s");
+    let holders = machine.ssh.succeed("ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c '/dev/watchdog'")?;
+    check!(holders == "1", "{holders} descriptors of the watchdog are open");
+
+    machine.monitor(&format!("block_set_io_throttle pflash1 0 0 {CRAWLING_CHIP} 0 0 0"))?;
+    line::flash(&machine, &firmware.firmware_v2, &mut line::Nobody)?;
+    let record = json(&machine, "/run/levitate/flash.json")?;
+    let took = record["finished"].as_u64().zip(record["started"].as_u64()).map(|(end, start)| end - start);
+    check!(took.is_some_and(|took| took > timeout), "flashing was to take longer than {timeout} s: {record}");
+    check!(line::boot_id(&machine)? == boot, "the board was reset while flash was being written");
+
+    let frozen = machine.ssh.succeed(FREEZE)?;
+    check!(frozen.contains("frozen 1"), "PID 1 is not frozen: {frozen}");
+    machine.monitor("block_set_io_throttle pflash1 0 0 0 0 0 0")?;
+    let command = format!("test \"$(cat /proc/sys/kernel/random/boot_id)\" != {boot}");
+    line::wait_until(&machine, &command, RESET)?;
+    line::runs_firmware(&machine, 2)
+}
+
+fn timeout(machine: &Machine) -> Result<u64, Failure> {
+    let report = json(machine, "/run/levitate/handover.json")?;
+    report["watchdog"]["timeout_s"]
+        .as_u64()
+        .ok_or_else(|| Failure::test(format!("no watchdog was taken over: {report}")))
+}
+
+fn json(machine: &Machine, path: &str) -> Result<Value, Failure> {
+    let text = machine.ssh.succeed(&format!("cat {path}"))?;
+    serde_json::from_str(&text).map_err(|e| Failure::test(format!("{path} is no JSON: {e}\n{text}")))
+}
