@@ -392,6 +392,25 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_never_settles_what_a_partition_has_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = RecordDir::new(dir.path());
+        // Killed in the middle; the kernel does not tell the chip.
+        drop(Recorder::changing(&dir, record(0, 16, State::Changing)).unwrap());
+        let volume = Record {
+            device: "/dev/ubi0_1".to_owned(),
+            chip: Some("ubi0:rootfs".to_owned()),
+            ..record(0, 1 << 20, State::Changing)
+        };
+        let mut recorder = Recorder::changing(&dir, volume.clone()).unwrap();
+        recorder.record().state = State::Verified;
+        assert!(recorder.finish().unwrap().is_some());
+        assert_eq!(dir.read().unwrap().device, "/dev/mtd5");
+        assert!(!volume.overlaps(&record(0, 16, State::Changing)));
+        assert!(volume.overlaps(&volume));
+    }
+
+    #[test]
     fn two_writers_at_a_time_are_one_too_many() {
         let dir = tempfile::tempdir().unwrap();
         let dir = RecordDir::new(dir.path());

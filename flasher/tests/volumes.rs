@@ -368,3 +368,21 @@ fn no_fault_of_a_volume_is_ever_called_verified() {
     println!("{runs} faults of volumes, {verified} runs verified all the same");
     assert!(runs > 400 && verified > 100, "{runs}, {verified}");
 }
+
+#[test]
+fn a_wrong_reading_that_passes_is_read_again_and_stops_nothing() {
+    for way in [Way::File, Way::Stream] {
+        for how in [Misread::Flips, Misread::Fails] {
+            let options = Options { size: Some(800), ..Options::default() };
+            let go = |device: &mut SimVolumes| {
+                go_by(way, device, &noise(2, 800), Named::ByName, &options, &[], &bench())
+            };
+            let mut clean = device(8, VolumeKind::Dynamic);
+            assert_eq!(go(&mut clean).unwrap().retries, 0);
+            // The last reading is one of the proof.
+            let last = clean.reads() - 1;
+            let report = go(&mut device(8, VolumeKind::Dynamic).with_misreading(last, how)).unwrap();
+            assert_eq!((report.outcome, report.retries), (Outcome::Written, 1), "{way:?}, {how:?}");
+        }
+    }
+}

@@ -43,6 +43,9 @@ pub(crate) enum Action {
         /// List the tests instead of running them; nothing is set up
         #[arg(long)]
         list: bool,
+        /// Cut the power at further moments, too
+        #[arg(long)]
+        long: bool,
     },
     /// Set everything up, then count what upgrades cost on an emulated chip, beside Debian's flashcp
     #[command(after_help = variables())]
@@ -93,10 +96,14 @@ mod tests {
     fn a_name_is_understood_with_and_without_the_two_dashes() {
         for line in ["x test-all -- guard", "x test-all guard"] {
             assert!(
-                matches!(parse(line), Action::TestAll { name: Some(name), list: false } if name == "guard")
+                matches!(parse(line), Action::TestAll { name: Some(name), list: false, long: false } if name == "guard")
             );
         }
-        assert!(matches!(parse("x test-all --list"), Action::TestAll { name: None, list: true }));
+        assert!(matches!(parse("x test-all --list"), Action::TestAll { name: None, list: true, .. }));
+        assert!(matches!(
+            parse("x test-all --long"),
+            Action::TestAll { name: None, list: false, long: true }
+        ));
         assert!(matches!(parse("x demo --shell v1"), Action::Demo { shell: Some(Place::V1), .. }));
         assert!(Arguments::try_parse_from(["x", "demo", "--shell", "v9"]).is_err());
     }

@@ -34,15 +34,15 @@ use clap::Parser;
 use assets::Assets;
 use bench_flash::Shown;
 use cli::{Action, Arguments};
-use suite::Failure;
+use suite::{Failure, Length};
 
 /// What set-up's failure ends with: nothing is known of any promise.
 const HARNESS: u8 = 3;
 
 fn main() -> ExitCode {
     ExitCode::from(match Arguments::parse().command {
-        Action::TestAll { list: true, name } => suite::list(name.as_deref()),
-        Action::TestAll { list: false, name } => suite::run(name.as_deref()),
+        Action::TestAll { list: true, name, long } => suite::list(name.as_deref(), Length::of(long)),
+        Action::TestAll { list: false, name, long } => suite::run(name.as_deref(), Length::of(long)),
         Action::Scenario { assets, name } => suite::one::run(&assets, &name),
         Action::Demo { json, setup_only: true, .. } => with_assets(|assets| show_places(assets, json)),
         Action::Demo { shell: Some(place), init, .. } => {

@@ -82,6 +82,11 @@ pub(crate) fn all() -> Vec<Scenario> {
     all
 }
 
+/// What only `--long` runs beside these.
+pub(crate) fn long() -> Vec<Scenario> {
+    power_cut::LONG.to_vec()
+}
+
 /// A scenario's limit.
 const fn minutes(n: u64) -> Duration {
     Duration::from_secs(60 * n)

@@ -1,5 +1,6 @@
 //! The power is cut while the chip is being written.
 
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use super::minutes;
@@ -20,11 +21,33 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     run,
 }];
 
-/// Seed of the two moments that are drawn; the third is fixed: the body is written, the head is not.
+/// Moments more, for `--long`.
+pub(super) const LONG: &[Scenario] = &[
+    Scenario {
+        name: "long_a_power_cut_at_six_more_moments_leaves_no_valid_head_and_a_second_flashcp_completes_it",
+        board: Board::Virt,
+        limit: minutes(30),
+        run: |assets| cuts(assets, 3..=8, false),
+    },
+    Scenario {
+        name: "long_a_power_cut_at_another_six_moments_leaves_no_valid_head_and_a_second_flashcp_completes_it",
+        board: Board::Virt,
+        limit: minutes(30),
+        run: |assets| cuts(assets, 9..=14, false),
+    },
+];
+
+/// Seed of the moments that are drawn.
 const SEED: u64 = 0x6c65_7669_7461_7465;
 
-/// Three cuts, each followed by what the owner would do: a rescue boot and flashcp again.
+/// Two moments that are drawn; the third is fixed: the body is written, the head is not.
 fn run(assets: &Assets) -> Result<(), Failure> {
+    cuts(assets, 1..=2, true)
+}
+
+/// Cuts at the moments `drawn` of the seeded sequence, and just before the head if asked for; each is followed by what the
+/// owner would do: a rescue boot and flashcp again.
+fn cuts(assets: &Assets, drawn: RangeInclusive<u32>, before_head: bool) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let image =
         std::fs::read(&firmware.firmware_v2).map_err(|e| Failure::file("read", &firmware.firmware_v2, e))?;
@@ -37,10 +60,12 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         })
         .collect();
     check!(written.len() > 4, "the two firmwares differ in too few blocks to cut in between: {written:?}");
-    let drawn =
+    let block_of =
         |n: u32| written[usize::try_from(splitmix(SEED, n) % (written.len() as u64 - 1)).unwrap_or(0)];
     let last = written[written.len() - 1];
-    for (moment, last_written) in [("one", drawn(1)), ("two", drawn(2)), ("just before the head", last)] {
+    let drawn = drawn.map(|n| (format!("number {n}"), block_of(n)));
+    let moments = drawn.chain(before_head.then(|| ("just before the head".to_owned(), last)));
+    for (moment, last_written) in moments {
         println!(
             "power cut {moment} (seed {SEED:#x}): as soon as erase block {last_written} holds the image, the last is {last}"
         );

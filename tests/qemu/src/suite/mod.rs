@@ -42,10 +42,27 @@ pub(crate) enum Board {
 /// What a name that no test has ends with: a slip in a script's filter must not look like success.
 const USAGE: u8 = 2;
 
+/// How much is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// What a day's work needs.
+    Usual,
+    /// Further seeds of the same promises, too.
+    Long,
+}
+
+impl Length {
+    /// As the command line says.
+    pub(crate) fn of(long: bool) -> Self {
+        if long { Self::Long } else { Self::Usual }
+    }
+}
+
 /// The board tests whose name contains `filter`.
-fn matching(filter: Option<&str>) -> Vec<Scenario> {
-    scenarios::all()
-        .into_iter()
+fn matching(filter: Option<&str>, length: Length) -> Vec<Scenario> {
+    let more = if length == Length::Long { scenarios::long() } else { Vec::new() };
+    more.into_iter()
+        .chain(scenarios::all())
         .filter(|scenario| filter.is_none_or(|part| scenario.name.contains(part)))
         .collect()
 }
@@ -73,11 +90,21 @@ fn with_boards(
     assets
 }
 
+/// A line above the closing one: what `--long` holds, whether it was run or not.
+fn about_long(filter: Option<&str>, length: Length) -> String {
+    let count = matching(filter, Length::Long).len() - matching(filter, Length::Usual).len();
+    match (count, length) {
+        (0, _) => String::new(),
+        (count, Length::Usual) => format!("--long: {count} board tests more, not run\n"),
+        (count, Length::Long) => format!("--long: {count} board tests more, run\n"),
+    }
+}
+
 /// Prints the names of all tests, set-up not needed. Returns the exit code.
-pub(crate) fn list(filter: Option<&str>) -> u8 {
+pub(crate) fn list(filter: Option<&str>, length: Length) -> u8 {
     match cargo::list(filter) {
         Ok(names) => {
-            let boards = matching(filter).into_iter().map(|scenario| scenario.name.to_owned());
+            let boards = matching(filter, length).into_iter().map(|scenario| scenario.name.to_owned());
             for name in names.into_iter().chain(boards) {
                 println!("{name}: test");
             }
@@ -92,8 +119,8 @@ pub(crate) fn list(filter: Option<&str>) -> u8 {
 
 /// Runs all tests whose name contains `filter`. Returns the exit code; the last line on standard output is
 /// `N passed, N failed`, with what could not run.
-pub(crate) fn run(filter: Option<&str>) -> u8 {
-    let mut scenarios = matching(filter);
+pub(crate) fn run(filter: Option<&str>, length: Length) -> u8 {
+    let mut scenarios = matching(filter, length);
     let mut problems = Vec::new();
     // a unit test's name needs no board
     let assets = if scenarios.is_empty() { None } else { Some(assets::prepare()) };
@@ -128,6 +155,21 @@ pub(crate) fn run(filter: Option<&str>) -> u8 {
         println!("\n{tally}");
         return USAGE;
     }
-    println!("\n{tally}");
+    println!("\n{}{tally}", about_long(filter, length));
     tally.exit_code(&problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_long_runs_is_counted_whether_it_runs_or_not() {
+        let long = scenarios::long().len();
+        assert!(long > 0);
+        assert_eq!(matching(None, Length::Long).len(), matching(None, Length::Usual).len() + long);
+        assert_eq!(about_long(None, Length::Usual), format!("--long: {long} board tests more, not run\n"));
+        assert_eq!(about_long(None, Length::Long), format!("--long: {long} board tests more, run\n"));
+        assert_eq!(about_long(Some("no such test"), Length::Long), "");
+    }
 }

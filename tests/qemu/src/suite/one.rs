@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
-use super::{Failure, matching};
+use super::{Failure, Length, matching};
 use crate::assets::Assets;
 
 /// Runs the board test `name` with the parts described by the JSON file `assets`. Returns the exit code: 0, 1 for a
@@ -26,7 +26,7 @@ fn attempt(assets: &Path, name: &str) -> Result<(), Failure> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(Failure::harness)?;
     let bytes = fs::read(assets)?;
     let assets: Assets = serde_json::from_slice(&bytes).map_err(Failure::harness)?;
-    let scenario = matching(Some(name)).into_iter().find(|scenario| scenario.name == name);
+    let scenario = matching(Some(name), Length::Long).into_iter().find(|scenario| scenario.name == name);
     let scenario = scenario.ok_or_else(|| Failure::harness(format!("there is no board test `{name}`")))?;
     (scenario.run)(&assets)
 }
