@@ -101,7 +101,7 @@ enum Command {
     },
     /// In the maintenance root: stay although nobody is logged in.
     Hold {
-        /// For so long, such as 30m or 2h; without it: until `release` or `reboot`.
+        /// For so long, such as 30m; without it: until `release` or `reboot`.
         time: Option<Millis>,
     },
     /// In the maintenance root: end a hold.
