@@ -313,7 +313,6 @@ pub fn write_source_dir(service: &Service) -> Result<Vec<SourceFile>, ServiceErr
             for name in contents {
                 out.empty(&Path::new("contents.d").join(name));
             }
-            return Ok(out.files);
         }
     }
     let Pipeline { producer_for, consumer_for, name } = &service.pipeline;
