@@ -14,8 +14,8 @@ use super::packages;
 const MEMBERS: [&str; 4] = ["flasher", "ramdisk", "levitate", "tests/qemu"];
 /// The one that does not go onto devices.
 const HARNESS: &str = "tests/qemu";
-/// Tests and examples of the others do not go onto devices either.
-const ASIDE: [&str; 3] = ["tests", "examples", "benches"];
+/// Tests, examples and fuzz targets of the others do not go onto devices either.
+const ASIDE: [&str; 4] = ["tests", "examples", "benches", "fuzz"];
 const TOP: [&str; 3] = ["Cargo.toml", "Cargo.lock", ".cargo/config.toml"];
 
 /// Files by their path in the checkout.
