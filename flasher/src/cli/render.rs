@@ -205,4 +205,6 @@ impl Progress for Screen {
 }
 
 #[cfg(test)]
+mod blocked;
+#[cfg(test)]
 mod tests;
