@@ -39,8 +39,10 @@ pub enum Event {
     Input {
         /// How: `gzip`, `xz` or `zstd`.
         format: &'static str,
-        /// The decoder's window in bytes: memory on top of everything else.
+        /// The decoder's window in bytes: how far back the data refers.
         window: u64,
+        /// What the decoder takes at most, in bytes, on top of everything else.
+        memory: u64,
     },
     /// What would happen to each block; told by a dry run only.
     Map(Map),

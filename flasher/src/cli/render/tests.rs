@@ -91,7 +91,7 @@ fn events() -> Vec<(&'static str, Mode, Event)> {
     let blocks = (0..).zip(marks).map(|(number, mark)| (number * 0x1000, 0x1000, mark)).collect();
     let map = Map { kind: Kind::SpiNor, blocks };
     vec![
-        ("compressed input", Mode::Write, Event::Input { format: "xz", window: 8 << 20 }),
+        ("compressed input", Mode::Write, Event::Input { format: "xz", window: 8 << 20, memory: 33 << 18 }),
         ("a map", Mode::DryRun, Event::Map(map)),
         ("a plan that is only looked at", Mode::DryRun, Event::Plan(summary())),
         ("a plan", Mode::Write, Event::Plan(summary())),
