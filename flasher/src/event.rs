@@ -17,7 +17,8 @@ pub enum Phase {
     Erase,
     /// Bytes are programmed.
     Write,
-    /// Flash is read back and compared.
+    /// What was changed is read back and compared, and of kept blocks what [`crate::readback`] says; counted are all bytes
+    /// of the range.
     Verify,
 }
 

@@ -21,7 +21,7 @@ use crate::event::Operations;
 pub enum State {
     /// It is being changed.
     Changing,
-    /// It holds the image, and was read back.
+    /// It holds the image: every byte was compared with it, those of changed blocks after the last change.
     Verified,
     /// It was changed and not verified: do not reboot, run it again.
     Unverified,
@@ -66,7 +66,8 @@ pub struct Record {
     pub retries: u64,
     /// The image's SHA-256.
     pub image_sha256: Option<String>,
-    /// The SHA-256 of the image's bytes as they were read back from flash.
+    /// The SHA-256 of the bytes that the flash was found to hold: each was compared with the image, those of changed blocks
+    /// after the last change, those of kept ones by the survey at least (see [`crate::readback`]).
     pub range_sha256: Option<String>,
     /// How the process ended, if it did.
     pub exit_code: Option<u8>,
