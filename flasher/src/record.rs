@@ -79,6 +79,35 @@ pub struct Record {
 }
 
 impl Record {
+    /// A run that is about to change flash, of an image of `bytes` whose digest may not be known yet (empty); where it
+    /// writes is to be filled in.
+    pub(crate) fn begun(image: &str, bytes: u64, sha256: &str, command: &[String]) -> Self {
+        Self {
+            version: 1,
+            state: State::Changing,
+            pid: std::process::id(),
+            command: command.to_vec(),
+            device: String::new(),
+            name: String::new(),
+            chip: None,
+            start: 0,
+            end: 0,
+            image: image.to_owned(),
+            image_bytes: bytes,
+            bytes_done: 0,
+            bytes_total: bytes,
+            started: now(),
+            finished: None,
+            operations: Operations::default(),
+            retries: 0,
+            image_sha256: (!sha256.is_empty()).then(|| sha256.to_owned()),
+            range_sha256: None,
+            exit_code: None,
+            error: None,
+            earlier: Vec::new(),
+        }
+    }
+
     /// Whether both are about the same bytes, in part at least.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let same_chip = match (&self.chip, &other.chip) {
@@ -311,29 +340,16 @@ mod tests {
     use super::*;
 
     fn record(start: u64, end: u64, state: State) -> Record {
+        let command = ["flashcp", "a b"].map(str::to_owned);
         Record {
-            version: 1,
             state,
             pid: 7,
-            command: vec!["flashcp".to_owned(), "a b".to_owned()],
             device: "/dev/mtd5".to_owned(),
             name: "firmware".to_owned(),
-            chip: None,
             start,
             end,
-            image: "a b".to_owned(),
-            image_bytes: 10,
-            bytes_done: 0,
-            bytes_total: 10,
             started: 1,
-            finished: None,
-            operations: Operations::default(),
-            retries: 0,
-            image_sha256: None,
-            range_sha256: None,
-            exit_code: None,
-            error: None,
-            earlier: Vec::new(),
+            ..Record::begun("a b", 10, "", &command)
         }
     }
 

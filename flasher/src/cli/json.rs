@@ -248,18 +248,11 @@ mod tests {
     #[test]
     fn the_last_line_says_what_the_flash_holds() {
         let mut run = Report {
-            target: "mtd5 \"firmware\"".to_owned(),
-            image: "fw.bin".to_owned(),
-            image_bytes: 1000,
-            sha256: "ab".to_owned(),
             outcome: Outcome::Differs { blocks: 2, first: 256 },
-            plan: Summary::default(),
-            operations: Operations::default(),
-            retries: 0,
-            ecc: Ecc::default(),
             locks: Locks::NotRestored { error: "EIO".to_owned() },
             unfinished: Some("flashcp a b".to_owned()),
             elapsed: Duration::from_millis(1290),
+            ..Report::begun("mtd5 \"firmware\"".to_owned(), "fw.bin")
         };
         let line = parsed(&report("end", &run, 5));
         assert_eq!((&line["outcome"], &line["first_difference"]), (&"differs".into(), &256.into()));

@@ -71,18 +71,13 @@ fn summary() -> Summary {
 
 fn report(outcome: Outcome) -> Report {
     Report {
-        target: "mtd5 \"firmware\"".to_owned(),
-        image: "fw.bin".to_owned(),
         image_bytes: 1000,
         sha256: "ab".repeat(32),
         outcome,
         plan: summary(),
         operations: OPERATIONS,
-        retries: 0,
-        ecc: Ecc::default(),
-        locks: Locks::AsBefore,
-        unfinished: None,
         elapsed: Duration::from_millis(1290),
+        ..Report::begun("mtd5 \"firmware\"".to_owned(), "fw.bin")
     }
 }
 
