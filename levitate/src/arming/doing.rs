@@ -104,9 +104,8 @@ impl<'a> Doing<'a> {
     pub fn carry_out(&mut self, mounts: &mut dyn Mounts, steps: &[Step]) -> Result<(), DoingError> {
         for step in steps {
             let failed = |source| DoingError::Do { step: step.clone(), source };
-            if is_there(self.root, mounts, step).map_err(failed)? {
-                let what = "it would hide or replace something that is there already";
-                return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, what)));
+            if let Some(e) = in_the_way(self.root, mounts, std::slice::from_ref(step)) {
+                return Err(e);
             }
             // One that was there before is none of ours to remove.
             if let Step::Directory { path } = step
@@ -173,8 +172,31 @@ fn undo_all(root: &Root, mounts: &mut dyn Mounts, steps: Vec<Step>) -> (Vec<Step
     (left, first)
 }
 
+/// The first of the steps that would hide or replace something that is there already and not ours, and what it is told
+/// by.
+pub(super) fn in_the_way(root: &Root, mounts: &dyn Mounts, steps: &[Step]) -> Option<DoingError> {
+    let mut moved: Vec<&Path> = Vec::new();
+    for step in steps {
+        let source = match is_there(root, mounts, step) {
+            Ok(true) if !step.makes().is_some_and(|path| moved.contains(&path)) => {
+                let what = "it would hide or replace something that is there already";
+                io::Error::new(io::ErrorKind::AlreadyExists, what)
+            }
+            Ok(_) => {
+                if let Step::MoveAway { from, .. } = step {
+                    moved.push(from);
+                }
+                continue;
+            }
+            Err(e) => e,
+        };
+        return Some(DoingError::Do { step: step.clone(), source });
+    }
+    None
+}
+
 /// Whether the step would meet something that is there already and not ours.
-fn is_there(root: &Root, mounts: &mut dyn Mounts, step: &Step) -> io::Result<bool> {
+fn is_there(root: &Root, mounts: &dyn Mounts, step: &Step) -> io::Result<bool> {
     let taken = |path: &Path| fs::symlink_metadata(root.host(path)).is_ok();
     match step {
         Step::Directory { path } => Ok(taken(path) && !root.host(path).is_dir()),

@@ -15,6 +15,9 @@ impl Display for Report {
             (None, Some(reason)) => writeln!(f, "hook: not wired: {reason}")?,
             (None, None) => writeln!(f, "hook: not known")?,
         }
+        for step in &self.init.steps {
+            writeln!(f, "arming would {step}")?;
+        }
         match &self.staging {
             None => writeln!(f, "staging: not known")?,
             Some(s) => {
@@ -47,7 +50,7 @@ impl Display for Report {
         if self.works {
             return writeln!(f, "`levitate` would work");
         }
-        writeln!(f, "`levitate` would be refused:")?;
+        writeln!(f, "`levitate` would not work:")?;
         self.reasons.iter().try_for_each(|reason| writeln!(f, "  - {reason}"))
     }
 }

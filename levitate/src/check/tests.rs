@@ -9,7 +9,7 @@ use crate::fixture::{CONFIG, OldSystem};
 
 /// Answers what it is told, and remembers what it was asked.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     asked: Vec<PathBuf>,
     fails: Option<&'static str>,
     refuses: bool,
@@ -31,10 +31,10 @@ impl Trials for Told {
     }
 }
 
-fn checked(system: &OldSystem, config: &str, told: &mut Told) -> Report {
+pub(super) fn checked(system: &OldSystem, config: &str, told: &mut Told) -> Report {
     let config = Config::parse(Path::new("/etc/levitate.toml"), config);
     let watchdog = WatchdogFacts { holders: vec![(91, "/dev/watchdog".into())], ..WatchdogFacts::default() };
-    check(&system.root(), &config, Hands { trials: told, watchdog })
+    check(&system.root(), &config, Hands { trials: told, mounts: &system.mounts, watchdog })
 }
 
 /// The report's text without what differs from one machine to the next.
@@ -89,7 +89,7 @@ fn every_reason_is_told_and_not_the_first_alone() {
     assert!(!report.works);
     let starts = [
         "reboot would not enter the maintenance root: /run/service/.s6-svscan/finish does not exist",
-        "/run is not in RAM: its file system is ext4 (mounted at /run)",
+        "stage into /run: expected a file system in RAM, found ext4 (mounted at /run)",
         "not enough memory: ",
     ];
     assert_eq!(report.reasons.len(), starts.len(), "{:?}", report.reasons);
@@ -100,7 +100,7 @@ fn every_reason_is_told_and_not_the_first_alone() {
     assert!(text.contains("programs: not tried: there is not enough memory for a copy\n"), "{text}");
     assert!(
         text.ends_with("are available (MemAvailable)\n")
-            && text.contains("\n`levitate` would be refused:\n  - ")
+            && text.contains("\n`levitate` would not work:\n  - ")
     );
     assert!(!text.contains("after `levitate`"), "{text}");
 }
@@ -153,7 +153,10 @@ fn who_changes_flash_now_is_waited_for() {
     let report = checked(&system, CONFIG, &mut Told::default());
     let writer = "flashcp (pid 123), on /dev/mtd5";
     assert_eq!(report.flash.changing.as_deref(), Some(writer));
-    assert_eq!(report.reasons, [format!("{writer} is changing flash; wait until it has ended")]);
+    assert_eq!(
+        report.reasons,
+        [format!("stage a maintenance root: {writer} is changing flash; wait until it has ended")]
+    );
 }
 
 #[test]
