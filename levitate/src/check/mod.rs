@@ -10,6 +10,7 @@ mod surroundings;
 use std::path::{Path, PathBuf};
 
 use ramdisk::path::Root;
+use ramdisk::service::Service;
 use ramdisk::tree::Size;
 use serde::Serialize;
 
@@ -78,8 +79,10 @@ pub struct InitReport {
 /// What would be staged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Staging {
-    /// The services that the maintenance init would start.
+    /// The services that the maintenance init would know.
     pub services: Vec<String>,
+    /// Those of them that are started by another one, or connected with one by a pipe. Each name was found.
+    pub connections: Vec<Connection>,
     /// Who could log in.
     pub logins: Vec<Login>,
     /// ssh host keys that come along.
@@ -88,6 +91,19 @@ pub struct Staging {
     pub files: u64,
     /// Bytes of them.
     pub bytes: u64,
+}
+
+/// A service and those that it says it belongs with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Connection {
+    /// The service.
+    pub service: String,
+    /// The longrun that starts and stops it.
+    pub controlled_by: Option<String>,
+    /// The longrun that reads its output.
+    pub producer_for: Option<String>,
+    /// The longruns whose output it reads.
+    pub consumer_for: Vec<String>,
 }
 
 /// Somebody who could log in.
@@ -297,11 +313,25 @@ fn staging(selected: &Selection, services: &[String], size: Size) -> Staging {
     };
     Staging {
         services: services.to_vec(),
+        connections: selected.services.iter().filter_map(connection).collect(),
         logins: selected.can_log_in.iter().map(login).collect(),
         host_keys: selected.host_keys.len(),
         files: size.files,
         bytes: size.bytes,
     }
+}
+
+/// What the service's definition says of others, if it does.
+fn connection(service: &Service) -> Option<Connection> {
+    let found = Connection {
+        service: service.name.clone(),
+        controlled_by: service.controlled_by.clone(),
+        producer_for: service.pipeline.producer_for.clone(),
+        consumer_for: service.pipeline.consumer_for.iter().cloned().collect(),
+    };
+    let alone =
+        found.controlled_by.is_none() && found.producer_for.is_none() && found.consumer_for.is_empty();
+    (!alone).then_some(found)
 }
 
 /// Checks the running system with the configuration in the file `config`.
