@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ramdisk::path::Root;
 
-use super::record::{self, Armed, RecordError};
+use super::record::{self, Armed, RecordError, StateAt};
 use crate::arm::{Step, processes};
 use crate::budget::Space;
 use crate::run_mount::{Before, Mounts, Remount, RunMount};
@@ -120,6 +120,17 @@ impl<'a> Doing<'a> {
         Ok(())
     }
 
+    /// Records where the state file is, in place of what an earlier run recorded.
+    ///
+    /// # Errors
+    ///
+    /// The record was not changed.
+    pub fn remember(&mut self, state: Option<StateAt>) -> Result<(), RecordError> {
+        self.armed.state = state;
+        record::write(self.root, &self.armed)
+            .inspect_err(|_| self.armed.state.clone_from(&self.earlier.state))
+    }
+
     /// Undoes what this run did, as far as that goes: the error that led here is the one to tell. What could not be
     /// undone stays in the record.
     pub fn back_out(mut self, mounts: &mut dyn Mounts) {
@@ -131,6 +142,7 @@ impl<'a> Doing<'a> {
         {
             self.armed.run.clone_from(&self.earlier.run);
         }
+        self.armed.state.clone_from(&self.earlier.state);
         let _ = record::write(self.root, &self.armed);
     }
 }
@@ -145,6 +157,7 @@ pub fn undo(root: &Root, mounts: &mut dyn Mounts) -> Result<Option<Armed>, Doing
     let mut rest = armed.clone();
     let (left, error) = undo_all(root, mounts, std::mem::take(&mut rest.steps));
     rest.steps = left;
+    rest.state = None;
     let mut error = error;
     if let Some(before) = &armed.run {
         match mounts.remount(&before.undo()) {

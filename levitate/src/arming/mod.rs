@@ -20,6 +20,7 @@ use ramdisk::path::{PathError, Root};
 pub use self::doing::{Doing, DoingError, undo};
 pub use self::kernel::KernelMounts;
 use self::preflight::{Finding, Measured, Ready};
+use self::record::StateAt;
 use self::told::failed;
 pub use self::told::{Event, LevitateError};
 use crate::arm::Step;
@@ -175,6 +176,12 @@ fn change_and_stage(
     }
     steps.iter().for_each(|step| tell(Event::Arming(step.clone())));
     doing.carry_out(mounts, steps)?;
+    let Manifest { state_file, state_home, .. } = &prepared.plan.manifest;
+    let at = |file: &PathBuf| StateAt { file: file.clone(), home: state_home.clone() };
+    if let Err(e) = doing.remember(state_file.as_ref().map(at)) {
+        // the manifest says it too
+        tell(Event::Warning(with_sources(&e)));
+    }
     record_and_arm(config, facts, unarmed, tell)
 }
 

@@ -67,6 +67,9 @@ impl HandoverSys for Double {
         if path.ends_with("flash.json") {
             return self.flash.clone().ok_or_else(|| error(libc::ENOENT));
         }
+        if path == Path::new("/run/levitate/armed.json") {
+            return self.armed.clone().ok_or_else(|| error(libc::ENOENT));
+        }
         Ok(if path.ends_with("boot_id") { "b\n".into() } else { self.manifest.clone() })
     }
     fn read_head(&mut self, path: &Path) -> io::Result<Vec<u8>> {

@@ -44,6 +44,8 @@ pub(crate) struct Double {
     pub(crate) busy: Vec<(u32, u32)>,
     pub(crate) verb: Option<String>,
     pub(crate) manifest: String,
+    /// The record of arming, if there is one.
+    pub(crate) armed: Option<String>,
     pub(crate) init_mode: u32,
     pub(crate) watchdog: WatchdogFacts,
     pub(crate) attached: Vec<Attached>,
@@ -136,6 +138,7 @@ impl Double {
             busy: Vec::new(),
             verb: None,
             manifest: manifest.into(),
+            armed: None,
             init_mode: 0o755,
             watchdog: WatchdogFacts::default(),
             attached: Vec::new(),
