@@ -103,6 +103,7 @@ impl Device {
         let console = self.assets.scratch.join(format!("{}-{number}.console", self.name()));
         let (qmp_socket, errors) =
             (self.file(&format!("qmp-{number}")), self.file(&format!("qemu-{number}.log")));
+        let serial_line = self.file(&format!("serial-{number}"));
         let chip_log = self.log_chip.then(|| self.file(&format!("chip-{number}.log")));
         let (nor, ssh_port) = (self.nor(), free_port()?);
         let setup = Setup {
@@ -111,6 +112,7 @@ impl Device {
             chip_speed: self.chip_speed,
             memory: self.memory,
             console: &console,
+            serial_line: &serial_line,
             qmp: &qmp_socket,
             chip_log: chip_log.as_deref(),
             ssh_port,
@@ -137,7 +139,8 @@ impl Device {
             self.file(&format!("known_hosts-{number}"))
         };
         let ssh = Ssh::new(&self.assets, &self.ssh_key, &known_hosts, ssh_port);
-        Ok(Machine { child, qmp, console: Console::at(&console), ssh, chip_log: chip_log.map(ChipLog::at) })
+        let console = Console::at(&console, &serial_line);
+        Ok(Machine { child, qmp, console, ssh, chip_log: chip_log.map(ChipLog::at) })
     }
 }
 

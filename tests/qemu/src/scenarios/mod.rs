@@ -30,6 +30,7 @@ mod robust_stuck;
 mod services;
 mod services_alone;
 mod services_beside_s6;
+mod services_console;
 mod streams;
 mod ubi;
 mod undo;
