@@ -219,6 +219,18 @@ impl Machine {
         self.qmp.run("device_del", json!({ "id": serial })).map(drop)
     }
 
+    /// Plugs a keyboard into the second board's USB socket.
+    pub(crate) fn plug_keyboard(&mut self) -> Result<(), Failure> {
+        let keyboard = json!({ "driver": "usb-kbd", "id": "keyboard", "bus": "usb-bus.1" });
+        self.qmp.run("device_add", keyboard).map(drop)
+    }
+
+    /// Presses keys together, by QEMU's names, and lets them go.
+    pub(crate) fn press(&mut self, keys: &[&str]) -> Result<(), Failure> {
+        let keys: Vec<_> = keys.iter().map(|key| json!({ "type": "qcode", "data": key })).collect();
+        self.qmp.run("send-key", json!({ "keys": keys })).map(drop)
+    }
+
     /// Pulls the network cable (`false`) or plugs it in: no reset, no FIN, just silence.
     pub(crate) fn set_link(&mut self, up: bool) -> Result<(), Failure> {
         self.qmp.run("set_link", json!({ "name": "nic0", "up": up })).map(drop)

@@ -31,6 +31,7 @@ mod services;
 mod services_alone;
 mod services_beside_s6;
 mod services_console;
+mod services_keyboard;
 mod streams;
 mod ubi;
 mod undo;
@@ -66,6 +67,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         services::SCENARIOS,
         services_alone::SCENARIOS,
         services_beside_s6::SCENARIOS,
+        services_keyboard::SCENARIOS,
         undo::SCENARIOS,
         check::SCENARIOS,
         fault_injection::SCENARIOS,
