@@ -73,6 +73,11 @@ pub(crate) fn watchdog_facts() -> crate::handover::watchdog::WatchdogFacts {
     watchdog::facts()
 }
 
+/// Milliseconds of the monotonic clock.
+pub(crate) fn now_ms() -> u64 {
+    image::now_ms()
+}
+
 /// Whether this process is PID 1.
 pub(crate) fn is_pid_1() -> bool {
     std::process::id() == 1
