@@ -92,9 +92,8 @@ impl Leaving for OldSystem {
         is_this_program(Path::new("/proc/1/exe"))
     }
 
-    fn sync(&mut self, _limit_ms: u64) -> io::Result<()> {
-        nix::unistd::sync();
-        Ok(())
+    fn sync(&mut self, limit_ms: u64) -> io::Result<()> {
+        crate::sys::handover::sync_within(limit_ms)
     }
 
     fn reset(&mut self) -> io::Error {

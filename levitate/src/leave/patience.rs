@@ -166,6 +166,14 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_answers_no_more_does_not_keep_the_board_from_its_last_reset() {
+        let mut sys = Double { disk_is_dead: true, ..Double::default() };
+        see_to_the_end(&mut sys, Err(io::Error::other("x")));
+        assert_eq!(sys.reset_at, Some(SYNC_MS));
+        assert_eq!(sys.said[1], "sync: timed out");
+    }
+
+    #[test]
     fn a_pid_1_that_cannot_be_told_is_a_reset_at_once_with_the_reason() {
         let mut sys = Double::default();
         see_to_the_end(&mut sys, Err(io::Error::other("bind a over b: no")));
