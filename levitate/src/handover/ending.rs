@@ -105,15 +105,18 @@ impl<S: HandoverSys> Run<'_, S> {
         self.signal(Everybody::Term);
         let started = self.sys.now_ms();
         let grace = self.journey.limits.term_grace_ms.min(self.remaining(started));
-        let mut left = self.look(&mut plan)?;
+        let mut left = self.look(&mut plan);
         let mut hung_up = false;
-        while !left.is_empty() && self.sys.now_ms().saturating_sub(started) < grace {
+        // Whoever cannot be looked at may be there.
+        while left.as_ref().map_or(true, |left| !left.is_empty())
+            && self.sys.now_ms().saturating_sub(started) < grace
+        {
             if !hung_up && self.sys.now_ms().saturating_sub(started) >= HANGUP_AFTER_MS {
                 self.signal(Everybody::Hangup);
                 hung_up = true;
             }
             self.sys.pause(LOOK_MS);
-            left = self.look(&mut plan)?;
+            left = self.look(&mut plan);
         }
         // Also when nobody is seen: a process may have been born behind the reader of /proc.
         let started = self.sys.now_ms();
@@ -121,12 +124,13 @@ impl<S: HandoverSys> Run<'_, S> {
         loop {
             self.signal(Everybody::Kill);
             self.sys.pause(LOOK_MS);
-            left = self.look(&mut plan)?;
-            if left.is_empty() || self.sys.now_ms().saturating_sub(started) >= patience {
+            left = self.look(&mut plan);
+            let nobody = left.as_ref().is_ok_and(Vec::is_empty);
+            if nobody || self.sys.now_ms().saturating_sub(started) >= patience {
                 break;
             }
         }
-        for process in left {
+        for process in left? {
             let Process { pid, name, state, .. } = process;
             self.note(format!("process {pid} ({name}) did not die, its state is {state}"));
             self.journey.survivors.push(Survivor { pid, name, state });

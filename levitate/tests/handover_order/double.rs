@@ -38,6 +38,8 @@ pub(crate) struct Double {
     /// Mount points that say EBUSY for ever.
     pub(crate) stuck: Vec<PathBuf>,
     pub(crate) processes: Vec<Process>,
+    /// From so many calls on they cannot be listed.
+    pub(crate) unlisted_from: Option<usize>,
     /// Processes that TERM ends, and those that even KILL does not.
     pub(crate) polite: Vec<i32>,
     /// Those that ignore TERM and end by HUP.
@@ -132,6 +134,7 @@ impl Double {
                 process(100, "logger", 'S', false),
                 process(101, "dd", 'R', false),
             ],
+            unlisted_from: None,
             polite: vec![100],
             shells: Vec::new(),
             undying: Vec::new(),
@@ -358,6 +361,9 @@ impl HandoverSys for Double {
     }
     fn processes(&mut self) -> io::Result<Vec<Process>> {
         self.call("processes".into())?;
+        if self.unlisted_from.is_some_and(|from| self.calls.len() > from) {
+            return Err(error(libc::ENOMEM));
+        }
         Ok(self.processes.clone())
     }
     fn swaps(&mut self) -> io::Result<Vec<PathBuf>> {
@@ -482,8 +488,9 @@ impl HandoverSys for Double {
     fn remount_read_only(&mut self, path: &Path, _limit: u64) -> io::Result<()> {
         self.call(format!("read-only {}", path.display()))
     }
-    fn mounts_of_others(&mut self) -> Vec<Mount> {
-        Vec::new()
+    fn mounts_of_others(&mut self) -> io::Result<Vec<Mount>> {
+        self.call("tables of others".into())?;
+        Ok(Vec::new())
     }
     fn open_exclusively(&mut self, major: u32, minor: u32, _limit: u64) -> io::Result<()> {
         self.call(format!("exclusive {major}:{minor}"))?;
