@@ -54,6 +54,8 @@ pub(crate) struct Double {
     /// The flash record; when its writer ends, and in which state.
     pub(crate) flash: Option<String>,
     pub(crate) flash_ends: Option<(u64, &'static str)>,
+    /// Until then the record cannot be read.
+    pub(crate) flash_unread_until: u64,
     /// When the guard ends the system.
     pub(crate) guard_at: u64,
     pub(crate) written: Vec<(PathBuf, String)>,
@@ -146,6 +148,7 @@ impl Double {
             attached: Vec::new(),
             flash: None,
             flash_ends: None,
+            flash_unread_until: 0,
             guard_at: 0,
             written: Vec::new(),
             pivot_error: None,
@@ -316,6 +319,9 @@ impl HandoverSys for Double {
     fn read_text(&mut self, path: &Path) -> io::Result<String> {
         self.call(format!("read {}", path.display()))?;
         if path.ends_with("flash.json") {
+            if self.now < self.flash_unread_until {
+                return Err(error(libc::ENOMEM));
+            }
             return self.flash.clone().ok_or_else(|| error(libc::ENOENT));
         }
         Ok(if path.ends_with("boot_id") { "b\n".into() } else { self.manifest.clone() })
