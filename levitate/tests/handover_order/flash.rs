@@ -95,6 +95,8 @@ fn a_record_that_cannot_be_read_for_a_moment_kills_nobody() {
     // The double does not let its writer be killed.
     let mut double = at_work("verified");
     double.flash_unread_until = 2_500;
+    // by its name alone it would not be known
+    double.processes.iter_mut().filter(|p| p.pid == FLASHCP).for_each(|p| p.name = "levitate".into());
     let done = double.hand_over();
     assert!(done.init_runs && done.written.is_empty(), "{:?}", done.said);
 }
