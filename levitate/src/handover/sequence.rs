@@ -10,6 +10,7 @@ use super::report::REPORT;
 use super::seam::{Attached, Ending, HandoverSys, Reach};
 use super::stage::Stage;
 use super::watchdog::{self, Plan};
+use crate::arming::record;
 use crate::manifest::{MANIFEST, Manifest};
 
 /// What is taken along, in this order: each with what is mounted on it.
@@ -96,11 +97,14 @@ impl<S: HandoverSys> Run<'_, S> {
         self.tolerate("set /proc/sys/kernel/panic", panic);
 
         let manifest = self.read_manifest();
-        if let Ok(manifest) = &manifest {
-            self.journey.limits = manifest.handover;
-            self.journey.state_file.clone_from(&manifest.state_file);
-            self.arm_guard();
-            self.look_for_state_file(manifest.state_home.clone());
+        match &manifest {
+            Ok(manifest) => {
+                self.journey.limits = manifest.handover;
+                self.journey.state_file.clone_from(&manifest.state_file);
+                self.arm_guard();
+                self.look_for_state_file(manifest.state_home.clone());
+            }
+            Err(_) => self.ask_the_record_of_arming(),
         }
         // Before anything that can end in a reset or a poweroff. Who fed the watchdog may be gone, so that comes first.
         let mut plan = self.plan_watchdog(manifest.as_ref().ok());
@@ -149,6 +153,15 @@ impl<S: HandoverSys> Run<'_, S> {
         if !mounts.iter().any(is_there) {
             self.journey.state_file = None;
             self.journey.state_home = Some(home);
+        }
+    }
+
+    /// A manifest that cannot be used says nothing about the state file, and that is where the reason has to go.
+    fn ask_the_record_of_arming(&mut self) {
+        let text = self.sys.read_text(&Path::new("/").join(record::ARMED)).unwrap_or_default();
+        if let Some(state) = record::state_at(&text) {
+            self.journey.state_file = Some(state.file);
+            self.look_for_state_file(state.home);
         }
     }
 

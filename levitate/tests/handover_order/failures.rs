@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 
 use levitate::handover::seam::{Ending, Weight};
 use levitate::handover::stage::Stage;
@@ -212,4 +213,44 @@ fn the_guard_is_set_before_anything_else_in_both_halves() {
     let resumed = done.calls.iter().position(|call| call == "exec /run/maintenance/sbin/levitate");
     let after = resumed.and_then(|place| done.calls.get(place + 1)).map(String::as_str);
     assert_eq!(after, Some("guard Reset"));
+}
+
+#[test]
+fn a_damaged_manifest_is_told_in_the_state_file_that_the_record_of_arming_names() {
+    let armed = r#"{"version":2,"run":null,"steps":[],"state":{"file":"/persist/state.json",
+        "home":{"source":"/dev/mtdblock4","fstype":"jffs2","file":"state.json"}}}"#;
+    let reason = "read /run/maintenance/etc/levitate/manifest.json: ";
+    for manifest in ["{", r#"{"version":1}"#, ""] {
+        let mut double = Double::new();
+        (double.manifest, double.armed) = (manifest.into(), Some(armed.into()));
+        let done = double.hand_over();
+        assert_eq!(done.endings, [Ending::Reset]);
+        let (path, record) = done.state.last().expect("a record");
+        assert_eq!(path, Path::new("/persist/state.json"));
+        assert_eq!((record.state, record.boot_id.as_str()), (State::Failed, "b"));
+        assert!(record.reason.as_deref().unwrap().starts_with(reason), "{record:?}");
+    }
+    // one of another boot or another version as well
+    let mut double = Double::new();
+    double.manifest = double.manifest.replace(r#""boot_id":"b""#, r#""boot_id":"a""#);
+    double.armed = Some(armed.into());
+    assert_eq!(double.hand_over().last_state().state, State::Failed);
+
+    // systemd has unmounted the state file's file system: it is mounted once more
+    let mut double = Double::pivoted();
+    (double.manifest, double.armed) = ("{".into(), Some(armed.into()));
+    let done = double.hand_over_from_systemd("reboot");
+    let (path, record) = done.state.last().expect("a record");
+    assert_eq!((path.as_path(), record.state), (Path::new("/run/levitate/state/state.json"), State::Failed));
+}
+
+#[test]
+fn without_a_record_of_arming_a_damaged_manifest_still_ends_in_a_reset() {
+    for armed in [None, Some("{".to_owned()), Some(r#"{"version":2,"run":null,"steps":[]}"#.to_owned())] {
+        let mut double = Double::new();
+        (double.manifest, double.armed) = ("{".into(), armed);
+        let done = double.hand_over();
+        assert_eq!((done.endings.as_slice(), done.state.len()), (&[Ending::Reset][..], 0));
+        assert!(done.failure().contains("manifest.json"), "{}", done.failure());
+    }
 }

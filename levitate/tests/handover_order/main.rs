@@ -1,5 +1,6 @@
 //! The hand-over's order of calls, and what becomes of it when any of them fails, in a double of the kernel.
 
+mod calls;
 mod double;
 mod failures;
 mod flash;
