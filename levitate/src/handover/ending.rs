@@ -2,10 +2,9 @@
 //! KILL until nobody is left. And the end of the journey itself where
 //! it does not reach the new init: failure, poweroff and halt.
 
-use std::io;
 use std::path::Path;
 
-use ramdisk::init::interlock::{FlashRecord, FlashState};
+use ramdisk::init::interlock::Reading;
 
 use super::check::{self, FLASH};
 use super::journey::{OLD_ROOT, Run, Stop};
@@ -25,6 +24,8 @@ const HANGUP_AFTER_MS: u64 = 100;
 const FLASH_LOOK_MS: u64 = 250;
 /// Between two lines that say who is waited for, in milliseconds.
 const TELL_MS: u64 = 10_000;
+/// So often a flash record that cannot be read is tried.
+const RECORD_TRIES: u32 = 8;
 /// A longer flash record is none of `flashcp`'s, and would not fit into the arguments of the second image, in bytes.
 const LONGEST_RECORD: usize = 32 * 1024;
 /// At most this long for one unmount or remount on the way to a reset, in milliseconds: it is a courtesy by then.
@@ -58,44 +59,40 @@ impl<S: HandoverSys> Run<'_, S> {
 
     /// Who is changing flash, for a sentence.
     fn flash_writer(&mut self, plan: &mut Plan) -> Option<String> {
-        let text = self.read_flash_record()?;
-        let record: FlashRecord = serde_json::from_str(&text).ok()?;
-        if record.state != FlashState::Changing {
+        let (reading, _) = self.read_flash_record();
+        if reading == Reading::Absent {
             return None;
         }
-        let name = |name: &str| format!("{name} (pid {})", record.pid);
-        match self.look(plan) {
-            Ok(alive) => check::flash_writer(&record, &alive).map(|process| name(&process.name)),
-            // Too little memory for a moment, perhaps. That it has ended is not known, so it has not.
-            Err(_) => Some(name("flashcp")),
-        }
+        let alive = self.look(plan).ok();
+        check::flash_writer(&reading, alive.as_deref())
     }
 
-    fn read_flash_record(&mut self) -> Option<String> {
-        match self.sys.read_text(Path::new(FLASH)) {
-            Ok(text) => Some(text),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => {
-                self.note(format!("read {FLASH}: {e}"));
-                None
+    /// The record and its text. One that cannot be read is looked at again: too little memory for a moment, perhaps.
+    fn read_flash_record(&mut self) -> (Reading, Option<String>) {
+        let path = Path::new(FLASH);
+        let mut tries = 1;
+        loop {
+            let read = self.sys.read_text(path);
+            let text = read.as_ref().ok().cloned();
+            let reading = Reading::of(path, read);
+            if text.is_some() || reading == Reading::Absent || tries >= RECORD_TRIES {
+                return (reading, text);
             }
+            tries += 1;
+            self.sys.pause(FLASH_LOOK_MS);
         }
     }
 
     /// Takes the flash record along unless all is well, so that `reboot` in the maintenance root knows that flash is
     /// half written. Nobody is left to change it by now. One that cannot be understood comes along as well.
     pub(crate) fn keep_flash_record(&mut self) {
-        let Some(text) = self.read_flash_record() else { return };
-        let record = serde_json::from_str::<FlashRecord>(&text);
-        if record.is_ok_and(|record| record.state == FlashState::Verified) {
-            return;
-        }
-        if text.len() > LONGEST_RECORD {
-            self.note(format!("{FLASH} is too long to be taken along"));
-            return;
+        let (reading, text) = self.read_flash_record();
+        let Some(record) = check::record_to_keep(&reading, text.as_deref(), LONGEST_RECORD) else { return };
+        if let Reading::Unknown(why) = reading {
+            self.note(why);
         }
         self.note("flash was changed in the old system and not verified".to_owned());
-        self.journey.flash_record = Some(text);
+        self.journey.flash_record = Some(record);
     }
 
     /// Ends every process but this one; `plan` is what to do with the watchdog while its holders go. Survivors go into
@@ -105,15 +102,18 @@ impl<S: HandoverSys> Run<'_, S> {
         self.signal(Everybody::Term);
         let started = self.sys.now_ms();
         let grace = self.journey.limits.term_grace_ms.min(self.remaining(started));
-        let mut left = self.look(&mut plan)?;
+        let mut left = self.look(&mut plan);
         let mut hung_up = false;
-        while !left.is_empty() && self.sys.now_ms().saturating_sub(started) < grace {
+        // Whoever cannot be looked at may be there.
+        while left.as_ref().map_or(true, |left| !left.is_empty())
+            && self.sys.now_ms().saturating_sub(started) < grace
+        {
             if !hung_up && self.sys.now_ms().saturating_sub(started) >= HANGUP_AFTER_MS {
                 self.signal(Everybody::Hangup);
                 hung_up = true;
             }
             self.sys.pause(LOOK_MS);
-            left = self.look(&mut plan)?;
+            left = self.look(&mut plan);
         }
         // Also when nobody is seen: a process may have been born behind the reader of /proc.
         let started = self.sys.now_ms();
@@ -121,12 +121,13 @@ impl<S: HandoverSys> Run<'_, S> {
         loop {
             self.signal(Everybody::Kill);
             self.sys.pause(LOOK_MS);
-            left = self.look(&mut plan)?;
-            if left.is_empty() || self.sys.now_ms().saturating_sub(started) >= patience {
+            left = self.look(&mut plan);
+            let nobody = left.as_ref().is_ok_and(Vec::is_empty);
+            if nobody || self.sys.now_ms().saturating_sub(started) >= patience {
                 break;
             }
         }
-        for process in left {
+        for process in left? {
             let Process { pid, name, state, .. } = process;
             self.note(format!("process {pid} ({name}) did not die, its state is {state}"));
             self.journey.survivors.push(Survivor { pid, name, state });

@@ -153,7 +153,7 @@ pub trait HandoverSys {
     /// Makes the file system read-only.
     fn remount_read_only(&mut self, path: &Path, limit: u64) -> io::Result<()>;
     /// The mount tables of all other processes, joined: what another mount namespace still shows.
-    fn mounts_of_others(&mut self) -> Vec<Mount>;
+    fn mounts_of_others(&mut self) -> io::Result<Vec<Mount>>;
     /// Opens the block device exclusively and closes it again: EBUSY says that a file system lives on it. It says
     /// nothing about jffs2, which does not hold its block device.
     fn open_exclusively(&mut self, major: u32, minor: u32, limit: u64) -> io::Result<()>;

@@ -73,6 +73,19 @@ pub(crate) fn watchdog_facts() -> crate::handover::watchdog::WatchdogFacts {
     watchdog::facts()
 }
 
+/// Milliseconds of the monotonic clock.
+pub(crate) fn now_ms() -> u64 {
+    image::now_ms()
+}
+
+/// sync(2), given up after so many milliseconds. For a process with one thread.
+pub(crate) fn sync_within(limit_ms: u64) -> std::io::Result<()> {
+    child::run(Duration::from_millis(limit_ms), &mut || (), || {
+        nix::unistd::sync();
+        Ok(())
+    })
+}
+
 /// Whether this process is PID 1.
 pub(crate) fn is_pid_1() -> bool {
     std::process::id() == 1

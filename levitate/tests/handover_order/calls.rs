@@ -65,6 +65,9 @@ impl HandoverSys for Double {
     fn read_text(&mut self, path: &Path) -> io::Result<String> {
         self.call(format!("read {}", path.display()))?;
         if path.ends_with("flash.json") {
+            if self.now < self.flash_unread_until {
+                return Err(error(libc::ENOMEM));
+            }
             return self.flash.clone().ok_or_else(|| error(libc::ENOENT));
         }
         if path == Path::new("/run/levitate/armed.json") {
@@ -113,6 +116,9 @@ impl HandoverSys for Double {
     }
     fn processes(&mut self) -> io::Result<Vec<Process>> {
         self.call("processes".into())?;
+        if self.unlisted_from.is_some_and(|from| self.calls.len() > from) {
+            return Err(error(libc::ENOMEM));
+        }
         Ok(self.processes.clone())
     }
     fn swaps(&mut self) -> io::Result<Vec<PathBuf>> {
@@ -237,8 +243,9 @@ impl HandoverSys for Double {
     fn remount_read_only(&mut self, path: &Path, _limit: u64) -> io::Result<()> {
         self.call(format!("read-only {}", path.display()))
     }
-    fn mounts_of_others(&mut self) -> Vec<Mount> {
-        Vec::new()
+    fn mounts_of_others(&mut self) -> io::Result<Vec<Mount>> {
+        self.call("tables of others".into())?;
+        Ok(Vec::new())
     }
     fn open_exclusively(&mut self, major: u32, minor: u32, _limit: u64) -> io::Result<()> {
         self.call(format!("exclusive {major}:{minor}"))?;

@@ -36,6 +36,8 @@ pub(crate) struct Double {
     /// Mount points that say EBUSY for ever.
     pub(crate) stuck: Vec<PathBuf>,
     pub(crate) processes: Vec<Process>,
+    /// From so many calls on they cannot be listed.
+    pub(crate) unlisted_from: Option<usize>,
     /// Processes that TERM ends, and those that even KILL does not.
     pub(crate) polite: Vec<i32>,
     /// Those that ignore TERM and end by HUP.
@@ -52,6 +54,8 @@ pub(crate) struct Double {
     /// The flash record; when its writer ends, and in which state.
     pub(crate) flash: Option<String>,
     pub(crate) flash_ends: Option<(u64, &'static str)>,
+    /// Until then the record cannot be read.
+    pub(crate) flash_unread_until: u64,
     /// When the guard ends the system.
     pub(crate) guard_at: u64,
     pub(crate) written: Vec<(PathBuf, String)>,
@@ -132,6 +136,7 @@ impl Double {
                 process(100, "logger", 'S', false),
                 process(101, "dd", 'R', false),
             ],
+            unlisted_from: None,
             polite: vec![100],
             shells: Vec::new(),
             undying: Vec::new(),
@@ -144,6 +149,7 @@ impl Double {
             attached: Vec::new(),
             flash: None,
             flash_ends: None,
+            flash_unread_until: 0,
             guard_at: 0,
             written: Vec::new(),
             pivot_error: None,

@@ -65,6 +65,7 @@ fn the_calls_come_in_the_order_of_the_design() {
             "umount /oldroot/persist",
             "umount /oldroot/run",
             "umount /oldroot",
+            "tables of others",
             "exclusive 31:3",
             "exclusive 31:4",
             "report /run/levitate/handover.json",

@@ -228,7 +228,7 @@ impl HandoverSys for Kernel {
         self.in_child(limit, || mount(None::<&str>, path, None::<&str>, flags, None::<&str>))
     }
 
-    fn mounts_of_others(&mut self) -> Vec<Mount> {
+    fn mounts_of_others(&mut self) -> io::Result<Vec<Mount>> {
         proc::mounts_of_others(&self.staged)
     }
 

@@ -118,7 +118,7 @@ fn is_watchdog(link: &Path) -> bool {
 /// Looks through all processes' descriptors and through sysfs.
 pub(super) fn facts() -> WatchdogFacts {
     let mut facts = WatchdogFacts::default();
-    for pid in super::proc::pids(Path::new("/proc")) {
+    for pid in super::proc::pids(Path::new("/proc")).unwrap_or_default() {
         let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
         for entry in descriptors.flatten() {
             let Ok(link) = fs::read_link(entry.path()) else { continue };
