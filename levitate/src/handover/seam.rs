@@ -67,7 +67,7 @@ pub trait HandoverSys {
     fn now_ms(&mut self) -> u64;
     /// Seconds since 1970.
     fn unix_seconds(&mut self) -> u64;
-    /// Waits, reaps whoever died, feeds the watchdog.
+    /// Waits, reaps whoever died, feeds the watchdogs.
     fn pause(&mut self, ms: u64);
     /// From now on, after so many milliseconds, this ending whatever this process does; replaces what was set before.
     fn guard(&mut self, ms: u64, ending: Ending);
@@ -94,7 +94,7 @@ pub trait HandoverSys {
     fn look_at(&mut self, path: &Path) -> io::Result<FileFacts>;
     /// This process's mount table.
     fn mounts(&mut self) -> io::Result<Vec<Mount>>;
-    /// Who holds a watchdog, which watchdogs run.
+    /// Who holds watchdogs, which watchdogs run.
     fn watchdog_facts(&mut self) -> WatchdogFacts;
     /// Keeps a descriptor that this process got from the one before.
     fn adopt_watchdog(&mut self, fd: i32, device: &str) -> io::Result<Watchdog>;
