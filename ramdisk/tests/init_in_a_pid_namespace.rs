@@ -49,7 +49,8 @@ fn is_permitted() -> bool {
     }
 }
 
-/// The example beside this test's binary: cargo builds examples before it runs tests.
+/// The example beside this test's binary: cargo builds it before it runs all tests, and for one of them if it is asked
+/// by `--examples`.
 fn init_binary() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let path = tests.parent().unwrap().parent().unwrap().join("examples/init");

@@ -14,10 +14,13 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::termios::{ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg, tcgetattr, tcsetattr};
 
-use super::{Context, SYSTEM, USAGE};
+use super::{Context, SYSTEM};
 
-const HELP: &str =
-    "usage: console-login [--login PROGRAM] [--without-password refuse|shell] [--shell PROGRAM]";
+pub(super) const HELP: &str =
+    "console-login [ --login PROGRAM ] [ --without-password refuse|shell ] [ --shell PROGRAM ]";
+
+/// Where a person begins.
+const HOME: &str = "/root";
 
 /// Who is let in where root has no password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +55,16 @@ fn parse(words: Vec<String>) -> Result<Settings, String> {
     };
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
-        let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
+        if !["--login", "--shell", "--without-password"].contains(&word.as_str()) {
+            return Err(format!("unknown option {word}"));
+        }
+        let value = words.next().ok_or_else(|| format!("the option {word} needs a value"))?;
         match (word.as_str(), value.as_str()) {
             ("--login", _) => settings.login = value.into(),
             ("--shell", _) => settings.shell = value.into(),
             ("--without-password", "refuse") => settings.without_password = WithoutPassword::Refuse,
             ("--without-password", "shell") => settings.without_password = WithoutPassword::Shell,
-            _ => return Err(format!("{word} {value}: not understood")),
+            _ => return Err(format!("{word}: expected refuse or shell, found {value:?}")),
         }
     }
     Ok(settings)
@@ -94,7 +100,7 @@ fn active_console(sys: &Path) -> PathBuf {
 pub(super) fn run(context: &mut Context<'_>, words: Vec<String>) -> u8 {
     let settings = match parse(words) {
         Ok(settings) => settings,
-        Err(why) => return context.fatal(USAGE, &format!("{why}; {HELP}")),
+        Err(why) => return context.usage(&why),
     };
     let console = active_console(Path::new("/sys"));
     if let Err(error) = take(&console) {
@@ -163,10 +169,12 @@ fn say(text: &str) {
 
 fn execute(program: &Path, name: &str, term: &str) -> Result<std::convert::Infallible, nix::errno::Errno> {
     use std::os::unix::ffi::OsStrExt;
+    // Out of the service's directory; a root without a home is one to work in all the same.
+    let _ = std::env::set_current_dir(HOME).or_else(|_| std::env::set_current_dir("/"));
     let string = |bytes: &[u8]| CString::new(bytes).map_err(|_| nix::errno::Errno::EINVAL);
     let env = [
         string(format!("PATH={}", crate::sys::process::PATH).as_bytes())?,
-        string(b"HOME=/root")?,
+        string(format!("HOME={HOME}").as_bytes())?,
         string(format!("TERM={term}").as_bytes())?,
     ];
     nix::unistd::execve(&string(program.as_os_str().as_bytes())?, &[string(name.as_bytes())?], &env)

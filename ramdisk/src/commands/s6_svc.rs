@@ -14,7 +14,7 @@ use crate::init::control::{Change, Order, Wait};
 use crate::service::definition::parse_signal;
 
 const TIMED_OUT: u8 = 99;
-const HELP: &str = "s6-svc [ -wu | -wU | -wd | -wD | -wr | -wR ] [ -T timeout ] [ -s signal | -abqhkti12pcy ] [ -o | -u | -d | -r ] service";
+pub(super) const HELP: &str = "s6-svc [ -wu | -wU | -wd | -wD | -wr | -wR ] [ -T timeout ] [ -s signal | -abqhkti12pcy ] [ -o | -u | -d | -r ] service";
 /// Between two looks while a restart is waited for.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -44,18 +44,18 @@ pub(super) fn service_name(word: &str) -> &str {
 pub(super) fn run(context: &mut Context<'_>, words: Vec<String>) -> u8 {
     let parsed = match parse(words, "abqhkti12pcyroud", "wTs", &[]) {
         Ok(parsed) => parsed,
-        Err(why) => return context.fatal(USAGE, &format!("{why}; usage: {HELP}")),
+        Err(why) => return context.usage(&why),
     };
     let limit = match parsed.value('T').map(str::parse::<u64>) {
         None => None,
         Some(Ok(ms)) => Some(ms).filter(|ms| *ms > 0),
-        Some(Err(_)) => return context.fatal(USAGE, &format!("-T: expected milliseconds; usage: {HELP}")),
+        Some(Err(_)) => return context.usage("-T: expected milliseconds"),
     };
-    let [word] = parsed.rest.as_slice() else { return context.fatal(USAGE, &format!("usage: {HELP}")) };
+    let [word] = parsed.rest.as_slice() else { return context.usage("expected the name of one service") };
     let name = service_name(word).to_owned();
     let waits_for = parsed.value('w').map(str::to_owned);
     if waits_for.as_deref().is_some_and(|wait| !["u", "U", "d", "D", "r", "R"].contains(&wait)) {
-        return context.fatal(USAGE, &format!("-w: expected u, U, d, D, r or R; usage: {HELP}"));
+        return context.usage("-w: expected u, U, d, D, r or R");
     }
     let mut changes = Vec::new();
     for (letter, value) in &parsed.options {
@@ -67,7 +67,7 @@ pub(super) fn run(context: &mut Context<'_>, words: Vec<String>) -> u8 {
             'r' => Change::Restart,
             's' => match parse_signal(value) {
                 Some(signal) => Change::Signal(signal),
-                None => return context.fatal(USAGE, &format!("-s: expected a signal, found {value:?}")),
+                None => return context.usage(&format!("-s: expected a signal, found {value:?}")),
             },
             letter => match signal(*letter) {
                 Some(signal) => Change::Signal(signal),

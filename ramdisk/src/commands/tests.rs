@@ -92,8 +92,14 @@ fn run_with(line: &str, socket: &Path, services: &Path) -> (u8, String, String) 
     let name = words.next().unwrap();
     let name = NAMES.iter().find(|known| **known == name).unwrap();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut context =
-        Context { name, socket: socket.into(), services: services.into(), out: &mut out, err: &mut err };
+    let mut context = Context {
+        name,
+        socket: socket.into(),
+        services: services.into(),
+        help: "",
+        out: &mut out,
+        err: &mut err,
+    };
     let code = dispatch(&mut context, words.collect());
     (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
@@ -162,11 +168,26 @@ fn wrong_usage_is_100_an_unknown_name_3_and_no_pid_1_is_111() {
         assert!(err.starts_with("s6-rc: fatal: ") && err.contains("listall"), "{line}: {err}");
     }
     let unknown = ran("s6-rc -u change wombat", &[]);
-    assert_eq!((unknown.code, unknown.err.as_str()), (3, "s6-rc: fatal: there is no service named wombat\n"));
+    assert_eq!(
+        (unknown.code, unknown.err.as_str()),
+        (3, "s6-rc: fatal: there is no service named wombat (s6-rc-db list all names them)\n")
+    );
     for line in ["s6-rc -a list", "s6-rc-up-tree net", "s6-svc -r net", "s6-svstat net"] {
         let (code, _, err) = run_with(line, Path::new("/nonexistent/init.sock"), Path::new("/"));
         assert_eq!(code, 111, "{line}");
         assert!(err.contains("process 1 does not listen at /nonexistent/init.sock"), "{err}");
+    }
+}
+
+#[test]
+fn every_command_tells_how_it_is_used_and_that_is_no_error() {
+    for name in NAMES {
+        let (code, out, err) = run_with(&format!("{name} --help"), Path::new("/none"), Path::new("/none"));
+        assert_eq!((code, err.as_str()), (0, ""), "{name}");
+        assert!(out.starts_with(&format!("usage: {name} ")), "{out}");
+        let (code, out, err) = run_with(&format!("{name} -?"), Path::new("/none"), Path::new("/none"));
+        assert_eq!((code, out.as_str()), (100, ""), "{name}");
+        assert!(err.starts_with(&format!("{name}: fatal: unknown option -?\nusage: {name} ")), "{err}");
     }
 }
 
@@ -265,7 +286,8 @@ fn s6_rc_db_reads_the_definitions() {
         ("all-dependencies web", "net sshd sshd-log web"),
         ("-d dependencies net", "sshd"),
         ("-d all-dependencies net", "net sshd web"),
-        ("pipeline sshd-log", "sshd/sshd-log"),
+        ("pipeline sshd-log", "sshd sshd-log"),
+        ("pipeline sshd", "sshd sshd-log"),
         ("pipeline web", "web"),
         ("script net", "ip\0link\0set\0my lan\0up\0"),
         ("-d script net", ""),

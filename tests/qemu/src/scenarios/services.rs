@@ -1,6 +1,7 @@
 //! The manual's first chapter in the maintenance root: services and their commands.
 
 use super::minutes;
+use super::services_console::{CONSOLE, who_is_let_in};
 use crate::assets::Assets;
 use crate::check::check;
 use crate::firmware::Firmware;
@@ -238,12 +239,13 @@ pipeline-name = "talk"
 "#;
 
 fn controllers(assets: &Assets) -> Result<(), Failure> {
-    let (_device, mut machine) = with_services(assets, CONTROLLED)?;
+    let (_device, mut machine) = with_services(assets, &[CONTROLLED, CONSOLE].concat())?;
     machine.ssh.succeed("touch /run/healthy /run/connected")?;
     a_device(&mut machine)?;
     in_turn(&machine)?;
     by_health(&machine)?;
     a_pipeline(&machine)?;
+    who_is_let_in(&machine)?;
     // Controllers that hear of their services' ends do not hold up the end of the system.
     let before = line::boot_id(&machine)?;
     line::reboot(&machine)?;
@@ -316,7 +318,7 @@ fn by_health(machine: &Machine) -> Result<(), Failure> {
 /// What is said while the reader is away waits in the pipe.
 fn a_pipeline(machine: &Machine) -> Result<(), Failure> {
     says(machine, "s6-rc-db contents talk", "scribe talker")?;
-    says(machine, "s6-rc-db pipeline scribe", "talker/scribe")?;
+    says(machine, "s6-rc-db pipeline scribe", "talker scribe")?;
     line::wait_until(machine, "grep -qx 'word 2' /run/scribe", line::BOOT)?;
     machine.ssh.succeed("s6-svc -k scribe")?;
     let last: u32 =
