@@ -124,6 +124,16 @@ pub enum Error {
         /// What the image is.
         found: Option<Content>,
     },
+    /// The image starts like one that a boot loader checks, and would not pass.
+    #[error("the image {image} is a damaged {kind}: {what}")]
+    Damaged {
+        /// The image's name.
+        image: String,
+        /// What it starts like, without an article.
+        kind: &'static str,
+        /// What is wrong with it, with numbers.
+        what: String,
+    },
     /// A UBI image must keep the erase counters of raw NAND, which only `ubiformat` does.
     #[error(
         "{target} is raw NAND and the image {image} is a UBI image: use ubiformat, which keeps the erase counters"
