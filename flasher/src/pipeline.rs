@@ -128,8 +128,8 @@ fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, mut job: Job<'_>) -> Re
     let name = source.name().to_owned();
     let start = check_content(chip, &name, image_head, source.size(), &job)?;
     let size = source.size();
-    let mut read = |at, buf: &mut [u8]| source.read_at(at, buf);
-    whole::check_whole(chip, start.as_ref(), &name, Some(size), size, &mut read, &job)?;
+    let read = |at, buf: &mut [u8]| source.read_at(at, buf);
+    whole::check_whole(chip, start.as_ref(), &name, Some(size), size, read, &job)?;
     let mut buffers = Buffers::new(geometry.erase_size);
     let beyond = if options.mode == Mode::VerifyOnly { Beyond::Ignored } else { Beyond::Erased };
     let may_clear = Rules::new(&geometry, options, false).clear_in_place;

@@ -20,7 +20,7 @@ pub(crate) fn check_whole(
     name: &str,
     size: Option<u64>,
     there: u64,
-    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), ImageError>,
+    mut read: impl FnMut(u64, &mut [u8]) -> Result<(), ImageError>,
     job: &Job<'_>,
 ) -> Result<(), Error> {
     let Some(start) = start else { return Ok(()) };
