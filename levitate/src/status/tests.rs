@@ -222,6 +222,33 @@ fn a_flash_record_that_cannot_be_understood_hides_nothing_else() {
 }
 
 #[test]
+fn an_archive_that_was_booted_by_itself_is_a_maintenance_root_without_a_hand_over() {
+    let system = OldSystem::new();
+    system.file(
+        "/etc/levitate/manifest.json",
+        r#"{"version":1,"staged_at":0,"boot_id":"","services":["sshd"],"users":[],"files":1,"bytes":1,
+            "state_file":null,"handover":{"whole_ms":1,"term_grace_ms":1,"call_ms":1}}"#,
+    );
+    system.file("/proc/uptime", "100.25 200.00\n");
+    let text = status(&system);
+    assert!(text.starts_with("maintenance mode since 2"), "{text}");
+    let rest = " (booted as an initramfs, without a hand-over)\nservices: sshd\nflash: not touched by flashcp since then\n";
+    assert!(text.contains(rest), "{text}");
+    assert!(text.ends_with("reboot: leaves maintenance mode\n"), "{text}");
+    let json = serde_json::to_value(read(&system.root(), None).unwrap()).unwrap();
+    assert_eq!((&json["system"], &json["handover"]), (&"maintenance".into(), &serde_json::Value::Null));
+    let since = crate::state::seconds_since_1970() - json["booted_at"].as_u64().unwrap();
+    assert!((100..200).contains(&since), "{since}");
+    let error = crate::abort::abort(&system.root(), None, &mut crate::arming::KernelMounts).unwrap_err();
+    assert_eq!(error.to_string(), "this is the maintenance root: reboot leaves it");
+
+    // one that was staged and that no hand-over has entered is not where this program runs
+    let manifest = std::fs::read_to_string(system.at("/etc/levitate/manifest.json")).unwrap();
+    system.file("/etc/levitate/manifest.json", &manifest.replace(r#""boot_id":"""#, r#""boot_id":"b""#));
+    assert!(status(&system).starts_with("init: "));
+}
+
+#[test]
 fn the_json_says_in_which_system_it_was_asked() {
     let status = read(&OldSystem::new().root(), None).unwrap();
     let json = serde_json::to_value(&status).unwrap();
