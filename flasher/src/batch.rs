@@ -153,13 +153,17 @@ pub fn run(
     }
     let mut expected = Some(records.expect(&checked)?);
     let (mut worst, mut written) = (0, Flash::Untouched);
-    for (entry, digest) in entries.iter().zip(digests) {
+    for (number, (entry, digest)) in entries.iter().zip(digests).enumerate() {
         // The image that was checked, and no other that has taken its name since.
         let options = of(Mode::Write, Some(digest));
         match surroundings.run(entry, &options, Listen::All) {
-            Ok(run) => {
+            Ok(mut run) => {
                 if run.report.outcome == Outcome::Written {
                     written = Flash::Unverified;
+                }
+                // What is still missing is this plan's own next image until the last one is done.
+                if number + 1 < count {
+                    run.report.unfinished = None;
                 }
                 worst = worst.max(run.report.exit_code());
                 surroundings.done(&run.report);
@@ -266,7 +270,9 @@ mod tests {
         }
 
         fn done(&mut self, report: &Report) {
-            self.told.push(format!("{} {:?}", report.image, report.outcome));
+            let after =
+                report.unfinished.as_ref().map_or(String::new(), |command| format!(", then {command}"));
+            self.told.push(format!("{} {:?}{after}", report.image, report.outcome));
         }
     }
 
@@ -318,6 +324,19 @@ mod tests {
         assert_eq!(sim.states, [Some(State::Unverified), Some(State::Unverified)]);
         let record = sim.records.read().unwrap();
         assert_eq!((record.state, record.earlier.len()), (State::Verified, 0));
+    }
+
+    #[test]
+    fn only_behind_the_last_image_another_partition_is_told_that_an_earlier_run_left_unverified() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sim = sim(dir.path());
+        sim.swapped = Some(vec![0xcc; 900]);
+        go(&mut sim, &[("mtd0", "a"), ("mtd1", "b")], &Options::default()).unwrap_err();
+        sim.told.clear();
+        // The same images at other places: what the first run left is nobody's now.
+        sim.starts = [16 * BLOCK, 32 * BLOCK];
+        go(&mut sim, &[("mtd1", "b"), ("mtd0", "a")], &Options::default()).unwrap();
+        assert_eq!(sim.told, ["b Written", "a Unchanged, then flashcp --plan=up.toml"]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use flasher::content::Content;
@@ -19,17 +19,10 @@ use flasher::target::ubi::{UbiVolume, VolumeKind};
 use flasher::target::{Target, TargetError};
 use flasher::ubi::UbiError;
 
-/// Names every variant of an enum: a list, and a function that the compiler holds to it.
-macro_rules! variants {
-    ($function:ident, $names:ident, $kind:ident: $($variant:ident)*) => {
-        const $names: &[&str] = &[$(concat!(stringify!($kind), "::", stringify!($variant))),*];
-        fn $function(value: &$kind) -> &'static str {
-            match value {
-                $($kind::$variant { .. } => concat!(stringify!($kind), "::", stringify!($variant)),)*
-            }
-        }
-    };
-}
+#[macro_use]
+#[path = "common/kept.rs"]
+mod kept;
+use kept::kept;
 
 variants!(error_name, ERRORS, Error: Image Chip Target Facts Open Ubi StreamToStatic VolumeInUse UbiInVolume
     TooLarge StreamTooLarge HeadTooLong Plan Overlap ReadOnly InUse Content UbiOnNand Digest BadBlock TooFewGood Locked
@@ -237,19 +230,6 @@ fn listed<T>(text: &mut String, names: &[&str], name: fn(&T) -> &'static str, al
 
 fn told<T: ToString>(all: Vec<T>) -> Vec<(T, String)> {
     all.into_iter().map(|value| (value.to_string(), value)).map(|(text, value)| (value, text)).collect()
-}
-
-/// Compares with the kept file, or writes it.
-fn kept(file: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/texts").join(file);
-    if std::env::var_os("UPDATE_TEXTS").is_some() {
-        std::fs::write(&path, text).unwrap();
-    }
-    let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    for (kept, now) in kept.lines().zip(text.lines()) {
-        assert_eq!(kept, now, "{file}");
-    }
-    assert!(kept == text, "{file} has other lines; UPDATE_TEXTS=1 writes it");
 }
 
 #[test]

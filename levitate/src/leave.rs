@@ -1,10 +1,12 @@
 //! The old system's last steps, where its init cannot be given a program to execute but has to be told at the right
 //! moment: what runs between `reboot` and the hand-over. As processes of their own, not as PID 1.
 
+mod patience;
+
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -13,7 +15,9 @@ use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
+use ramdisk::init::interlock::{self, Gate};
 
+use self::patience::Leaving;
 use crate::arm::ENTRY;
 use crate::run_mount::Mounts;
 
@@ -39,7 +43,8 @@ fn say(text: &str) {
 
 /// `levitate leave sysvinit PROGRAM COMMAND`: runlevel 6. Runs COMMAND, which ends everything and would reset the board
 /// last, but may not: reset is a capability that it does not get. Then makes PID 1 execute the hand-over. Whatever
-/// fails, the board is reset. Answers with an exit code if nothing was done: the caller then goes on without it.
+/// fails, the board is reset, but never while somebody changes flash. Answers with 0 once PID 1 is the hand-over, and
+/// with another exit code if nothing was done: the caller then goes on without it.
 pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.collect();
     let [init, program, command] = args.as_slice() else {
@@ -59,18 +64,48 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
             return 1;
         }
     }
-    let why = match tell_sysvinit(Path::new(program)) {
-        Ok(()) => {
-            std::thread::sleep(PATIENCE);
-            "PID 1 did not execute the hand-over".to_owned()
-        }
-        Err(e) => e.to_string(),
-    };
-    say(&format!("hand-over failed: {why}; resetting into the old system"));
-    nix::unistd::sync();
-    let Err(e) = reboot(RebootMode::RB_AUTOBOOT);
-    say(&format!("reset: {e}"));
-    1
+    let told = tell_sysvinit(Path::new(program));
+    patience::see_to_the_end(&mut OldSystem, told)
+}
+
+/// The old system, for real.
+struct OldSystem;
+
+impl Leaving for OldSystem {
+    fn now_ms(&mut self) -> u64 {
+        crate::sys::handover::now_ms()
+    }
+
+    fn pause(&mut self, ms: u64) {
+        std::thread::sleep(Duration::from_millis(ms));
+    }
+
+    fn say(&mut self, line: &str) {
+        say(line);
+    }
+
+    fn gate(&mut self) -> Gate {
+        interlock::look(Path::new("/run"), Path::new("/proc"))
+    }
+
+    fn handed_over(&mut self) -> bool {
+        is_this_program(Path::new("/proc/1/exe"))
+    }
+
+    fn sync(&mut self, limit_ms: u64) -> io::Result<()> {
+        crate::sys::handover::sync_within(limit_ms)
+    }
+
+    fn reset(&mut self) -> io::Error {
+        let Err(e) = reboot(RebootMode::RB_AUTOBOOT);
+        e.into()
+    }
+}
+
+/// Whether the link `exe` of /proc leads to the file that runs here: the hand-over is the same file of the staged root.
+fn is_this_program(exe: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    matches!((identity(exe), identity(Path::new("/proc/self/exe"))), (Ok(one), Ok(other)) if one == other)
 }
 
 fn tell_sysvinit(program: &Path) -> io::Result<()> {
@@ -135,6 +170,18 @@ fn pass_on(number: i32, from: u32, staged: bool) -> Option<Signal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pid_1_is_the_hand_over_when_it_runs_the_same_file_by_whatever_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let exe = dir.path().join("exe");
+        assert!(!is_this_program(&exe), "nothing is known");
+        std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &exe).unwrap();
+        assert!(is_this_program(&exe));
+        fs::remove_file(&exe).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", &exe).unwrap();
+        assert!(!is_this_program(&exe));
+    }
 
     #[test]
     fn reboot_becomes_the_restart_action_and_poweroff_and_halt_stay_what_they_are() {

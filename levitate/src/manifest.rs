@@ -33,9 +33,9 @@ pub struct Manifest {
     /// Where the state file's file system was when the root was staged, for inits that unmount it before the hand-over.
     #[serde(default)]
     pub state_home: Option<StateHome>,
-    /// The watchdog that somebody fed when the root was staged: some inits end its feeder before the hand-over can see it.
+    /// The watchdogs that ran when the root was staged: some inits end their feeders before the hand-over can see it.
     #[serde(default)]
-    pub watchdog: Option<String>,
+    pub watchdogs: Vec<String>,
     /// How long the maintenance root stays with nobody logged in, in milliseconds; none: for ever.
     #[serde(default = "ramdisk::init::lease::default_length")]
     pub lease_ms: Option<u64>,

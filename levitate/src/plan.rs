@@ -13,7 +13,7 @@ use ramdisk::users::User;
 use crate::config::Config;
 use crate::facts::SystemFacts;
 use crate::handover::journey::StateHome;
-use crate::handover::mounts;
+use crate::handover::{mounts, watchdog};
 use crate::keys::DROPBEAR_ROOT_KEYS;
 use crate::manifest::{MANIFEST, Manifest};
 use crate::network::{self, NetworkFilesError};
@@ -132,7 +132,7 @@ pub(crate) fn plan_in(
         files: size.files,
         bytes: size.bytes,
         state_file: config.state_file.clone(),
-        watchdog: watchdog(&facts.root),
+        watchdogs: watchdogs(&facts.root),
         state_home: config.state_file.as_deref().and_then(|path| state_home(&facts.root, path)),
         lease_ms: config.lease,
         ways_in: selected.ways_in.clone(),
@@ -142,16 +142,10 @@ pub(crate) fn plan_in(
     Ok(Plan { tree, manifest, warnings })
 }
 
-/// The watchdog device that some process has open.
-pub(crate) fn watchdog(root: &Root) -> Option<String> {
-    let processes = std::fs::read_dir(root.dir().join("proc")).ok()?;
-    let mut open =
-        processes.flatten().filter_map(|process| std::fs::read_dir(process.path().join("fd")).ok());
-    open.find_map(|descriptors| {
-        let links = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
-        let mut links = links.map(|link| link.to_string_lossy().into_owned());
-        links.find(|link| link.starts_with("/dev/watchdog"))
-    })
+/// The watchdogs that run, by the rules of the hand-over.
+pub(crate) fn watchdogs(root: &Root) -> Vec<String> {
+    let facts = crate::sys::handover::watchdog_facts(root.dir());
+    watchdog::plan(&facts, &[]).iter().map(|plan| plan.device().to_owned()).collect()
 }
 
 /// The file system that holds the state file, if it can be mounted again by its source and type alone.

@@ -28,11 +28,14 @@ use crate::target::ubi::{Named, UbiVolume};
 use crate::ubi::{self, SystemVolumes, VolumeJob};
 
 mod args;
+mod bar;
 mod help;
 mod hints;
 mod json;
+mod lines;
 mod picture;
 mod render;
+mod words;
 
 use args::{Args, Work};
 use render::Screen;

@@ -3,6 +3,7 @@
 mod hint;
 mod package;
 mod service;
+mod set;
 mod units;
 
 use std::collections::BTreeMap;
@@ -191,8 +192,20 @@ fn yes() -> bool {
     true
 }
 
+/// Where a line of `text` begins with the key `word`; its beginning if none does.
+fn key_in(text: &str, word: &str) -> usize {
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if !word.is_empty() && line.trim_start().starts_with(word) {
+            return at;
+        }
+        at += line.len();
+    }
+    0
+}
+
 /// Where `text` says `word` in quotes: the line to be told. Its beginning if it does not.
-fn word_in(text: &str, word: &str) -> usize {
+fn quoted_in(text: &str, word: &str) -> usize {
     let found = ['"', '\''].iter().filter_map(|quote| text.find(&format!("{quote}{word}{quote}")));
     found.min().unwrap_or(0)
 }
@@ -236,9 +249,10 @@ impl Config {
                 .map_err(|message| invalid(service.span().start, format!("service {name}: {message}")))?;
         }
         let all = file.services.iter().map(|(name, service)| (name.clone(), service.get_ref())).collect();
-        service::check_set(&all).map_err(|e| {
+        set::check(&all).map_err(|e| {
             let start = file.services.get(&e.service).map_or(0, |service| service.span().start);
-            invalid(start + word_in(text.get(start..).unwrap_or_default(), &e.word), e.message)
+            let key = start + key_in(text.get(start..).unwrap_or_default(), &e.key);
+            invalid(key + quoted_in(text.get(key..).unwrap_or_default(), &e.word), e.message)
         })?;
         let limits = HandoverLimits::default();
         let users = file.users.unwrap_or_else(|| BTreeMap::from([("root".to_owned(), User::default())]));

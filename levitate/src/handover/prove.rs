@@ -112,11 +112,12 @@ impl<S: HandoverSys> Run<'_, S> {
         let flash = self.journey.flash.clone();
         let started = self.sys.now_ms();
         let proof = loop {
-            let facts = self.facts(root.as_ref(), &flash)?;
-            let proof = judge(&facts, root.as_ref(), &flash);
-            let waited = self.sys.now_ms().saturating_sub(started);
-            if proof == Proof::default() || waited >= PATIENCE_MS {
-                break proof;
+            let facts = self.facts(root.as_ref(), &flash);
+            let proof = facts.map(|facts| judge(&facts, root.as_ref(), &flash));
+            let proved = proof.as_ref().is_ok_and(|proof| *proof == Proof::default());
+            if proved || self.sys.now_ms().saturating_sub(started) >= PATIENCE_MS {
+                // To the last not to be able to look is no proof.
+                break proof?;
             }
             self.sys.pause(LOOK_MS);
         };
@@ -151,7 +152,8 @@ impl<S: HandoverSys> Run<'_, S> {
 
     fn facts(&mut self, root: Option<&OldMount>, flash: &[OldMount]) -> Result<Facts, Stop> {
         let mut mounts = self.mounts()?;
-        mounts.extend(self.sys.mounts_of_others());
+        let others = self.sys.mounts_of_others();
+        mounts.extend(others.map_err(|e| Stop::because("read the mount tables of other processes", &e))?);
         let processes = self.sys.processes().map_err(|e| Stop::because("list the kernel's threads", &e))?;
         let threads = processes
             .into_iter()

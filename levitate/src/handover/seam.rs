@@ -67,7 +67,7 @@ pub trait HandoverSys {
     fn now_ms(&mut self) -> u64;
     /// Seconds since 1970.
     fn unix_seconds(&mut self) -> u64;
-    /// Waits, reaps whoever died, feeds the watchdog.
+    /// Waits, reaps whoever died, feeds the watchdogs.
     fn pause(&mut self, ms: u64);
     /// From now on, after so many milliseconds, this ending whatever this process does; replaces what was set before.
     fn guard(&mut self, ms: u64, ending: Ending);
@@ -94,7 +94,7 @@ pub trait HandoverSys {
     fn look_at(&mut self, path: &Path) -> io::Result<FileFacts>;
     /// This process's mount table.
     fn mounts(&mut self) -> io::Result<Vec<Mount>>;
-    /// Who holds a watchdog, which watchdogs run.
+    /// Who holds watchdogs, which watchdogs run.
     fn watchdog_facts(&mut self) -> WatchdogFacts;
     /// Keeps a descriptor that this process got from the one before.
     fn adopt_watchdog(&mut self, fd: i32, device: &str) -> io::Result<Watchdog>;
@@ -153,7 +153,7 @@ pub trait HandoverSys {
     /// Makes the file system read-only.
     fn remount_read_only(&mut self, path: &Path, limit: u64) -> io::Result<()>;
     /// The mount tables of all other processes, joined: what another mount namespace still shows.
-    fn mounts_of_others(&mut self) -> Vec<Mount>;
+    fn mounts_of_others(&mut self) -> io::Result<Vec<Mount>>;
     /// Opens the block device exclusively and closes it again: EBUSY says that a file system lives on it. It says
     /// nothing about jffs2, which does not hold its block device.
     fn open_exclusively(&mut self, major: u32, minor: u32, limit: u64) -> io::Result<()>;

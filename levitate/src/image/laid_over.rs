@@ -64,7 +64,7 @@ pub(super) fn prepare(
         bytes: size.bytes,
         state_file: config.state_file.clone(),
         state_home: config.state_file.as_deref().and_then(|path| plan::state_home(&facts.root, path)),
-        watchdog: plan::watchdog(&facts.root),
+        watchdogs: plan::watchdogs(&facts.root),
         lease_ms: config.lease,
         ways_in: image.manifest.ways_in.clone(),
         handover: config.handover,

@@ -163,9 +163,37 @@ fn a_watchdog_is_opened_when_its_feeder_is_gone_and_passed_on() {
     let done = double.hand_over();
     let opened = place(&done, "open /dev/watchdog");
     assert!(place(&done, "kill(-1) Term") < opened && opened < place(&done, "kill(-1) Kill"));
-    let resumed = done.resumed.expect("a second half").watchdog;
-    assert_eq!(resumed, Some(Watchdog { device: "/dev/watchdog".into(), timeout_s: Some(60) }));
-    assert_eq!(done.report.expect("a report").watchdog, resumed);
+    let resumed = done.resumed.expect("a second half").watchdogs;
+    assert_eq!(resumed, [Watchdog { device: "/dev/watchdog".into(), timeout_s: Some(60) }]);
+    assert_eq!(done.report.expect("a report").watchdogs, resumed);
+}
+
+#[test]
+fn every_watchdog_is_taken_as_soon_as_its_own_feeder_is_gone() {
+    let mut double = Double::new();
+    double.watchdog = WatchdogFacts {
+        own: vec![(5, "/dev/watchdog0".into())],
+        holders: vec![(101, "/dev/watchdog1".into()), (100, "/dev/watchdog2".into())],
+        active: vec!["/dev/watchdog3".into()],
+        ..WatchdogFacts::default()
+    };
+    let done = double.hand_over();
+    let calls = [
+        "adopt /dev/watchdog0 5",
+        "open /dev/watchdog3",
+        "kill(-1) Term",
+        // its feeder is polite
+        "open /dev/watchdog2",
+        "kill(-1) Kill",
+        "open /dev/watchdog1",
+        "exec /run/maintenance/sbin/levitate",
+    ];
+    let places: Vec<usize> = calls.iter().map(|call| place(&done, call)).collect();
+    assert!(places.is_sorted(), "{:#?}", done.calls);
+    let report = done.report.expect("a report");
+    let devices: Vec<&str> = report.watchdogs.iter().map(|watchdog| watchdog.device.as_str()).collect();
+    assert_eq!(devices, ["/dev/watchdog0", "/dev/watchdog3", "/dev/watchdog2", "/dev/watchdog1"]);
+    assert_eq!(report.notes, Vec::<String>::new());
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn the_watchdog_that_systemd_leaves_running_is_taken_before_anything_else() {
     let done = double.hand_over_from_systemd("reboot");
     let place = |word: &str| done.calls.iter().position(|call| call == word).expect(word);
     assert!(place("open /dev/watchdog0") < place("kill(-1) Term"));
-    assert_eq!(done.report.and_then(|r| r.watchdog).map(|w| w.device), Some("/dev/watchdog0".into()));
+    assert_eq!(done.report.expect("a report").watchdogs[0].device, "/dev/watchdog0");
 }
 
 #[test]
@@ -83,9 +83,10 @@ fn without_an_old_root_nothing_is_taken_for_one() {
 #[test]
 fn a_watchdog_whose_feeder_the_init_has_ended_before_is_taken_too() {
     let mut double = Double::new();
-    double.manifest = double.manifest.replace(r#""handover""#, r#""watchdog":"/dev/watchdog0","handover""#);
+    double.manifest =
+        double.manifest.replace(r#""handover""#, r#""watchdogs":["/dev/watchdog0"],"handover""#);
     let done = double.hand_over();
-    assert_eq!(done.report.and_then(|r| r.watchdog).map(|w| w.device), Some("/dev/watchdog0".into()));
+    assert_eq!(done.report.expect("a report").watchdogs[0].device, "/dev/watchdog0");
 }
 
 #[test]
