@@ -154,8 +154,9 @@ pub trait HandoverSys {
     fn remount_read_only(&mut self, path: &Path, limit: u64) -> io::Result<()>;
     /// The mount tables of all other processes, joined: what another mount namespace still shows.
     fn mounts_of_others(&mut self) -> io::Result<Vec<Mount>>;
-    /// Opens the block device exclusively and closes it again: EBUSY says that a file system lives on it. It says
-    /// nothing about jffs2, which does not hold its block device.
+    /// Opens the block device exclusively and closes it again: EBUSY says that a file system lives on it; ENXIO, ENODEV
+    /// and ENOENT that there is nothing that could be in use; anything else that it could not be asked. It says nothing
+    /// about jffs2, which does not hold its block device.
     fn open_exclusively(&mut self, major: u32, minor: u32, limit: u64) -> io::Result<()>;
     /// Writes a file in RAM, whole or not at all, and makes its directory.
     fn write_text(&mut self, path: &Path, text: &str) -> io::Result<()>;

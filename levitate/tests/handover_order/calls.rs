@@ -249,6 +249,9 @@ impl HandoverSys for Double {
     }
     fn open_exclusively(&mut self, major: u32, minor: u32, _limit: u64) -> io::Result<()> {
         self.call(format!("exclusive {major}:{minor}"))?;
+        if let Some(errno) = self.probe_error {
+            return Err(error(errno));
+        }
         if self.busy.contains(&(major, minor)) { Err(error(libc::EBUSY)) } else { Ok(()) }
     }
     fn write_text(&mut self, path: &Path, text: &str) -> io::Result<()> {

@@ -139,6 +139,23 @@ fn an_old_root_whose_device_stays_busy_is_a_reset_although_its_unmount_succeeded
 }
 
 #[test]
+fn a_proof_that_cannot_be_made_holds_for_nothing() {
+    let mut double = Double::new();
+    double.probe_error = Some(libc::EACCES);
+    let done = double.hand_over();
+    assert_eq!(done.endings, [Ending::Reset]);
+    let why = "the old root (squashfs on /dev/root) is not proved to be gone: \
+        whether its block device is in use cannot be asked: Permission denied";
+    assert!(done.failure().contains(why), "{}", done.failure());
+    assert!(done.calls.iter().filter(|call| *call == "exclusive 31:3").count() > 50, "it was tried again");
+    for nothing_there in [libc::ENXIO, libc::ENODEV, libc::ENOENT] {
+        let mut double = Double::new();
+        double.probe_error = Some(nothing_there);
+        assert!(double.hand_over().init_runs);
+    }
+}
+
+#[test]
 fn a_data_file_system_that_stays_is_set_aside_read_only_and_reported() {
     let mut double = Double::new();
     double.stuck.push("/oldroot/persist".into());
