@@ -199,11 +199,48 @@ pub enum Attached {
     },
 }
 
+impl Attached {
+    /// Whether a file system with this source, as the mount table tells it, is a volume of this UBI device: `ubi0:data`,
+    /// `ubi0_1`, and `ubi:data`, which is one of the first device. Of a loop device it is never said: what it lies on
+    /// could not be unmounted if it stayed.
+    #[must_use]
+    pub fn holds(&self, source: &str) -> bool {
+        let Self::Ubi { number, .. } = self else { return false };
+        let name = source.strip_prefix("/dev/").unwrap_or(source);
+        let Some(rest) = name.strip_prefix("ubi") else { return false };
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        let volume = rest.strip_prefix(digits.as_str()).unwrap_or_default();
+        let device = if digits.is_empty() { Ok(0) } else { digits.parse() };
+        device.as_ref() == Ok(number) && volume.starts_with([':', '!', '_'])
+    }
+}
+
 impl std::fmt::Display for Attached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Loop { number, backing } => write!(f, "/dev/loop{number} ({backing})"),
             Self::Ubi { number, .. } => write!(f, "/dev/ubi{number}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_known_by_the_number_of_its_ubi_device() {
+        let device = |number| Attached::Ubi { number, mtd: None };
+        for source in ["ubi1:data", "ubi1!data", "ubi1_0", "/dev/ubi1_3"] {
+            assert!(
+                device(1).holds(source) && !device(0).holds(source) && !device(11).holds(source),
+                "{source}"
+            );
+        }
+        assert!(device(0).holds("ubi:data") && !device(1).holds("ubi:data"));
+        for source in ["ubi1", "/dev/ubiblock1_0", "/dev/mtdblock1", "1:data", "ubi99999999999:x"] {
+            assert!(!device(1).holds(source) && !device(0).holds(source), "{source}");
+        }
+        assert!(!Attached::Loop { number: 1, backing: String::new() }.holds("/dev/loop1"));
     }
 }
