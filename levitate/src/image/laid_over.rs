@@ -62,7 +62,7 @@ pub(super) fn prepare(
         users: Vec::new(),
         files: size.files,
         bytes: size.bytes,
-        state_file: config.state_file.clone(),
+        state_file: config.state_file.as_deref().map(|path| plan::state_file(&facts.root, path)),
         state_home: config.state_file.as_deref().and_then(|path| plan::state_home(&facts.root, path)),
         watchdogs: plan::watchdogs(&facts.root),
         lease_ms: config.lease,
