@@ -371,9 +371,17 @@ pub(crate) fn begin(
     job.hold.flush();
     // Before the record: bytes that a lock protects are still the old ones.
     let locks = locks::unlock(chip, plan, &geometry)?;
-    let recorder = Recorder::changing(job.records, record)?;
-    job.progress.event(&Event::FirstChange);
-    Ok((recorder, locks))
+    match Recorder::changing(job.records, record) {
+        Ok(recorder) => {
+            job.progress.event(&Event::FirstChange);
+            Ok((recorder, locks))
+        }
+        Err(error) => {
+            // Nothing will be changed. The first error is the one to tell.
+            let _ = locks.restore(chip, &geometry);
+            Err(error)
+        }
+    }
 }
 
 /// Everything that comes right after the last change, and the last entry of the record.
