@@ -18,7 +18,7 @@ use crate::options::{BadBlocks, Check, Mode, Options, Rest};
 use crate::plan::{Plan, Summary, plan};
 use crate::readback::Readback;
 use crate::record::{Record, RecordDir, Recorder, State, now};
-pub use crate::report::{Failure, Flash, Locks, Outcome, Report};
+pub use crate::report::{Failure, Flash, Locks, Outcome, Report, Unfinished};
 use crate::retry;
 use crate::skip::Skipping;
 use crate::source::{ImageError, Source};
@@ -319,8 +319,10 @@ fn write(
     report.retries += work.retries;
     report.ecc.corrected += work.ecc.corrected;
     report.ecc.failed += work.ecc.failed;
+    let touched = work.touched;
     let recorder = watch.recorder;
-    end(chip, job, recorder, &locks, result, report)
+    let touched = if result.is_ok() { plan.range.end } else { touched };
+    end(chip, job, recorder, &locks, result, touched, report)
 }
 
 /// The end of a run that had nothing to change.
@@ -384,16 +386,22 @@ pub(crate) fn begin(
     }
 }
 
-/// Everything that comes right after the last change, and the last entry of the record.
+/// Everything that comes right after the last change, and the last entry of the record. `touched` is the first byte behind
+/// everything that may have been changed (that is proven, after a success).
 pub(crate) fn end(
     chip: &mut dyn Mtd,
     job: &mut Job<'_>,
     mut recorder: Recorder,
     locks: &Before,
     result: Result<String, Error>,
+    touched: u64,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let geometry = chip.geometry().clone();
+    // Whole blocks, and never without the head.
+    let touched = places(chip, &(0..geometry.round_up(touched.max(1))));
+    let end = recorder.record().start + touched.end;
+    recorder.narrow(end);
     if let Err(error) = locks.restore(chip, &geometry) {
         report.locks = Locks::NotRestored { error };
     }
@@ -456,13 +464,14 @@ pub(crate) fn first_record(
     }
 }
 
-/// Writes the last record. Returns the command of an earlier run that is still not verified.
+/// Writes the last record. Returns the latest of the earlier runs that are still not verified.
 fn finish(
     mut recorder: Recorder,
     result: Result<&String, &Failure>,
     report: &Report,
-) -> Result<Option<String>, Error> {
+) -> Result<Option<Unfinished>, Error> {
     let record = recorder.record();
+    let device = record.device.clone();
     match result {
         Ok(sha256) => {
             record.state = State::Verified;
@@ -476,7 +485,7 @@ fn finish(
             record.error = Some(failure.to_string());
         }
     }
-    Ok(recorder.finish()?.map(|earlier| earlier.command.join(" ")))
+    Ok(recorder.finish()?.map(|earlier| Unfinished::of(earlier, &device)))
 }
 
 /// Passes the news on, and keeps the record up to date with it.
