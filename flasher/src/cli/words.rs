@@ -3,11 +3,14 @@
 use crate::device::Ecc;
 use crate::event::Retry;
 use crate::options::Mode;
-use crate::report::{Outcome, Report};
+use crate::report::{Outcome, Report, Unfinished};
 
 /// How the image is compressed, and the memory that takes.
-pub(super) fn input(format: &str, window: u64) -> String {
-    format!("the image is {format} data, window {} KiB\n", window.div_ceil(1024))
+pub(super) fn input(format: &str, window: u64, memory: u64) -> String {
+    let [window, memory] = [window, memory].map(|bytes| bytes.div_ceil(1024));
+    format!(
+        "the image is {format} data, window {window} KiB: up to {memory} KiB of memory to decompress it\n"
+    )
 }
 
 /// Bytes that read back wrong.
@@ -71,8 +74,13 @@ pub(super) fn summary(report: &Report) -> String {
             "ECC: {corrected} flipped bits corrected, {failed} times too many; {refreshed} blocks refreshed\n"
         ));
     }
-    if let Some(command) = &report.unfinished {
-        text.push_str(&format!("another partition is still not verified, run again: {command}\n"));
+    if let Some(Unfinished { device, name, same_device, command }) = &report.unfinished {
+        let what = if *same_device {
+            format!("an earlier run changed more of {device} \"{name}\" than this one, and that")
+        } else {
+            format!("another partition, {device} \"{name}\",")
+        };
+        text.push_str(&format!("{what} is still not verified, run again: {command}\n"));
     }
     text
 }

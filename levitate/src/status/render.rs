@@ -109,7 +109,7 @@ impl Maintenance {
         for note in &h.notes {
             writeln!(f, "note: {note}")?;
         }
-        if let Some(watchdog) = &h.watchdog {
+        for watchdog in &h.watchdogs {
             let timeout = watchdog.timeout_s.map(|s| format!(", {s} s")).unwrap_or_default();
             writeln!(f, "watchdog: {}{timeout}", watchdog.device)?;
         }

@@ -118,19 +118,24 @@ fn a_damaged_state_file_is_told_and_hides_nothing_else() {
     );
 }
 
-#[test]
-fn in_the_maintenance_root_it_tells_how_it_was_entered_and_what_flashcp_did() {
+/// A maintenance root as it was staged; its hand-over reported `found`.
+fn inside(found: &str) -> OldSystem {
     let mut system = OldSystem::new();
     system.levitate(CONFIG).unwrap();
     let manifest = fs::read_to_string(system.at("/run/maintenance/etc/levitate/manifest.json")).unwrap();
     let inside = OldSystem::new();
     inside.file("/etc/levitate/manifest.json", &manifest);
-    inside.file(
-        "/run/levitate/handover.json",
-        r#"{"version":1,"handed_over_at":1700000000,"total_ms":480,"stages":[],"unmounted":["/persist","/"],
-            "survivors":[{"pid":7,"name":"dd","state":"D"}],
+    let head = r#""version":1,"handed_over_at":1700000000,"total_ms":480,"stages":[]"#;
+    inside.file("/run/levitate/handover.json", &format!("{{{head},{found}}}"));
+    inside
+}
+
+#[test]
+fn in_the_maintenance_root_it_tells_how_it_was_entered_and_what_flashcp_did() {
+    let inside = inside(
+        r#""unmounted":["/persist","/"],"survivors":[{"pid":7,"name":"dd","state":"D"}],
             "still_mounted":[{"path":"/mnt","source":"/dev/sda1","fstype":"ext4","reason":"EBUSY","read_only":true}],
-            "notes":["swapoff /dev/zram0: no such device"],"watchdog":{"device":"/dev/watchdog0","timeout_s":60}}"#,
+            "notes":["swapoff /dev/zram0: no such device"],"watchdogs":[{"device":"/dev/watchdog0","timeout_s":60},{"device":"/dev/watchdog1","timeout_s":null}]"#,
     );
     let head = "maintenance mode since 2023-11-14 22:13:20 UTC (the hand-over took 480 ms)\n\
          unmounted: /persist, /\n\
@@ -138,6 +143,7 @@ fn in_the_maintenance_root_it_tells_how_it_was_entered_and_what_flashcp_did() {
          still alive: process 7 \"dd\", state D\n\
          note: swapoff /dev/zram0: no such device\n\
          watchdog: /dev/watchdog0, 60 s\n\
+         watchdog: /dev/watchdog1\n\
          services: sshd\n";
     let foot = format!("{NO_INIT}reboot: leaves maintenance mode\n");
     assert_eq!(status(&inside), format!("{head}flash: not touched by flashcp since then\n{foot}"));
@@ -154,16 +160,7 @@ fn in_the_maintenance_root_it_tells_how_it_was_entered_and_what_flashcp_did() {
 
 /// A maintenance root in which flashcp has begun.
 fn flashing() -> OldSystem {
-    let mut system = OldSystem::new();
-    system.levitate(CONFIG).unwrap();
-    let manifest = fs::read_to_string(system.at("/run/maintenance/etc/levitate/manifest.json")).unwrap();
-    let inside = OldSystem::new();
-    inside.file("/etc/levitate/manifest.json", &manifest);
-    inside.file(
-        "/run/levitate/handover.json",
-        r#"{"version":1,"handed_over_at":1700000000,"total_ms":480,"stages":[],"unmounted":[],"survivors":[],
-            "still_mounted":[],"notes":[],"watchdog":null}"#,
-    );
+    let inside = inside(r#""unmounted":[],"survivors":[],"still_mounted":[],"notes":[],"watchdogs":[]"#);
     inside.file(
         "/run/levitate/flash.json",
         r#"{"version":1,"state":"changing","pid":123,"command":["flashcp","-v","firmware.bin","mtd:firmware"],
