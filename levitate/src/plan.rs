@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use ramdisk::original::Original;
 use ramdisk::path::{PathError, Root};
 use ramdisk::service::{ServiceError, source::write_source_dir};
 use ramdisk::sink::{Content, Meta};
@@ -103,7 +104,7 @@ pub(crate) fn plan_in(
         let real = tree.copy(root, path)?;
         let public = path.extension().is_some_and(|e| e == "pub");
         let mode = if public { 0o644 } else { 0o600 };
-        tree.file(&real, Meta::root(mode), Content::CopyOf(root.host(&real)))?;
+        tree.file(&real, Meta::root(mode), original(&root.host(&real))?)?;
     }
     text(&mut tree, nss::NSSWITCH, 0o644, &nss::text(config, root)?)?;
     if config.keep.network {
@@ -140,6 +141,16 @@ pub(crate) fn plan_in(
     };
     text(&mut tree, MANIFEST, 0o644, &serde_json::to_string(&manifest)?)?;
     Ok(Plan { tree, manifest, warnings })
+}
+
+/// The regular file `host`, to be copied.
+pub(crate) fn original(host: &Path) -> Result<Content, TreeError> {
+    Original::look(host).map(Content::CopyOf).map_err(at(host))
+}
+
+fn at(host: &Path) -> impl FnOnce(std::io::Error) -> TreeError {
+    let path = host.to_owned();
+    move |source| TreeError::Io { path, source }
 }
 
 /// The watchdogs that run, by the rules of the hand-over.
@@ -246,7 +257,9 @@ fn skeleton(tree: &mut Tree, facts: &SystemFacts) -> Result<Vec<String>, PlanErr
         }
         tree.symlink(&Path::new("sbin").join(name), Path::new("levitate"))?;
     }
-    tree.file(Path::new("sbin/levitate"), Meta::root(0o755), Content::CopyOf(facts.binary.clone()))?;
+    // the name is /proc's own link to the running program
+    let binary = Original::follow(&facts.binary).map_err(at(&facts.binary))?;
+    tree.file(Path::new("sbin/levitate"), Meta::root(0o755), Content::CopyOf(binary))?;
     text(tree, "sbin/init", 0o755, INIT)?;
     tree.symlink(Path::new("exec"), Path::new("sbin/levitate"))?;
     // the names by which systemd and procd execute what they find in here

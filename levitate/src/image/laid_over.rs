@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ramdisk::path::Root;
-use ramdisk::sink::{Content, Meta};
+use ramdisk::sink::Meta;
 use ramdisk::tree::{Node, Tree};
 
 use super::{Image, ImageError};
@@ -90,7 +90,7 @@ fn host_keys(tree: &mut Tree, root: &Root, selected: &Selection) -> Result<(), L
     for path in &selected.host_keys {
         let real = root.host(&root.resolve(path)?.real);
         let public = path.extension().is_some_and(|e| e == "pub");
-        tree.file(path, Meta::root(if public { 0o644 } else { 0o600 }), Content::CopyOf(real))?;
+        tree.file(path, Meta::root(if public { 0o644 } else { 0o600 }), plan::original(&real)?)?;
     }
     Ok(())
 }
