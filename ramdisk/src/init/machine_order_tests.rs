@@ -141,3 +141,40 @@ fn a_producers_output_is_its_consumers_input() {
     let run = launch(&service, What::Run).unwrap();
     assert_eq!((run.reads_pipe, run.writes_pipe_of.as_deref()), (true, Some("web-log")));
 }
+
+#[test]
+fn a_oneshot_that_is_to_run_once_is_done_when_it_is_up_and_what_could_not_run_has_failed() {
+    let longrun = |name: &str| Service::longrun(name, "/s", Program::Words(vec![name.into()]));
+    let oneshot = |name: &str| Service::oneshot(name, "/s", Some(Program::Words(vec![name.into()])), None);
+    let set = ServiceSet::new([
+        longrun("plug"),
+        oneshot("setup").controlled_by("plug"),
+        longrun("link").after("setup"),
+        Service::bundle("default", "/s/default", ["plug"]),
+    ])
+    .unwrap();
+    let mut stage = Stage::new(set, Script::default());
+    stage.init.start();
+    stage.request(1, "once wait -- setup");
+    assert_eq!(
+        stage.happen([Event::Exited { pid: 2, outcome: Outcome::Code(0) }]),
+        ["answer 1: info setup: up", "answer 1: exit 0", "hang up 1"]
+    );
+    stage.request(2, "once wait -- link");
+    let done = stage.exit(3);
+    assert_eq!(done.last().unwrap(), "hang up 2");
+    assert!(done.contains(&"answer 2: exit 0".to_owned()), "{done:?}");
+    stage.request(3, "down wait -- setup");
+    stage.request(4, "once wait -- link");
+    let done = stage.happen([Event::Exited { pid: 4, outcome: Outcome::Code(1) }]);
+    assert_eq!(
+        done,
+        [
+            "report setup: marked down: up ended with exit code 1",
+            "answer 4: warning link: marked down: it needs setup, which is marked down",
+            "report link: marked down: it needs setup, which is marked down",
+            "answer 4: exit 1",
+            "hang up 4"
+        ]
+    );
+}

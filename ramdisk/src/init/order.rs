@@ -11,7 +11,8 @@ pub enum Change {
     Up,
     /// Bring them down, and before them all that needs them.
     Down,
-    /// Bring them up; they are down when their processes have ended. Waiting for it means waiting for that.
+    /// Bring them up; longruns are down when their processes have ended, oneshots stay up. Waiting for it means waiting
+    /// for the process's end: that of a oneshot's `up` in its case.
     Once,
     /// End their processes, which are started again.
     Restart,

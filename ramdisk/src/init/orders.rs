@@ -4,8 +4,8 @@ use super::control::{Change, Order, Wait};
 use super::kernel::{Connection, Kernel};
 use super::machine::Init;
 use super::snapshot;
-use super::supervisor::{Input, News, Phase, Status, Target};
-use crate::service::DEFAULT_BUNDLE;
+use super::supervisor::{Failure, Input, News, Phase, Status, Target};
+use crate::service::{DEFAULT_BUNDLE, Kind};
 
 /// s6-rc's exit codes.
 pub(super) const DONE: u8 = 0;
@@ -36,7 +36,11 @@ enum Progress {
 }
 
 /// Whether everybody is where the change wants him; a service that is settled elsewhere will not come any more.
-fn progress<'a>(change: Change, statuses: impl Iterator<Item = &'a Status>) -> Progress {
+fn progress<'a>(
+    change: Change,
+    statuses: impl Iterator<Item = &'a Status>,
+    is_oneshot: impl Fn(&str) -> bool,
+) -> Progress {
     let mut all = Progress::Done;
     for status in statuses {
         let one = match (change, status.phase) {
@@ -45,7 +49,12 @@ fn progress<'a>(change: Change, statuses: impl Iterator<Item = &'a Status>) -> P
             (Change::Down, Phase::Down) if !status.wanted => Progress::Done,
             // Somebody wants it up again.
             (Change::Down, _) if status.wanted => Progress::Failed,
-            (Change::Once, Phase::Down) if !status.wanted => Progress::Done,
+            // Up, it has run.
+            (Change::Once, Phase::Up) if is_oneshot(&status.name) => Progress::Done,
+            (Change::Once, Phase::Down) if !status.wanted => match status.failure {
+                None | Some(Failure::Ended(_) | Failure::Finished) => Progress::Done,
+                Some(_) => Progress::Failed,
+            },
             (Change::Restart | Change::Signal(_), _) => Progress::Done,
             _ => Progress::OnItsWay,
         };
@@ -155,7 +164,10 @@ impl<K: Kernel> Init<K> {
         let (now, all) = (self.kernel.now(), self.supervisor.status());
         for waiter in std::mem::take(&mut self.waiters) {
             let its = all.iter().filter(|status| waiter.names.contains(&status.name));
-            let code = match progress(waiter.change, its) {
+            let is_oneshot = |name: &str| {
+                self.set.get(name).is_some_and(|service| matches!(service.kind, Kind::Oneshot { .. }))
+            };
+            let code = match progress(waiter.change, its, is_oneshot) {
                 Progress::Done => DONE,
                 Progress::Failed => FAILED,
                 Progress::OnItsWay if waiter.by.is_some_and(|by| by <= now) => TIMED_OUT,
