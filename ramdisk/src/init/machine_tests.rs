@@ -288,7 +288,7 @@ fn what_cannot_be_started_ends_in_the_old_system_after_it_was_told() {
         (ServiceSet::new([Service::bundle("default", "/s", [""; 0])]).unwrap(), Script::default()),
     ];
     for (set, script) in scripts {
-        let mut stage = Stage::new(set, Script { alone: true, ..script });
+        let mut stage = Stage::new(set, Script { alone: true, ..script }).with_lease(900_000);
         stage.init.start();
         let mut turns = 0;
         while stage.init.turn() == Turn::Again {
@@ -303,9 +303,48 @@ fn what_cannot_be_started_ends_in_the_old_system_after_it_was_told() {
 }
 
 #[test]
+fn a_normal_system_without_services_is_not_left_and_its_console_is_started() {
+    let script = || Script { alone: true, watchdog: Some(u64::MAX), ..Script::default() };
+    let words = |words: &str| Program::Words(words.split(' ').map(Into::into).collect());
+    let door = Service::longrun("door", "/s/door", words("/sbin/getty -L ttyS0"));
+    let default = Service::bundle("default", "/s/default", ["net"]);
+    let net = Service::oneshot("net", "/s/net", Some(words("false")), None);
+    let why = "every service of the bundle default is marked down, or it is empty";
+    for (set, why, console) in [
+        (ServiceSet::default(), "there is no service or bundle named default", None),
+        (
+            ServiceSet::new([door.clone()]).unwrap(),
+            "there is no service or bundle named default",
+            Some("door"),
+        ),
+        (ServiceSet::new([net.clone(), default.clone()]).unwrap(), why, None),
+        (ServiceSet::new([net, default, door]).unwrap(), why, Some("door")),
+    ] {
+        let mut stage = Stage::new(set, script());
+        stage.init.start();
+        stage.happen([Event::Exited { pid: 1, outcome: Outcome::Code(1) }; 1]);
+        for _ in 0..1_000 {
+            assert_eq!(stage.init.turn(), Turn::Again);
+        }
+        let log = stage.log();
+        assert!(log.contains(&format!(" init no service can be started: {why}\n")), "{log}");
+        assert!(!log.contains("rebooting"), "{log}");
+        let said = match console {
+            Some(name) => format!(
+                " init this is no maintenance root, so it is not left; starting for the console: {name}\n"
+            ),
+            None => " init this is no maintenance root, so it is not left; no service is for the console\n"
+                .to_owned(),
+        };
+        assert!(log.contains(&said), "{log}");
+        assert_eq!(log.contains(" init door: up\n"), console.is_some(), "{log}");
+    }
+}
+
+#[test]
 fn what_cannot_be_started_stays_if_flash_was_left_half_changed() {
     let script = Script { gate: unverified(), alone: true, watchdog: Some(20_000), ..Script::default() };
-    let mut stage = Stage::new(ServiceSet::default(), script);
+    let mut stage = Stage::new(ServiceSet::default(), script).with_lease(900_000);
     stage.init.start();
     for _ in 0..1_000 {
         assert_eq!(stage.init.turn(), Turn::Again);

@@ -1,8 +1,8 @@
 //! The init: PID 1 of the maintenance root (and of any root that has services in `/etc/levitate/services`).
 //!
-//! It never exits, never panics and never waits without a deadline. Whatever goes wrong ends in a reboot into the
-//! system that was there before, unless flash was changed and not verified: then it stays, so that the flash can be
-//! completed. In the order in which data passes: [`early`] things, [`log`], the [`supervisor`]'s decisions, the
+//! It never exits, never panics and never waits without a deadline. Whatever goes wrong in a maintenance root ends in a
+//! reboot into the system that was there before, unless flash was changed and not verified: then it stays, so that the
+//! flash can be completed. A normal system has nothing else to go to: it starts what it can and stays. In the order in which data passes: [`early`] things, [`log`], the [`supervisor`]'s decisions, the
 //! [`machine`] that does them over a [`kernel`], the [`lease`] that ends when nobody has [`sessions`], the [`control`]
 //! socket, and the [`shutdown`] behind the flash [`interlock`].
 
@@ -43,6 +43,7 @@ mod connections;
 mod console;
 mod disks;
 mod handover;
+mod last_resort;
 mod linux;
 mod previous_boot;
 mod watchdog;
@@ -62,7 +63,7 @@ use self::options::Options;
 use self::shutdown::Limits;
 use self::watchdog::Watchdog;
 use crate::network::{self, NetworkState};
-use crate::service::{ServiceSet, read_services_dir};
+use crate::service::{ServiceSet, read_services_dir, read_valid_services};
 use crate::sys;
 
 /// Runs as PID 1, for ever. `args` are the words after the program's name; see [`Options`] for those that are
@@ -110,15 +111,18 @@ fn prepare(options: Options) -> Init<Linux> {
     problems.extend(take_watchdog(&mut kernel).err());
     problems.extend(kernel.listen().err().map(|error| format!("reboot by command is not possible: {error}")));
 
-    let set = load_services(&options.services);
-    let (set, fault) = match set {
-        Ok(set) => (set, None),
-        Err(fault) => (ServiceSet::default(), Some(fault)),
-    };
     let terms = Terms::read(&options.manifest).unwrap_or_else(|error| {
         problems.push(chain(&error));
         Some(Terms::default())
     });
+    let set = match &terms {
+        Some(_) => load_services(&options.services),
+        None => Ok(load_valid_services(&options.services, &mut problems)),
+    };
+    let (set, fault) = match set {
+        Ok(set) => (set, None),
+        Err(fault) => (ServiceSet::default(), Some(fault)),
+    };
     let mut init = Init::new(kernel, set, log, Limits::default());
     if let Some(terms) = terms {
         init = init.with_lease(terms);
@@ -181,6 +185,14 @@ fn load_services(dir: &Path) -> Result<ServiceSet, String> {
     let set = read_services_dir(dir).map_err(|error| chain(&error))?;
     set.check().map_err(|errors| errors.iter().map(chain).collect::<Vec<_>>().join("; "))?;
     Ok(set)
+}
+
+/// Those of a normal system: there is no other one to go back to, so what is wrong with one service is no reason to do
+/// without the others.
+fn load_valid_services(dir: &Path, problems: &mut Vec<String>) -> ServiceSet {
+    let (set, faults) = read_valid_services(dir);
+    problems.extend(faults.iter().map(|fault| format!("left out: {}", chain(fault))));
+    set
 }
 
 /// An error with all its sources.

@@ -37,6 +37,7 @@ pub struct SourceFile {
 pub fn read_services_dir(dir: &Path) -> Result<ServiceSet, ServiceError> {
     let mut services = Vec::new();
     for name in entries(dir)? {
+        let name = name?;
         let path = dir.join(&name);
         if path.is_dir() {
             services.push(read_service_dir(&path, &name)?);
@@ -190,7 +191,7 @@ impl Reader<'_> {
     fn names(&self, dir: &str, file: &str) -> Result<BTreeSet<String>, ServiceError> {
         let path = self.dir.join(dir);
         let mut names = match entries(&path) {
-            Ok(names) => names,
+            Ok(names) => names.into_iter().collect::<Result<_, _>>()?,
             Err(ServiceError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 BTreeSet::new()
             }
@@ -224,20 +225,22 @@ impl Reader<'_> {
     }
 }
 
-fn entries(dir: &Path) -> Result<BTreeSet<String>, ServiceError> {
+/// The names in a folder in their order, those with a leading dot left out; an error for each that is not UTF-8.
+pub(super) fn entries(dir: &Path) -> Result<Vec<Result<String, ServiceError>>, ServiceError> {
     let failed = |source| ServiceError::Read { path: dir.to_owned(), source };
-    let mut names = BTreeSet::new();
+    let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let Some(name) = name.to_str() else {
-            let name = name.to_string_lossy().into_owned();
-            return Err(ServiceError::Name { name, path: dir.to_owned(), why: "the name is not UTF-8" });
-        };
-        if !name.starts_with('.') {
-            names.insert(name.to_owned());
-        }
+        names.push(entry.map_err(failed)?.file_name());
     }
-    Ok(names)
+    names.sort();
+    let named = |name: OsString| match name.into_string() {
+        Ok(name) => Some(name).filter(|name| !name.starts_with('.')).map(Ok),
+        Err(name) => {
+            let name = name.to_string_lossy().into_owned();
+            Some(Err(ServiceError::Name { name, path: dir.to_owned(), why: "the name is not UTF-8" }))
+        }
+    };
+    Ok(names.into_iter().filter_map(named).collect())
 }
 
 fn excerpt(text: &str) -> String {
