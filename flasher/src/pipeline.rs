@@ -17,7 +17,7 @@ use crate::map::Map;
 use crate::options::{BadBlocks, Check, Mode, Options, Rest};
 use crate::plan::{Plan, Summary, plan};
 use crate::readback::Readback;
-use crate::record::{Record, RecordDir, Recorder, State, now};
+use crate::record::{Record, RecordDir, Recorder, State};
 pub use crate::report::{Failure, Flash, Locks, Outcome, Report};
 use crate::retry;
 use crate::skip::Skipping;
@@ -136,22 +136,16 @@ fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, mut job: Job<'_>) -> Re
     }
     let rules = Rules::new(&geometry, options, found.interrupted);
     let plan = plan(&geometry, &found, rules, range, source.size(), options.head, options.head_size);
+    let refreshed = found.findings.iter().filter(|finding| finding.have == Have::Flipping).count() as u64;
     let mut report = Report {
-        target: job.target.to_string(),
-        image: source.name().to_owned(),
         image_bytes: source.size(),
         sha256: found.image_sha256.clone(),
-        outcome: Outcome::Possible,
         plan: plan.summary(&geometry),
         operations: Operations { read: found.read, ..Operations::default() },
         retries: found.retries,
-        ecc: Ecc {
-            refreshed: found.findings.iter().filter(|finding| finding.have == Have::Flipping).count() as u64,
-            ..found.ecc
-        },
-        locks: Locks::AsBefore,
-        unfinished: None,
+        ecc: Ecc { refreshed, ..found.ecc },
         elapsed: begun.elapsed(),
+        ..Report::begun(job.target.to_string(), source.name())
     };
     match options.mode {
         Mode::Write => {}
@@ -423,28 +417,12 @@ pub(crate) fn first_record(
     let facts = facts.mtd(target.number);
     let base = facts.and_then(|facts| facts.start).unwrap_or(0);
     Record {
-        version: 1,
-        state: State::Changing,
-        pid: std::process::id(),
-        command: command.to_vec(),
         device: target.node().display().to_string(),
         name: target.name.clone(),
         chip: facts.and_then(|facts| facts.chip_name()).map(str::to_owned),
         start: base + range.start,
         end: base + range.end,
-        image: image.to_owned(),
-        image_bytes: size.unwrap_or(target.size),
-        bytes_done: 0,
-        bytes_total: size.unwrap_or(target.size),
-        started: now(),
-        finished: None,
-        operations: Operations::default(),
-        retries: 0,
-        image_sha256: (!sha256.is_empty()).then(|| sha256.to_owned()),
-        range_sha256: None,
-        exit_code: None,
-        error: None,
-        earlier: Vec::new(),
+        ..Record::begun(image, size.unwrap_or(target.size), sha256, command)
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::definition::{Kind, Service, ServiceError};
 use super::set::ServiceSet;
-use super::source::{entries, read_service_dir};
+use super::source::{entries, of_this_system, read_service_in, real};
 
 /// Reads the source directories in `dir` as [`read_services_dir`](super::read_services_dir) does, and leaves out those
 /// that are not valid, with all that needs them; a bundle loses such members. The answer is a set that
@@ -16,17 +16,19 @@ use super::source::{entries, read_service_dir};
 pub fn read_valid_services(dir: &Path) -> (ServiceSet, Vec<ServiceError>) {
     let mut faults = Vec::new();
     let mut services = Vec::new();
-    let names = entries(dir).unwrap_or_else(|error| {
-        faults.push(error);
-        Vec::new()
-    });
+    let listed = of_this_system(dir).and_then(|(root, dir)| Ok((entries(&root, &dir)?, root, dir)));
+    let (names, root, dir) = match listed {
+        Ok(listed) => listed,
+        Err(fault) => return (ServiceSet::default(), vec![fault]),
+    };
     for name in names {
-        match name {
-            Ok(name) if dir.join(&name).is_dir() => match read_service_dir(&dir.join(&name), &name) {
-                Ok(service) => services.push(service),
-                Err(fault) => faults.push(fault),
-            },
-            Ok(_) => {}
+        let read = name.and_then(|name| {
+            let path = dir.join(&name);
+            let is_dir = real(&root, &path)?.is_some_and(|real| real.is_dir());
+            if is_dir { read_service_in(&root, &path, &name).map(Some) } else { Ok(None) }
+        });
+        match read {
+            Ok(service) => services.extend(service),
             Err(fault) => faults.push(fault),
         }
     }
