@@ -20,6 +20,9 @@ use self::boot::Boot;
 pub use self::boot::FAILED_BOOT_MS;
 use self::leasing::Leasing;
 
+/// The most that are told what holds an end up; the oldest is let go for one more.
+pub(super) const MAX_ASKERS: usize = 16;
+
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -108,6 +111,10 @@ impl<K: Kernel> Init<K> {
                 self.want_end(verb, Force::No);
             }
             Event::Request { from, line } => self.answer(from, &line),
+            Event::Gone { from } => {
+                self.forget(from);
+                self.askers.retain(|asker| *asker != from);
+            }
             Event::Tick => {}
         }
         // Deadlines are kept even when events never end.
@@ -157,7 +164,10 @@ impl<K: Kernel> Init<K> {
         let Some(launch) = self.set.get(&service).and_then(|service| launch(service, what)) else {
             return Input::StartFailed { service, problem: super::supervisor::StartProblem::Permanent };
         };
-        match self.kernel.spawn(&launch) {
+        let spawned = self.kernel.spawn(&launch);
+        // A start takes a while on a busy board, and there may be hundreds in one turn.
+        self.kernel.feed_watchdog();
+        match spawned {
             Ok(pid) => Input::Started { service, pid },
             Err(error) => {
                 self.note(&format!("{service}: {}", error.text));
@@ -192,7 +202,7 @@ impl<K: Kernel> Init<K> {
             }
             Ok(Request::End(verb, force)) => {
                 self.note(&format!("{line}: asked for by a command"));
-                self.askers.push(from);
+                self.add_asker(from);
                 self.want_end(verb, force);
             }
             Err(error) => {
@@ -217,6 +227,14 @@ impl<K: Kernel> Init<K> {
             }
             None => self.shutdown = Some(Shutdown::new(verb, force, self.limits)),
         }
+    }
+
+    fn add_asker(&mut self, from: Connection) {
+        if self.askers.len() >= MAX_ASKERS {
+            let oldest = self.askers.remove(0);
+            self.refuse(oldest, "too many ask for the end: this one is let go, what it asked for stays", 1);
+        }
+        self.askers.push(from);
     }
 
     fn release_askers(&mut self, code: u8) {

@@ -18,6 +18,7 @@ struct Script {
     alone: bool,
     cannot_spawn: bool,
     watchdog: Option<u64>,
+    feeds: u32,
     next_pid: Pid,
     /// A staged root, and why it cannot be entered.
     staged: Option<&'static str>,
@@ -79,6 +80,7 @@ impl Kernel for Script {
         servers.iter().filter(|_| self.logged_in).map(session).collect()
     }
     fn feed_watchdog(&mut self) -> Option<u64> {
+        self.feeds += 1;
         self.watchdog
     }
     fn hand_over(&mut self) -> Option<String> {
@@ -176,6 +178,13 @@ fn the_default_bundle_is_started_in_order_each_in_its_directory() {
     let mut stage = Stage::new(set(), Script::default());
     stage.init.start();
     assert_eq!(stage.done(), ["spawn /s/net/run in /s/net", "spawn /s/sshd/run in /s/sshd"]);
+}
+
+#[test]
+fn the_watchdog_is_fed_between_one_start_and_the_next() {
+    let mut stage = Stage::new(set(), Script::default());
+    stage.init.start();
+    assert_eq!(stage.init.kernel.feeds, 2);
 }
 
 #[test]
@@ -379,7 +388,8 @@ fn a_request_that_is_none_is_answered() {
     assert_eq!(
         started().request(1, "dance"),
         [
-            "answer 1: unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found \"dance\"",
+            "answer 1: unknown request: expected status, services, up, down, once, restart, lease, hold, release, \
+             reboot, poweroff, halt or a signal's name, found \"dance\"",
             "answer 1: exit 2",
             "hang up 1"
         ]

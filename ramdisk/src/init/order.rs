@@ -33,10 +33,9 @@ impl Change {
         }
     }
 
-    pub(super) fn parse(word: &str) -> Option<Self> {
-        let changes = [Self::Up, Self::Down, Self::Once, Self::Restart];
-        let signal = || word.starts_with("SIG").then(|| word.parse().ok().map(Self::Signal)).flatten();
-        changes.into_iter().find(|change| change.word() == word).or_else(signal)
+    /// The signal of that name.
+    pub(super) fn signal(word: &str) -> Option<Self> {
+        word.starts_with("SIG").then(|| word.parse().ok().map(Self::Signal)).flatten()
     }
 }
 

@@ -13,8 +13,8 @@ pub(super) const FAILED: u8 = 1;
 pub(super) const TIMED_OUT: u8 = 2;
 pub(super) const UNKNOWN: u8 = 3;
 
-/// Of more the oldest are let go: who waits for ever may have left long ago.
-const MAX_WAITERS: usize = 64;
+/// The most that wait: with [`MAX_ASKERS`](super::machine::MAX_ASKERS) fewer than the connections, so that others can ask.
+pub(super) const MAX_WAITERS: usize = 32;
 
 /// One who waits.
 #[derive(Debug)]
@@ -88,9 +88,9 @@ impl<K: Kernel> Init<K> {
             Change::Down => self.supervisor.names_with_needing(&order.names),
             _ => self.members(&order.names),
         };
-        if self.waiters.len() >= MAX_WAITERS {
-            let oldest = self.waiters.remove(0);
-            self.refuse(oldest.from, "too many wait: this one is let go", FAILED);
+        if order.wait != Wait::No && self.waiters.len() >= MAX_WAITERS {
+            let why = format!("{MAX_WAITERS} orders are waited for already: nothing was done");
+            return self.refuse(from, &why, FAILED);
         }
         // There before it begins: what begins is told.
         if order.wait != Wait::No {
@@ -118,7 +118,12 @@ impl<K: Kernel> Init<K> {
         }
     }
 
-    fn refuse(&mut self, from: Connection, why: &str, code: u8) {
+    /// Nobody waits there any more.
+    pub(super) fn forget(&mut self, gone: Connection) {
+        self.waiters.retain(|waiter| waiter.from != gone);
+    }
+
+    pub(super) fn refuse(&mut self, from: Connection, why: &str, code: u8) {
         self.kernel.answer(from, why);
         self.close(from, code);
     }
@@ -195,4 +200,16 @@ impl<K: Kernel> Init<K> {
 
 fn service_name(service: &crate::service::Service) -> &str {
     &service.name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connections::MAX_CONNECTIONS;
+    use super::super::machine::MAX_ASKERS;
+    use super::*;
+
+    #[test]
+    fn those_who_wait_leave_room_for_others_to_ask() {
+        const { assert!(MAX_WAITERS + MAX_ASKERS <= MAX_CONNECTIONS - 16) }
+    }
 }
