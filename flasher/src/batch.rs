@@ -271,7 +271,7 @@ mod tests {
 
         fn done(&mut self, report: &Report) {
             let after =
-                report.unfinished.as_ref().map_or(String::new(), |command| format!(", then {command}"));
+                report.unfinished.as_ref().map_or(String::new(), |run| format!(", then {}", run.command));
             self.told.push(format!("{} {:?}{after}", report.image, report.outcome));
         }
     }

@@ -285,18 +285,16 @@ impl Recorder {
     /// The same, but nothing is written yet: for a run that changes nothing.
     pub(crate) fn prepared(dir: &RecordDir, mut record: Record) -> Self {
         let before = dir.read();
-        let mut earlier = before.clone().into_iter().collect::<Vec<_>>();
-        if let Some(latest) = earlier.first_mut() {
-            let older = std::mem::take(&mut latest.earlier);
-            earlier.extend(older);
-        }
-        earlier.retain(|other| other.state != State::Verified && !other.is_within(&record));
-        for other in &mut earlier {
-            // Its writer holds no lock any more, so it ended without a word.
-            other.state = State::Unverified;
-        }
-        record.earlier = earlier;
+        record.earlier = unsettled(before.as_ref(), &record);
         Self { dir: dir.clone(), record, before, written: Instant::now() }
+    }
+
+    /// Says that the run has touched nothing behind `end`, which is counted as the record's own is. What an earlier run
+    /// has left behind it is not settled then. Bytes that were announced are not taken back on file before the end: a
+    /// writer that is killed may have touched any of them.
+    pub(crate) fn narrow(&mut self, end: u64) {
+        self.record.end = end.clamp(self.record.start, self.record.end);
+        self.record.earlier = unsettled(self.before.as_ref(), &self.record);
     }
 
     /// Brings the record up to date if it is due. A failure changes nothing: the state on file stays right.
@@ -333,6 +331,21 @@ impl Recorder {
         self.dir.write(&latest)?;
         Ok(Some(latest))
     }
+}
+
+/// The runs that never ended well, but for those whose range lies within the record's.
+fn unsettled(before: Option<&Record>, record: &Record) -> Vec<Record> {
+    let mut earlier: Vec<Record> = before.cloned().into_iter().collect();
+    if let Some(latest) = earlier.first_mut() {
+        let older = std::mem::take(&mut latest.earlier);
+        earlier.extend(older);
+    }
+    earlier.retain(|other| other.state != State::Verified && !other.is_within(record));
+    for other in &mut earlier {
+        // Its writer holds no lock any more, so it ended without a word.
+        other.state = State::Unverified;
+    }
+    earlier
 }
 
 #[cfg(test)]

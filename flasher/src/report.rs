@@ -6,6 +6,7 @@ use crate::device::Ecc;
 use crate::error::Error;
 use crate::event::Operations;
 use crate::plan::Summary;
+use crate::record::Record;
 use crate::source::ImageError;
 
 /// How a run ended well.
@@ -40,6 +41,28 @@ pub enum Locks {
     },
 }
 
+/// A range that an earlier run has changed and not verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Its device node.
+    pub device: String,
+    /// The partition's or volume's name.
+    pub name: String,
+    /// Whether that is the device that this run has written, in other bytes.
+    pub same_device: bool,
+    /// The command that completes it.
+    pub command: String,
+}
+
+impl Unfinished {
+    /// What `earlier` has left, as a run on `device` tells it.
+    pub(crate) fn of(earlier: Record, device: &str) -> Self {
+        let same_device = earlier.device == device;
+        let command = earlier.command.join(" ");
+        Self { device: earlier.device, name: earlier.name, same_device, command }
+    }
+}
+
 /// What a run did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -63,8 +86,8 @@ pub struct Report {
     pub ecc: Ecc,
     /// The chip's locks.
     pub locks: Locks,
-    /// Another range that an earlier run left unverified: the command that completes it.
-    pub unfinished: Option<String>,
+    /// Another range that an earlier run left unverified.
+    pub unfinished: Option<Unfinished>,
     /// How long it took.
     pub elapsed: Duration,
 }

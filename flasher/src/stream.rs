@@ -109,11 +109,13 @@ fn run_once(mtd: &mut dyn Mtd, feed: &mut dyn Feed, mut job: Job<'_>) -> Result<
     };
     let mut report = run.report();
     let result = run.go(&mut report);
+    let end = run.end();
     let Run { chip, started, job, .. } = run;
     (report.operations, report.retries, report.ecc) = (chip.operations, chip.retries, chip.ecc);
     match (result, started) {
         (result, Some((recorder, locks))) => {
-            pipeline::end(chip.mtd, job, recorder, &locks, result, &mut report)?;
+            let touched = if result.is_ok() { end } else { chip.touched };
+            pipeline::end(chip.mtd, job, recorder, &locks, result, touched, &mut report)?;
         }
         (Err(error), None) => return Err(error.into()),
         (Ok(_), None) => in_use?,

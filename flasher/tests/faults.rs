@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{BLOCK, Bench, ONE, Run, SIZE, bench, facts, flash, noise, serial};
+use common::{BLOCK, Bench, ONE, Run, SIZE, Way, bench, facts, flash, flash_by, noise, serial};
 use flasher::device::Mtd;
 use flasher::error::Error;
 use flasher::event::Silent;
@@ -184,5 +184,21 @@ fn a_chip_that_wraps_its_addresses_is_never_called_verified() {
         let failure = flash(&mut chip, &image, &Options::default(), &bench.records).unwrap_err();
         assert_eq!(failure.exit_code(), 3);
         assert!(matches!(failure.error, Error::Mismatch { .. }), "{failure}");
+    }
+}
+
+/// A full /run, for one: the last thing before the first change, and the locks are open already.
+#[test]
+fn a_record_that_cannot_be_written_leaves_the_chip_locked_as_it_was() {
+    for way in [Way::File, Way::Stream] {
+        let bench = bench();
+        std::fs::create_dir_all(bench.records.path().with_file_name(".flash.json.new")).unwrap();
+        let mut chip = serial().with_all_locked();
+        let (locked, old) = (chip.locked_blocks(), chip.bytes().to_vec());
+        let failure =
+            flash_by(way, &mut chip, &noise(2, 900), &Options::default(), &bench.records).unwrap_err();
+        assert!(matches!(failure.error, Error::Record { .. }), "{way:?}: {failure}");
+        assert_eq!((failure.exit_code(), chip.calls(), chip.locked_blocks()), (1, 0, locked), "{way:?}");
+        assert!(chip.bytes() == old);
     }
 }

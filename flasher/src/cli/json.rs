@@ -166,7 +166,7 @@ pub(super) fn report(event: &str, report: &Report, exit_code: u8) -> String {
     };
     let line = match &report.unfinished {
         None => line,
-        Some(command) => line.text("unfinished", command),
+        Some(earlier) => line.text("unfinished", &earlier.command).text("unfinished_device", &earlier.device),
     };
     let milliseconds = u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX);
     line.number("milliseconds", milliseconds).done()
@@ -197,6 +197,7 @@ mod tests {
     use crate::device::Kind;
     use crate::error::Error;
     use crate::map::Mark;
+    use crate::report::Unfinished;
     use std::time::Duration;
 
     fn parsed(line: &str) -> serde_json::Value {
@@ -250,7 +251,12 @@ mod tests {
         let mut run = Report {
             outcome: Outcome::Differs { blocks: 2, first: 256 },
             locks: Locks::NotRestored { error: "EIO".to_owned() },
-            unfinished: Some("flashcp a b".to_owned()),
+            unfinished: Some(Unfinished {
+                device: "/dev/mtd1".to_owned(),
+                name: "kernel".to_owned(),
+                same_device: false,
+                command: "flashcp a b".to_owned(),
+            }),
             elapsed: Duration::from_millis(1290),
             ..Report::begun("mtd5 \"firmware\"".to_owned(), "fw.bin")
         };
@@ -261,6 +267,7 @@ mod tests {
             (&line["locks_not_restored"], &line["unfinished"]),
             (&"EIO".into(), &"flashcp a b".into())
         );
+        assert_eq!(line["unfinished_device"], "/dev/mtd1");
         run.outcome = Outcome::Written;
         assert_eq!(parsed(&report("image", &run, 4))["outcome"], "written");
         let failed =
