@@ -15,6 +15,7 @@ use flasher::guard::{Conflict, FactsError, Holder, Relation, Use, User, Verdict}
 use flasher::kernel::OpenError;
 use flasher::plan_file::PlanError;
 use flasher::source::ImageError;
+use flasher::target::Node;
 use flasher::target::ubi::{UbiVolume, VolumeKind};
 use flasher::target::{Target, TargetError};
 use flasher::ubi::UbiError;
@@ -31,7 +32,7 @@ variants!(chip_name, CHIP_ERRORS, MtdError: Unsupported Read Erase Program Lock 
 variants!(image_name, IMAGE_ERRORS, ImageError: Open Directory NotAFile Empty Read Shrank Grew Size Surplus Unproven
     NotCompressed Truncated Corrupt Window Changed);
 variants!(target_name, TARGET_ERRORS, TargetError: List Unknown Ambiguous NoVolume NotAPartition);
-variants!(open_name, OPEN_ERRORS, OpenError: Open NotMtd Regions ReadOnly);
+variants!(open_name, OPEN_ERRORS, OpenError: Open OtherDevice NotMtd Regions ReadOnly);
 variants!(facts_name, FACTS_ERRORS, FactsError: Read);
 variants!(plan_name, PLAN_ERRORS, PlanError: Read TooLarge Wrong);
 variants!(use_name, USES, Use: Mount Swap Loop Ubi Thread Open Process Busy);
@@ -118,6 +119,7 @@ fn open_errors() -> Vec<OpenError> {
     let node = || path("/dev/mtd5");
     vec![
         OpenError::Open { path: node(), source: io::Error::from_raw_os_error(nix::libc::EACCES) },
+        OpenError::OtherDevice { path: node(), expected: Node::mtd(5), found: Node::mtd_block(5) },
         OpenError::NotMtd { path: node(), source: io::Error::from_raw_os_error(nix::libc::ENOTTY) },
         OpenError::Regions { path: node(), source: eio() },
         OpenError::ReadOnly { path: node() },

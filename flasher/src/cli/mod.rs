@@ -95,7 +95,8 @@ impl System<'_> {
             Mode::Write => Access::Write,
             Mode::DryRun | Mode::VerifyOnly => Access::Read,
         };
-        let mut chip = KernelMtd::open(&target.node(), size, bus, access).map_err(Error::from)?;
+        let chip = KernelMtd::open(&target.node(), target.number, size, bus, access);
+        let mut chip = chip.map_err(Error::from)?;
         let job = Job {
             target: &target,
             facts: &facts,
