@@ -176,7 +176,7 @@ pub fn run(
                     records.take_back(expected);
                     return Err(failure);
                 }
-                return Err(Failure { flash: Flash::Unverified, error: failure.error });
+                return Err(Failure { flash: Flash::Unverified, ..failure });
             }
         }
     }

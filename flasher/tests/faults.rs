@@ -9,7 +9,7 @@ use flasher::event::Silent;
 use flasher::hold::NoHold;
 use flasher::options::Options;
 use flasher::record::State;
-use flasher::report::Failure;
+use flasher::report::{Failure, Locks};
 use flasher::sim::{Fault, Faulty, Nor};
 use flasher::source::{Bytes, ImageError, Source};
 
@@ -200,5 +200,31 @@ fn a_record_that_cannot_be_written_leaves_the_chip_locked_as_it_was() {
         assert!(matches!(failure.error, Error::Record { .. }), "{way:?}: {failure}");
         assert_eq!((failure.exit_code(), chip.calls(), chip.locked_blocks()), (1, 0, locked), "{way:?}");
         assert!(chip.bytes() == old);
+    }
+}
+
+/// The run's own error is the one to tell, and the locks are not passed over in silence.
+#[test]
+fn a_failed_run_tells_that_the_chip_is_not_locked_again() {
+    let left = "the locks could not be restored: 0x0 to 0x800 locked before, 0x400 to 0x800 now";
+    for way in [Way::File, Way::Stream] {
+        let bench = bench();
+        let inner = serial().with_all_locked();
+        let mut chip = Faulty::with_all(inner, vec![Fault::ProgramFailsFrom(3), Fault::LockFails]);
+        let failure =
+            flash_by(way, &mut chip, &noise(2, 900), &Options::default(), &bench.records).unwrap_err();
+        let text = failure.to_string();
+        assert!(text.starts_with("cannot program ") && text.contains(left), "{way:?}: {text}");
+        assert!(matches!(failure.locks, Locks::NotRestored { .. }));
+        assert_eq!((failure.exit_code(), bench.records.read().unwrap().error), (3, Some(text)));
+        // The same where nothing was changed yet.
+        std::fs::remove_file(bench.records.path()).unwrap();
+        std::fs::create_dir_all(bench.records.path().with_file_name(".flash.json.new")).unwrap();
+        let mut chip = Faulty::new(serial().with_all_locked(), Fault::LockFails);
+        let failure =
+            flash_by(way, &mut chip, &noise(2, 900), &Options::default(), &bench.records).unwrap_err();
+        let text = failure.to_string();
+        assert!(text.starts_with("cannot write the record ") && text.contains(left), "{way:?}: {text}");
+        assert_eq!(failure.exit_code(), 1);
     }
 }
