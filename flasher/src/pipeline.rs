@@ -365,11 +365,14 @@ pub(crate) fn begin(
         }
     }
     for number in claims {
-        match job.hold.claim(number) {
-            Err(source) if job.options.in_use == Check::Refuse => {
-                return Err(Error::Claim { number, source }.into());
-            }
-            Ok(()) | Err(_) => {}
+        use nix::libc::{EBUSY, ENODEV, ENOENT, ENXIO};
+        let Err(source) = job.hold.claim(number) else { continue };
+        match source.raw_os_error() {
+            _ if job.options.in_use == Check::Allow => {}
+            Some(EBUSY) => return Err(Error::Claim { number, source }.into()),
+            // A node that nothing stands behind, as where the kernel has no mtdblock.
+            Some(ENXIO | ENODEV | ENOENT) => {}
+            _ => return Err(Error::NotClaimed { number, source }.into()),
         }
     }
     // Steeled first: no signal of a lost session comes between the record and what it tells of.

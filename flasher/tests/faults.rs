@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::io;
+
 use common::{BLOCK, Bench, ONE, Run, SIZE, Way, bench, facts, flash, flash_by, noise, serial};
 use flasher::device::Mtd;
 use flasher::error::Error;
 use flasher::event::Silent;
-use flasher::hold::NoHold;
+use flasher::hold::{Hold, NoHold};
 use flasher::options::Options;
 use flasher::record::State;
 use flasher::report::{Failure, Locks};
@@ -201,6 +203,40 @@ fn a_record_that_cannot_be_written_leaves_the_chip_locked_as_it_was() {
         assert_eq!((failure.exit_code(), chip.calls(), chip.locked_blocks()), (1, 0, locked), "{way:?}");
         assert!(chip.bytes() == old);
     }
+}
+
+/// A system that answers so when the flash's block device is to be kept from others.
+struct Refusing(i32);
+
+impl Hold for Refusing {
+    fn claim(&mut self, _: u32) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(self.0))
+    }
+
+    fn flush(&mut self) {}
+
+    fn steel(&mut self) {}
+}
+
+#[test]
+fn only_a_block_device_that_is_busy_is_called_in_use() {
+    use nix::libc::{EBUSY, EIO, ENODEV, ENOENT, ENXIO};
+    let run = |errno| {
+        let (bench, mut chip) = (bench(), serial());
+        let (facts, options) = (facts(chip.geometry()), Options::default());
+        let mut hold = Refusing(errno);
+        let run = Run { facts, options, records: &bench.records, hold: &mut hold, progress: &mut Silent };
+        let result = run.go(&mut chip, &mut Bytes::new("fw.bin", noise(2, SIZE)).unwrap());
+        result.map(drop).map_err(|failure| (failure.to_string(), failure.exit_code(), chip.calls()))
+    };
+    // A node that nothing stands behind, as where the kernel has no mtdblock.
+    for absent in [ENXIO, ENODEV, ENOENT] {
+        assert_eq!(run(absent), Ok(()));
+    }
+    let text = "mtd5 is in use: its block device cannot be opened exclusively: Device or resource busy (os error 16)";
+    assert_eq!(run(EBUSY), Err((text.to_owned(), 1, 0)));
+    let text = "cannot open mtd5's block device exclusively, to keep others from it: Input/output error (os error 5)";
+    assert_eq!(run(EIO), Err((text.to_owned(), 1, 0)));
 }
 
 /// The run's own error is the one to tell, and the locks are not passed over in silence.

@@ -27,7 +27,7 @@ use kept::kept;
 
 variants!(error_name, ERRORS, Error: Image Chip Target Facts Open Ubi StreamToStatic VolumeInUse UbiInVolume
     TooLarge StreamTooLarge HeadTooLong Plan Overlap ReadOnly InUse Content UbiOnNand Digest BadBlock TooFewGood Locked
-    Worn Uncorrectable Geometry Busy Record Claim Protected Overwritten ReadBack Mismatch);
+    Worn Uncorrectable Geometry Busy Record Claim NotClaimed Protected Overwritten ReadBack Mismatch);
 variants!(chip_name, CHIP_ERRORS, MtdError: Unsupported Read Erase Program Lock Bad Mark);
 variants!(image_name, IMAGE_ERRORS, ImageError: Open Directory NotAFile Empty Read Shrank Grew Size Surplus Unproven
     NotCompressed Truncated Corrupt Window Changed);
@@ -203,6 +203,7 @@ fn errors() -> Vec<Error> {
         Error::Busy { pid: 77, command: s("flashcp -v fw.bin mtd5") },
         Error::Record { path: s("/run/levitate/flash.json"), source: eio() },
         Error::Claim { number: 5, source: io::Error::from_raw_os_error(nix::libc::EBUSY) },
+        Error::NotClaimed { number: 5, source: eio() },
         Error::Protected { what: "erase", offset: 0 },
         Error::Overwritten { start: 0x1000, end: 0x2000 },
         Error::ReadBack { start: 0x1000, end: 0x2000 },
