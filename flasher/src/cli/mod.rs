@@ -186,7 +186,7 @@ struct Batch<'a> {
 }
 
 impl Surroundings for Batch<'_> {
-    fn run(&mut self, entry: &Entry, options: &Options, listen: Listen) -> Result<Run, Failure> {
+    fn run(&mut self, entry: &Entry, options: &Options, listen: Listen<'_>) -> Result<Run, Failure> {
         let limits = self.system.limits;
         let mut image = AnyFile::open(&entry.image, Decompress::ByName, limits).map_err(Error::from)?;
         announce(self.screen, image.format());
