@@ -237,6 +237,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// Whether somebody holds the flash's block device could not be found out.
+    #[error("cannot open mtd{number}'s block device exclusively, to keep others from it: {source}")]
+    NotClaimed {
+        /// N of mtdN.
+        number: u32,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The chip took an operation without an error and did nothing.
     #[error(
         "the {what} at {offset:#x} had no effect though no error was reported: the chip is write-protected \

@@ -28,7 +28,8 @@ pub struct Manifest {
     pub files: u64,
     /// Bytes of those files.
     pub bytes: u64,
-    /// The state file, on a persistent file system of the old root; none if not configured.
+    /// The state file, on a persistent file system of the old root, by its path without symbolic links; none if not
+    /// configured.
     pub state_file: Option<PathBuf>,
     /// Where the state file's file system was when the root was staged, for inits that unmount it before the hand-over.
     #[serde(default)]

@@ -219,10 +219,17 @@ fn verb_warnings(root: &Root) -> Vec<String> {
         .collect()
 }
 
-/// Whether this is the maintenance root: it was staged, and a hand-over has entered it.
+/// Whether this is a maintenance root: one that was staged and entered by a hand-over, or an archive of `levitate build`
+/// that was booted as an initramfs (nobody has staged that one, so it knows no boot).
 pub fn in_maintenance(root: &Root) -> bool {
-    let there = |name: &str| root.dir().join(name).exists();
-    there(crate::manifest::MANIFEST) && there("run/levitate/handover.json")
+    #[derive(serde::Deserialize)]
+    struct Staged {
+        boot_id: String,
+    }
+    let Ok(manifest) = fs::read(root.dir().join(crate::manifest::MANIFEST)) else { return false };
+    let was_never_staged =
+        || serde_json::from_slice::<Staged>(&manifest).is_ok_and(|manifest| manifest.boot_id.is_empty());
+    root.dir().join("run/levitate/handover.json").exists() || was_never_staged()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::check::{self, FLASH, Verb};
 use super::journey::{Journey, OLD_ROOT, Run, StateHome, Step, Stop};
 use super::mounts::{self, Mount};
-use super::report::REPORT;
+use super::report::{REPORT, StillMounted};
 use super::seam::{Attached, Ending, HandoverSys, Reach};
 use super::stage::Stage;
 use super::watchdog::{self, Pending, Plan};
@@ -232,16 +232,40 @@ impl<S: HandoverSys> Run<'_, S> {
         }
     }
 
-    /// Detaches what can be detached; what is busy still gets its second chance when the file systems are gone.
-    pub(crate) fn detach_devices(&mut self) -> Vec<(Attached, String)> {
+    /// Detaches what can be detached but for what the state file lies on, which is let go last of all: a failure's
+    /// reason has still to be written there. What is busy still gets its second chance when the file systems are gone.
+    pub(crate) fn detach_devices(&mut self) {
+        let source = self.journey.state_home.as_ref().map(|home| home.source.clone());
+        let goes = |device: &Attached| !source.as_ref().is_some_and(|source| device.holds(source));
+        self.detach(&goes);
+    }
+
+    /// Detaches those; answers what would not go.
+    fn detach(&mut self, goes: &dyn Fn(&Attached) -> bool) -> Vec<(Attached, String)> {
         let mut busy = Vec::new();
-        for device in self.sys.attached() {
+        for device in self.sys.attached().into_iter().filter(goes) {
             let limit = self.limit();
             if let Err(e) = self.sys.detach(&device, limit) {
                 busy.push((device, e.to_string()));
             }
         }
         busy
+    }
+
+    /// Detaches what is left, and reports what cannot be: `flashcp` refuses the flash below it.
+    fn detach_the_last(&mut self) {
+        for (device, e) in self.detach(&|_| true) {
+            match device {
+                Attached::Ubi { number, mtd } => self.journey.still_mounted.push(StillMounted {
+                    path: format!("/dev/ubi{number}"),
+                    source: mtd.map_or_else(|| "mtd".to_owned(), |n| format!("/dev/mtd{n}")),
+                    fstype: "ubi".to_owned(),
+                    reason: e,
+                    read_only: false,
+                }),
+                Attached::Loop { .. } => self.note(format!("detach {device}: {e}")),
+            }
+        }
     }
 
     fn bind(&mut self) -> Step {
@@ -336,6 +360,7 @@ impl<S: HandoverSys> Run<'_, S> {
     }
 
     fn execute(&mut self) -> Step {
+        self.detach_the_last();
         if let Some(record) = self.journey.flash_record.take() {
             let written = self.sys.write_text(Path::new(FLASH), &record);
             self.tolerate(format!("write {FLASH}"), written);

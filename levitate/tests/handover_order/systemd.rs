@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use levitate::handover::seam::Ending;
+use levitate::handover::seam::{Attached, Ending};
 use levitate::handover::watchdog::WatchdogFacts;
 use levitate::state::State;
 
@@ -31,6 +31,16 @@ fn the_state_file_that_systemd_has_unmounted_is_mounted_once_to_say_that_it_was_
     assert_eq!(states, [(State::Left, Path::new("/run/levitate/state/state.json"))]);
     let mounted = "mount /dev/mtdblock4 jffs2 /run/levitate/state".to_owned();
     assert!(done.calls.contains(&mounted), "{:?}", done.calls);
+}
+
+#[test]
+fn a_state_file_on_ubi_that_systemd_has_unmounted_is_mounted_all_the_same() {
+    let mut double = Double::pivoted();
+    double.manifest = double.manifest.replace("/dev/mtdblock4", "ubi0:data").replace("jffs2", "ubifs");
+    double.attached = vec![Attached::Ubi { number: 0, mtd: Some(6) }];
+    let done = double.hand_over_from_systemd("reboot");
+    assert_eq!(done.last_state().state, State::Left);
+    assert_eq!((done.attached.len(), done.report.expect("a report").notes), (0, vec![]));
 }
 
 #[test]
