@@ -348,7 +348,7 @@ pub(crate) fn begin(
     job: &mut Job<'_>,
     plan: &Plan,
     record: Record,
-) -> Result<(Recorder, Before), Error> {
+) -> Result<(Recorder, Before), Failure> {
     let geometry = chip.geometry().clone();
     let places = places(chip, &plan.range);
     let mut claims = Vec::new();
@@ -359,11 +359,14 @@ pub(crate) fn begin(
         }
     }
     for number in claims {
-        match job.hold.claim(number) {
-            Err(source) if job.options.in_use == Check::Refuse => {
-                return Err(Error::Claim { number, source });
-            }
-            Ok(()) | Err(_) => {}
+        use nix::libc::{EBUSY, ENODEV, ENOENT, ENXIO};
+        let Err(source) = job.hold.claim(number) else { continue };
+        match source.raw_os_error() {
+            _ if job.options.in_use == Check::Allow => {}
+            Some(EBUSY) => return Err(Error::Claim { number, source }.into()),
+            // A node that nothing stands behind, as where the kernel has no mtdblock.
+            Some(ENXIO | ENODEV | ENOENT) => {}
+            _ => return Err(Error::NotClaimed { number, source }.into()),
         }
     }
     // Steeled first: no signal of a lost session comes between the record and what it tells of.
@@ -376,11 +379,7 @@ pub(crate) fn begin(
             job.progress.event(&Event::FirstChange);
             Ok((recorder, locks))
         }
-        Err(error) => {
-            // Nothing will be changed. The first error is the one to tell.
-            let _ = locks.restore(chip, &geometry);
-            Err(error)
-        }
+        Err(error) => Err(locks.untouched(chip, &geometry, error)),
     }
 }
 
@@ -400,27 +399,22 @@ pub(crate) fn end(
     let touched = places(chip, &(0..geometry.round_up(touched.max(1))));
     let end = recorder.record().start + touched.end;
     recorder.narrow(end);
-    if let Err(error) = locks.restore(chip, &geometry) {
-        report.locks = Locks::NotRestored { error };
-    }
+    report.locks = Locks::of(locks.restore(chip, &geometry));
     job.hold.flush();
     report.outcome = Outcome::Written;
     recorder.record().operations = report.operations;
     recorder.record().retries = report.retries;
     match result {
         Ok(sha256) => {
-            report.unfinished = finish(recorder, Ok(&sha256), report).map_err(unverified)?;
+            report.unfinished = finish(recorder, Ok(&sha256), report).map_err(Failure::unverified)?;
             Ok(())
         }
         Err(error) => {
-            let failure = unverified(worn::name(&geometry, error));
+            let failure =
+                Failure { locks: report.locks.clone(), ..Failure::unverified(worn::name(&geometry, error)) };
             // The first error is the one to tell.
             let _ = finish(recorder, Err(&failure), report);
             Err(failure)
         }
     }
-}
-
-fn unverified(error: Error) -> Failure {
-    Failure { flash: Flash::Unverified, error }
 }

@@ -14,7 +14,7 @@ use crate::event::{Event, Phase, Retry};
 use crate::locks::Before;
 use crate::map::Map;
 use crate::options::{BadBlocks, Mode, Rest};
-use crate::pipeline::{self, Job};
+use crate::pipeline::{self, Job, Locks};
 use crate::plan::{Invalidation, Plan, Summary};
 use crate::record::{Record, Recorder};
 use crate::report::{Failure, Outcome, Report};
@@ -105,19 +105,20 @@ fn run_once(mtd: &mut dyn Mtd, feed: &mut dyn Feed, mut job: Job<'_>) -> Result<
         digests: Vec::new(),
         differing: (0, None),
         started: None,
+        locks: Locks::AsBefore,
         name,
     };
     let mut report = run.report();
     let result = run.go(&mut report);
     let end = run.end();
-    let Run { chip, started, job, .. } = run;
+    let Run { chip, started, job, locks: left, .. } = run;
     (report.operations, report.retries, report.ecc) = (chip.operations, chip.retries, chip.ecc);
     match (result, started) {
         (result, Some((recorder, locks))) => {
             let touched = if result.is_ok() { end } else { chip.touched };
             pipeline::end(chip.mtd, job, recorder, &locks, result, touched, &mut report)?;
         }
-        (Err(error), None) => return Err(error.into()),
+        (Err(error), None) => return Err(Failure { locks: left, ..error.into() }),
         (Ok(_), None) => in_use?,
     }
     report.elapsed = begun.elapsed();
@@ -154,6 +155,8 @@ struct Run<'a, 'j> {
     differing: (u64, Option<u64>),
     /// From the first change on.
     started: Option<(Recorder, Before)>,
+    /// Whether locks stay open that were opened for a change that did not come.
+    locks: Locks,
 }
 
 fn digest(bytes: &[u8]) -> [u8; 8] {
@@ -281,7 +284,11 @@ impl Run<'_, '_> {
             invalidation: Invalidation::None,
             steps: vec![Step::EraseProgram; blocks],
         };
-        self.started = Some(pipeline::begin(self.chip.mtd, self.job, &plan, record)?);
+        let begun = pipeline::begin(self.chip.mtd, self.job, &plan, record);
+        self.started = Some(begun.map_err(|failure| {
+            self.locks = failure.locks;
+            failure.error
+        })?);
         self.invalidate()
     }
 

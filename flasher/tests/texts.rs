@@ -15,6 +15,7 @@ use flasher::guard::{Conflict, FactsError, Holder, Relation, Use, User, Verdict}
 use flasher::kernel::OpenError;
 use flasher::plan_file::PlanError;
 use flasher::source::ImageError;
+use flasher::target::Node;
 use flasher::target::ubi::{UbiVolume, VolumeKind};
 use flasher::target::{Target, TargetError};
 use flasher::ubi::UbiError;
@@ -26,12 +27,12 @@ use kept::kept;
 
 variants!(error_name, ERRORS, Error: Image Chip Target Facts Open Ubi StreamToStatic VolumeInUse UbiInVolume
     TooLarge StreamTooLarge HeadTooLong Plan Overlap ReadOnly InUse Content UbiOnNand Digest BadBlock TooFewGood Locked
-    Worn Uncorrectable Geometry Busy Record Claim Protected Overwritten ReadBack Mismatch);
+    Worn Uncorrectable Geometry Busy Record Claim NotClaimed Protected Overwritten ReadBack Mismatch);
 variants!(chip_name, CHIP_ERRORS, MtdError: Unsupported Read Erase Program Lock Bad Mark);
 variants!(image_name, IMAGE_ERRORS, ImageError: Open Directory NotAFile Empty Read Shrank Grew Size Surplus Unproven
     NotCompressed Truncated Corrupt Window Changed);
 variants!(target_name, TARGET_ERRORS, TargetError: List Unknown Ambiguous NoVolume NotAPartition);
-variants!(open_name, OPEN_ERRORS, OpenError: Open NotMtd Regions ReadOnly);
+variants!(open_name, OPEN_ERRORS, OpenError: Open OtherDevice NotMtd Regions ReadOnly);
 variants!(facts_name, FACTS_ERRORS, FactsError: Read);
 variants!(plan_name, PLAN_ERRORS, PlanError: Read TooLarge Wrong);
 variants!(use_name, USES, Use: Mount Swap Loop Ubi Thread Open Process Busy);
@@ -118,6 +119,7 @@ fn open_errors() -> Vec<OpenError> {
     let node = || path("/dev/mtd5");
     vec![
         OpenError::Open { path: node(), source: io::Error::from_raw_os_error(nix::libc::EACCES) },
+        OpenError::OtherDevice { path: node(), expected: Node::mtd(5), found: Node::mtd_block(5) },
         OpenError::NotMtd { path: node(), source: io::Error::from_raw_os_error(nix::libc::ENOTTY) },
         OpenError::Regions { path: node(), source: eio() },
         OpenError::ReadOnly { path: node() },
@@ -201,6 +203,7 @@ fn errors() -> Vec<Error> {
         Error::Busy { pid: 77, command: s("flashcp -v fw.bin mtd5") },
         Error::Record { path: s("/run/levitate/flash.json"), source: eio() },
         Error::Claim { number: 5, source: io::Error::from_raw_os_error(nix::libc::EBUSY) },
+        Error::NotClaimed { number: 5, source: eio() },
         Error::Protected { what: "erase", offset: 0 },
         Error::Overwritten { start: 0x1000, end: 0x2000 },
         Error::ReadBack { start: 0x1000, end: 0x2000 },

@@ -72,6 +72,11 @@ pub enum Event {
         /// What.
         line: String,
     },
+    /// Whoever asked is no longer there: nobody waits for the answer.
+    Gone {
+        /// Who.
+        from: Connection,
+    },
     /// The deadline came, or nothing of interest happened.
     Tick,
 }

@@ -20,7 +20,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{pipe2, read};
 use thiserror::Error;
 
-use super::connections::Connections;
+use super::connections::{Connections, News};
 use super::interlock::{self, Gate};
 use super::kernel::{Connection, Event, Kernel, Launch, LaunchError};
 use super::options::Options;
@@ -106,9 +106,12 @@ impl Linux {
         self.connections.listen(&self.options.run.join(super::control::SOCKET))
     }
 
-    /// Gives it one more watchdog to feed.
-    pub(super) fn guard(&mut self, watchdog: Watchdog) {
-        self.watchdogs.push(watchdog);
+    /// Gives it the watchdogs to feed.
+    pub(super) fn guard(&mut self, watchdogs: Vec<Watchdog>) {
+        self.watchdogs = watchdogs;
+        // They were taken over by another clock.
+        let now = self.now();
+        self.watchdogs.iter_mut().for_each(|watchdog| watchdog.feed_now(now));
     }
 
     fn pipe_of(&mut self, service: &str) -> Result<(), Errno> {
@@ -187,8 +190,11 @@ impl Linux {
             self.take_output(name, PIPE_TURN);
         }
         self.reap();
-        for (from, line) in self.connections.take_requests() {
-            self.queue.push_back(Event::Request { from, line });
+        for news in self.connections.take(self.now()) {
+            self.queue.push_back(match news {
+                News::Request(from, line) => Event::Request { from, line },
+                News::Gone(from) => Event::Gone { from },
+            });
         }
     }
 
@@ -327,6 +333,7 @@ impl Kernel for Linux {
 
     fn next(&mut self, deadline: Option<u64>) -> Event {
         if self.queue.is_empty() {
+            let deadline = [deadline, self.connections.next_deadline()].into_iter().flatten().min();
             self.wait(self.timeout_until(deadline));
             self.collect();
         }
@@ -369,7 +376,14 @@ impl Kernel for Linux {
     fn settle_disks(&mut self) {
         let now = self.now();
         self.watchdogs.iter_mut().for_each(|watchdog| watchdog.feed_now(now));
-        if !disks::settle() {
+        let (start, watchdogs) = (self.start, &mut self.watchdogs);
+        let mut feed = || {
+            let now = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+            for watchdog in watchdogs.iter_mut() {
+                watchdog.feed(now);
+            }
+        };
+        if !disks::settle(&mut feed) {
             self.report("could not write back and unmount everything in time");
         }
     }

@@ -23,12 +23,12 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 /// Bytes per second at which flashing takes longer than the timeout of a minute.
 const CRAWLING_CHIP: u32 = 130_000;
 /// Ten times the timeout would be too long for everybody; twice it tells a reset from none.
-const RESET: Duration = Duration::from_secs(180);
+pub(super) const RESET: Duration = Duration::from_secs(180);
 
 /// PID 1 alone feeds the watchdog. It cannot be stopped by a signal, but frozen by its control group it hangs as
 /// truly as in a deadlock: the kernel goes on, sessions too, and nobody feeds.
-const FREEZE: &str = "\
-    mkdir /tmp/groups && mount -t cgroup2 none /tmp/groups && mkdir /tmp/groups/hung &&
+pub(super) const FREEZE: &str = "\
+    mkdir /tmp/groups && busybox mount -t cgroup2 none /tmp/groups && mkdir /tmp/groups/hung &&
     echo 1 > /tmp/groups/hung/cgroup.procs && echo 1 > /tmp/groups/hung/cgroup.freeze && cat /tmp/groups/hung/cgroup.events
 ";
 
