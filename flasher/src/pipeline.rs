@@ -15,17 +15,21 @@ use crate::hold::Hold;
 use crate::locks::{self, Before};
 use crate::map::Map;
 use crate::options::{BadBlocks, Check, Mode, Options, Rest};
-use crate::plan::{Plan, Summary, plan};
+use crate::plan::{Plan, plan};
 use crate::readback::Readback;
-use crate::record::{Record, RecordDir, Recorder, State, now};
-pub use crate::report::{Failure, Flash, Locks, Outcome, Report};
+use crate::record::{Record, RecordDir, Recorder};
+pub use crate::report::{Failure, Flash, Locks, Outcome, Report, Unfinished};
 use crate::retry;
 use crate::skip::Skipping;
 use crate::source::{ImageError, Source};
 use crate::survey::{Beyond, Buffers, Clearing, Survey, survey};
 use crate::target::Target;
 
+mod told;
 pub(crate) mod worn;
+
+pub(crate) use told::first_record;
+use told::{Watch, finish};
 
 /// Everything around the chip and the image.
 pub struct Job<'a> {
@@ -136,22 +140,16 @@ fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, mut job: Job<'_>) -> Re
     }
     let rules = Rules::new(&geometry, options, found.interrupted);
     let plan = plan(&geometry, &found, rules, range, source.size(), options.head, options.head_size);
+    let refreshed = found.findings.iter().filter(|finding| finding.have == Have::Flipping).count() as u64;
     let mut report = Report {
-        target: job.target.to_string(),
-        image: source.name().to_owned(),
         image_bytes: source.size(),
         sha256: found.image_sha256.clone(),
-        outcome: Outcome::Possible,
         plan: plan.summary(&geometry),
         operations: Operations { read: found.read, ..Operations::default() },
         retries: found.retries,
-        ecc: Ecc {
-            refreshed: found.findings.iter().filter(|finding| finding.have == Have::Flipping).count() as u64,
-            ..found.ecc
-        },
-        locks: Locks::AsBefore,
-        unfinished: None,
+        ecc: Ecc { refreshed, ..found.ecc },
         elapsed: begun.elapsed(),
+        ..Report::begun(job.target.to_string(), source.name())
     };
     match options.mode {
         Mode::Write => {}
@@ -319,8 +317,10 @@ fn write(
     report.retries += work.retries;
     report.ecc.corrected += work.ecc.corrected;
     report.ecc.failed += work.ecc.failed;
+    let touched = work.touched;
     let recorder = watch.recorder;
-    end(chip, job, recorder, &locks, result, report)
+    let touched = if result.is_ok() { plan.range.end } else { touched };
+    end(chip, job, recorder, &locks, result, touched, report)
 }
 
 /// The end of a run that had nothing to change.
@@ -348,7 +348,7 @@ pub(crate) fn begin(
     job: &mut Job<'_>,
     plan: &Plan,
     record: Record,
-) -> Result<(Recorder, Before), Error> {
+) -> Result<(Recorder, Before), Failure> {
     let geometry = chip.geometry().clone();
     let places = places(chip, &plan.range);
     let mut claims = Vec::new();
@@ -359,11 +359,14 @@ pub(crate) fn begin(
         }
     }
     for number in claims {
-        match job.hold.claim(number) {
-            Err(source) if job.options.in_use == Check::Refuse => {
-                return Err(Error::Claim { number, source });
-            }
-            Ok(()) | Err(_) => {}
+        use nix::libc::{EBUSY, ENODEV, ENOENT, ENXIO};
+        let Err(source) = job.hold.claim(number) else { continue };
+        match source.raw_os_error() {
+            _ if job.options.in_use == Check::Allow => {}
+            Some(EBUSY) => return Err(Error::Claim { number, source }.into()),
+            // A node that nothing stands behind, as where the kernel has no mtdblock.
+            Some(ENXIO | ENODEV | ENOENT) => {}
+            _ => return Err(Error::NotClaimed { number, source }.into()),
         }
     }
     // Steeled first: no signal of a lost session comes between the record and what it tells of.
@@ -371,125 +374,47 @@ pub(crate) fn begin(
     job.hold.flush();
     // Before the record: bytes that a lock protects are still the old ones.
     let locks = locks::unlock(chip, plan, &geometry)?;
-    let recorder = Recorder::changing(job.records, record)?;
-    job.progress.event(&Event::FirstChange);
-    Ok((recorder, locks))
+    match Recorder::changing(job.records, record) {
+        Ok(recorder) => {
+            job.progress.event(&Event::FirstChange);
+            Ok((recorder, locks))
+        }
+        Err(error) => Err(locks.untouched(chip, &geometry, error)),
+    }
 }
 
-/// Everything that comes right after the last change, and the last entry of the record.
+/// Everything that comes right after the last change, and the last entry of the record. `touched` is the first byte behind
+/// everything that may have been changed (that is proven, after a success).
 pub(crate) fn end(
     chip: &mut dyn Mtd,
     job: &mut Job<'_>,
     mut recorder: Recorder,
     locks: &Before,
     result: Result<String, Error>,
+    touched: u64,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let geometry = chip.geometry().clone();
-    if let Err(error) = locks.restore(chip, &geometry) {
-        report.locks = Locks::NotRestored { error };
-    }
+    // Whole blocks, and never without the head.
+    let touched = places(chip, &(0..geometry.round_up(touched.max(1))));
+    let end = recorder.record().start + touched.end;
+    recorder.narrow(end);
+    report.locks = Locks::of(locks.restore(chip, &geometry));
     job.hold.flush();
     report.outcome = Outcome::Written;
     recorder.record().operations = report.operations;
     recorder.record().retries = report.retries;
     match result {
         Ok(sha256) => {
-            report.unfinished = finish(recorder, Ok(&sha256), report).map_err(unverified)?;
+            report.unfinished = finish(recorder, Ok(&sha256), report).map_err(Failure::unverified)?;
             Ok(())
         }
         Err(error) => {
-            let failure = unverified(worn::name(&geometry, error));
+            let failure =
+                Failure { locks: report.locks.clone(), ..Failure::unverified(worn::name(&geometry, error)) };
             // The first error is the one to tell.
             let _ = finish(recorder, Err(&failure), report);
             Err(failure)
         }
-    }
-}
-
-fn unverified(error: Error) -> Failure {
-    Failure { flash: Flash::Unverified, error }
-}
-
-/// `size` is `None` for a stream of unknown length: then the partition's size stands for it until the end is reached.
-pub(crate) fn first_record(
-    image: &str,
-    size: Option<u64>,
-    sha256: &str,
-    range: &Range<u64>,
-    place: &Place<'_>,
-) -> Record {
-    let Place { target, facts, command } = *place;
-    let facts = facts.mtd(target.number);
-    let base = facts.and_then(|facts| facts.start).unwrap_or(0);
-    Record {
-        version: 1,
-        state: State::Changing,
-        pid: std::process::id(),
-        command: command.to_vec(),
-        device: target.node().display().to_string(),
-        name: target.name.clone(),
-        chip: facts.and_then(|facts| facts.chip_name()).map(str::to_owned),
-        start: base + range.start,
-        end: base + range.end,
-        image: image.to_owned(),
-        image_bytes: size.unwrap_or(target.size),
-        bytes_done: 0,
-        bytes_total: size.unwrap_or(target.size),
-        started: now(),
-        finished: None,
-        operations: Operations::default(),
-        retries: 0,
-        image_sha256: (!sha256.is_empty()).then(|| sha256.to_owned()),
-        range_sha256: None,
-        exit_code: None,
-        error: None,
-        earlier: Vec::new(),
-    }
-}
-
-/// Writes the last record. Returns the command of an earlier run that is still not verified.
-fn finish(
-    mut recorder: Recorder,
-    result: Result<&String, &Failure>,
-    report: &Report,
-) -> Result<Option<String>, Error> {
-    let record = recorder.record();
-    match result {
-        Ok(sha256) => {
-            record.state = State::Verified;
-            record.range_sha256 = Some(sha256.clone());
-            record.exit_code = Some(report.exit_code());
-            record.bytes_done = record.bytes_total;
-        }
-        Err(failure) => {
-            record.state = State::Unverified;
-            record.exit_code = Some(failure.exit_code());
-            record.error = Some(failure.to_string());
-        }
-    }
-    Ok(recorder.finish()?.map(|earlier| earlier.command.join(" ")))
-}
-
-/// Passes the news on, and keeps the record up to date with it.
-struct Watch<'a> {
-    progress: &'a mut dyn Progress,
-    recorder: Recorder,
-    plan: Summary,
-}
-
-impl Progress for Watch<'_> {
-    fn event(&mut self, event: &Event) {
-        if let Event::Progress { phase: Phase::Erase | Phase::Write | Phase::Verify, operations, .. } = event
-        {
-            let done = match event {
-                Event::Progress { phase: Phase::Write, done, .. } => {
-                    self.plan.bytes - self.plan.program_bytes + done
-                }
-                _ => self.recorder.record().bytes_done,
-            };
-            self.recorder.update(done, *operations);
-        }
-        self.progress.event(event);
     }
 }

@@ -172,7 +172,6 @@ pub fn erase_at_once(block: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::Content;
     use crate::decide::{Blank, Finding, Have};
     use crate::device::Kind;
     use crate::options::Extent;
@@ -206,18 +205,7 @@ mod tests {
         let (clear_in_place, zero_in_place) = (chip == Chip::Serial, chip != Chip::Erases);
         let findings: Vec<_> = have.iter().map(|have| Finding { have: *have, want: Want::Data }).collect();
         let end = findings.len() as u64 * BLOCK;
-        let survey = Survey {
-            differs: vec![None; findings.len()],
-            findings,
-            head: [0; Content::MAGIC],
-            image_head: [0; Content::MAGIC],
-            zeroed: false,
-            interrupted: false,
-            image_sha256: String::new(),
-            read: 0,
-            ecc: crate::device::Ecc::default(),
-            retries: 0,
-        };
+        let survey = Survey { differs: vec![None; findings.len()], findings, ..Survey::default() };
         let rules = Rules { blank: Blank::Trusted, clear_in_place, zero_in_place, extent: Extent::Differing };
         plan(&geometry(), &survey, rules, 0..end, end - 5, head, head_size)
     }

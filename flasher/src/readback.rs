@@ -268,18 +268,7 @@ mod tests {
 
     #[test]
     fn everything_is_read_where_the_reasons_do_not_hold() {
-        let found = Survey {
-            findings: Vec::new(),
-            differs: vec![None, Some(7)],
-            head: [0; crate::content::Content::MAGIC],
-            image_head: [0; crate::content::Content::MAGIC],
-            zeroed: false,
-            interrupted: false,
-            image_sha256: String::new(),
-            read: 0,
-            ecc: crate::device::Ecc::default(),
-            retries: 0,
-        };
+        let found = Survey { differs: vec![None, Some(7)], ..Survey::default() };
         let extent = |geometry: &Geometry, blank, retries| {
             Readback::new(geometry, &Survey { retries, ..found.clone() }, blank).extent
         };

@@ -21,7 +21,7 @@ use crate::event::Operations;
 pub enum State {
     /// It is being changed.
     Changing,
-    /// It holds the image, and was read back.
+    /// It holds the image: every byte was compared with it, those of changed blocks after the last change.
     Verified,
     /// It was changed and not verified: do not reboot, run it again.
     Unverified,
@@ -66,7 +66,8 @@ pub struct Record {
     pub retries: u64,
     /// The image's SHA-256.
     pub image_sha256: Option<String>,
-    /// The SHA-256 of the image's bytes as they were read back from flash.
+    /// The SHA-256 of the bytes that the flash was found to hold: each was compared with the image, those of changed blocks
+    /// after the last change, those of kept ones by the survey at least (see [`crate::readback`]).
     pub range_sha256: Option<String>,
     /// How the process ended, if it did.
     pub exit_code: Option<u8>,
@@ -78,6 +79,35 @@ pub struct Record {
 }
 
 impl Record {
+    /// A run that is about to change flash, of an image of `bytes` whose digest may not be known yet (empty); where it
+    /// writes is to be filled in.
+    pub(crate) fn begun(image: &str, bytes: u64, sha256: &str, command: &[String]) -> Self {
+        Self {
+            version: 1,
+            state: State::Changing,
+            pid: std::process::id(),
+            command: command.to_vec(),
+            device: String::new(),
+            name: String::new(),
+            chip: None,
+            start: 0,
+            end: 0,
+            image: image.to_owned(),
+            image_bytes: bytes,
+            bytes_done: 0,
+            bytes_total: bytes,
+            started: now(),
+            finished: None,
+            operations: Operations::default(),
+            retries: 0,
+            image_sha256: (!sha256.is_empty()).then(|| sha256.to_owned()),
+            range_sha256: None,
+            exit_code: None,
+            error: None,
+            earlier: Vec::new(),
+        }
+    }
+
     /// Whether both are about the same bytes, in part at least.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let same_chip = match (&self.chip, &other.chip) {
@@ -109,12 +139,8 @@ pub fn now() -> u64 {
 #[derive(Debug, Clone)]
 pub struct RecordDir {
     dir: PathBuf,
-}
-
-/// What the record was before [`RecordDir::expect`].
-#[derive(Debug)]
-pub(crate) struct Expected {
-    before: Option<Record>,
+    /// Runs of the same plan that come behind the next one.
+    planned: Vec<Record>,
 }
 
 /// One flashcp at a time, held until it is dropped or the process ends.
@@ -133,7 +159,13 @@ impl RecordDir {
     /// Another directory.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self { dir: dir.to_owned(), planned: Vec::new() }
+    }
+
+    /// The same directory. From the next run's first change on its record says that these ranges are still to be written:
+    /// whatever ends a run over several ranges half-way, those that are missing are named.
+    pub(crate) fn with_planned(&self, planned: Vec<Record>) -> Self {
+        Self { dir: self.dir.clone(), planned }
     }
 
     /// The record's path.
@@ -184,40 +216,6 @@ impl RecordDir {
         Ok(RecordLock { _file: file })
     }
 
-    /// Says that none of these ranges holds what it shall hold, before the first of them is changed: whatever ends a
-    /// run over several ranges half-way, those that are missing are named. Runs that never ended well are kept.
-    ///
-    /// # Errors
-    /// [`Error::Record`].
-    pub(crate) fn expect(&self, records: &[Record]) -> Result<Expected, Error> {
-        let before = self.read();
-        let mut all: Vec<Record> = records.to_vec();
-        if let Some(mut latest) = before.clone() {
-            let older = std::mem::take(&mut latest.earlier);
-            let unfinished = std::iter::once(latest).chain(older).filter(|other| {
-                other.state != State::Verified && !records.iter().any(|record| other.is_within(record))
-            });
-            all.extend(unfinished);
-        }
-        for record in &mut all {
-            record.state = State::Unverified;
-        }
-        if let Some((first, rest)) = all.split_first_mut() {
-            first.earlier = rest.to_vec();
-            self.write(first)?;
-        }
-        Ok(Expected { before })
-    }
-
-    /// Takes back what [`RecordDir::expect`] has written, if nothing was changed after all.
-    pub(crate) fn take_back(&self, expected: Expected) {
-        // If it cannot be taken back, the record asks for a run that is not needed: that harms nobody.
-        let _ = match expected.before {
-            Some(record) => self.write(&record),
-            None => std::fs::remove_file(self.path()).map_err(|source| Self::failed(&self.path(), source)),
-        };
-    }
-
     fn write(&self, record: &Record) -> Result<(), Error> {
         let path = self.path();
         let temporary = self.dir.join(".flash.json.new");
@@ -239,6 +237,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 pub(crate) struct Recorder {
     dir: RecordDir,
     record: Record,
+    /// What is to be written behind it.
+    planned: Vec<Record>,
     /// What was there before this run.
     before: Option<Record>,
     written: Instant,
@@ -247,26 +247,35 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Writes the record with the state `changing`. Runs on other ranges that never ended well are carried along.
     pub(crate) fn changing(dir: &RecordDir, record: Record) -> Result<Self, Error> {
-        let recorder = Self::prepared(dir, record);
+        let mut recorder = Self::prepared(dir, record);
+        recorder.planned.clone_from(&dir.planned);
+        recorder.carry();
         dir.write(&recorder.record)?;
         Ok(recorder)
     }
 
     /// The same, but nothing is written yet: for a run that changes nothing.
-    pub(crate) fn prepared(dir: &RecordDir, mut record: Record) -> Self {
-        let before = dir.read();
-        let mut earlier = before.clone().into_iter().collect::<Vec<_>>();
-        if let Some(latest) = earlier.first_mut() {
-            let older = std::mem::take(&mut latest.earlier);
-            earlier.extend(older);
-        }
-        earlier.retain(|other| other.state != State::Verified && !other.is_within(&record));
-        for other in &mut earlier {
-            // Its writer holds no lock any more, so it ended without a word.
-            other.state = State::Unverified;
-        }
-        record.earlier = earlier;
-        Self { dir: dir.clone(), record, before, written: Instant::now() }
+    pub(crate) fn prepared(dir: &RecordDir, record: Record) -> Self {
+        let (before, planned) = (dir.read(), Vec::new());
+        let mut recorder = Self { dir: dir.clone(), record, planned, before, written: Instant::now() };
+        recorder.carry();
+        recorder
+    }
+
+    /// Carries along what is to be written behind this range, and the runs that never ended well.
+    fn carry(&mut self) {
+        let mut older = unsettled(self.before.as_ref(), &self.record);
+        older.retain(|other| !self.planned.iter().any(|planned| other.is_within(planned)));
+        let earlier = self.planned.iter().cloned().chain(older).collect();
+        self.record.earlier = earlier;
+    }
+
+    /// Says that the run has touched nothing behind `end`, which is counted as the record's own is. What an earlier run
+    /// has left behind it is not settled then. Bytes that were announced are not taken back on file before the end: a
+    /// writer that is killed may have touched any of them.
+    pub(crate) fn narrow(&mut self, end: u64) {
+        self.record.end = end.clamp(self.record.start, self.record.end);
+        self.carry();
     }
 
     /// Brings the record up to date if it is due. A failure changes nothing: the state on file stays right.
@@ -281,7 +290,11 @@ impl Recorder {
 
     /// Puts back what was there before, if nothing was changed after all.
     pub(crate) fn take_back(self) {
-        self.dir.take_back(Expected { before: self.before });
+        // If it cannot be taken back, the record asks for a run that is not needed: that harms nobody.
+        let _ = match self.before {
+            Some(record) => self.dir.write(&record).is_ok(),
+            None => std::fs::remove_file(self.dir.path()).is_ok(),
+        };
     }
 
     pub(crate) fn record(&mut self) -> &mut Record {
@@ -305,34 +318,36 @@ impl Recorder {
     }
 }
 
+/// The runs that never ended well, but for those whose range lies within the record's.
+fn unsettled(before: Option<&Record>, record: &Record) -> Vec<Record> {
+    let mut earlier: Vec<Record> = before.cloned().into_iter().collect();
+    if let Some(latest) = earlier.first_mut() {
+        let older = std::mem::take(&mut latest.earlier);
+        earlier.extend(older);
+    }
+    earlier.retain(|other| other.state != State::Verified && !other.is_within(record));
+    for other in &mut earlier {
+        // Its writer holds no lock any more, so it ended without a word.
+        other.state = State::Unverified;
+    }
+    earlier
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn record(start: u64, end: u64, state: State) -> Record {
+        let command = ["flashcp", "a b"].map(str::to_owned);
         Record {
-            version: 1,
             state,
             pid: 7,
-            command: vec!["flashcp".to_owned(), "a b".to_owned()],
             device: "/dev/mtd5".to_owned(),
             name: "firmware".to_owned(),
-            chip: None,
             start,
             end,
-            image: "a b".to_owned(),
-            image_bytes: 10,
-            bytes_done: 0,
-            bytes_total: 10,
             started: 1,
-            finished: None,
-            operations: Operations::default(),
-            retries: 0,
-            image_sha256: None,
-            range_sha256: None,
-            exit_code: None,
-            error: None,
-            earlier: Vec::new(),
+            ..Record::begun("a b", 10, "", &command)
         }
     }
 

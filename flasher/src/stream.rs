@@ -7,17 +7,17 @@ use std::time::Instant;
 
 use crate::content::Content;
 use crate::decide::{Finding, Have, Rules, Step, Want, decide, is_blank};
-use crate::device::{Ecc, EraseBlock, Mtd};
+use crate::device::{EraseBlock, Mtd};
 use crate::digest::Sha;
 use crate::error::Error;
-use crate::event::{Event, Operations, Phase, Retry};
+use crate::event::{Event, Phase, Retry};
 use crate::locks::Before;
 use crate::map::Map;
 use crate::options::{BadBlocks, Mode, Rest};
-use crate::pipeline::{self, Job};
+use crate::pipeline::{self, Job, Locks};
 use crate::plan::{Invalidation, Plan, Summary};
 use crate::record::{Record, Recorder};
-use crate::report::{Failure, Locks, Outcome, Report};
+use crate::report::{Failure, Outcome, Report};
 use crate::skip::Skipping;
 use crate::source::{Feed, ImageError};
 
@@ -105,17 +105,20 @@ fn run_once(mtd: &mut dyn Mtd, feed: &mut dyn Feed, mut job: Job<'_>) -> Result<
         digests: Vec::new(),
         differing: (0, None),
         started: None,
+        locks: Locks::AsBefore,
         name,
     };
     let mut report = run.report();
     let result = run.go(&mut report);
-    let Run { chip, started, job, .. } = run;
+    let end = run.end();
+    let Run { chip, started, job, locks: left, .. } = run;
     (report.operations, report.retries, report.ecc) = (chip.operations, chip.retries, chip.ecc);
     match (result, started) {
         (result, Some((recorder, locks))) => {
-            pipeline::end(chip.mtd, job, recorder, &locks, result, &mut report)?;
+            let touched = if result.is_ok() { end } else { chip.touched };
+            pipeline::end(chip.mtd, job, recorder, &locks, result, touched, &mut report)?;
         }
-        (Err(error), None) => return Err(error.into()),
+        (Err(error), None) => return Err(Failure { locks: left, ..error.into() }),
         (Ok(_), None) => in_use?,
     }
     report.elapsed = begun.elapsed();
@@ -152,6 +155,8 @@ struct Run<'a, 'j> {
     differing: (u64, Option<u64>),
     /// From the first change on.
     started: Option<(Recorder, Before)>,
+    /// Whether locks stay open that were opened for a change that did not come.
+    locks: Locks,
 }
 
 fn digest(bytes: &[u8]) -> [u8; 8] {
@@ -164,20 +169,7 @@ fn digest(bytes: &[u8]) -> [u8; 8] {
 
 impl Run<'_, '_> {
     fn report(&self) -> Report {
-        Report {
-            target: self.job.target.to_string(),
-            image: self.name.clone(),
-            image_bytes: 0,
-            sha256: String::new(),
-            outcome: Outcome::Possible,
-            plan: Summary::default(),
-            operations: Operations::default(),
-            retries: 0,
-            ecc: Ecc::default(),
-            locks: Locks::AsBefore,
-            unfinished: None,
-            elapsed: std::time::Duration::ZERO,
-        }
+        Report::begun(self.job.target.to_string(), &self.name)
     }
 
     /// All of it. Returns the SHA-256 of the image.
@@ -292,7 +284,11 @@ impl Run<'_, '_> {
             invalidation: Invalidation::None,
             steps: vec![Step::EraseProgram; blocks],
         };
-        self.started = Some(pipeline::begin(self.chip.mtd, self.job, &plan, record)?);
+        let begun = pipeline::begin(self.chip.mtd, self.job, &plan, record);
+        self.started = Some(begun.map_err(|failure| {
+            self.locks = failure.locks;
+            failure.error
+        })?);
         self.invalidate()
     }
 

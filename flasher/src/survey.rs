@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use crate::content::Content;
 use crate::decide::{Comparison, Finding, Have, Want, is_blank};
 use crate::device::{Ecc, EraseBlock, GRANULE_BYTES, Kind, Mtd};
 use crate::digest::Sha;
@@ -15,30 +14,27 @@ use crate::source::Source;
 const PIECE: usize = 4096;
 
 /// The first pieces are smaller: a block of another image shows it in its first bytes, and where all blocks are of
-/// another image nearly all of the survey is saved.
-const FIRST_PIECES: [usize; 2] = [GRANULE_BYTES, 256];
+/// another image nearly all of the survey is saved. A tool that rewrites everything unseen does not take this look.
+const FIRST_PIECES: [usize; 3] = [4, GRANULE_BYTES, 256];
 
-/// Where the piece of a block that starts at `seen` ends, in bytes from its start, if pages have `page` bytes.
-fn piece_end(seen: usize, page: usize, kind: Kind) -> usize {
+/// Where the piece of a block that starts at `seen` ends, in bytes from its start, if pages have `page` bytes and the
+/// first piece is to have at least `least`.
+fn piece_end(seen: usize, page: usize, least: usize, kind: Kind) -> usize {
     // Flipped bits count page by page.
     if kind == Kind::Nand {
         return seen.saturating_add(page.max(1));
     }
-    let first = FIRST_PIECES.into_iter().map(|end| end.max(page)).find(|end| *end > seen);
+    let first = FIRST_PIECES.into_iter().map(|end| end.max(page).max(least)).find(|end| *end > seen);
     first.unwrap_or_else(|| (seen / PIECE.max(page) + 1).saturating_mul(PIECE.max(page)))
 }
 
 /// What was found. One small entry per block, whatever the image's size.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
     /// Every block of the range, ascending.
     pub findings: Vec<Finding>,
     /// Of each block the first byte that was seen to differ, from the block's start.
     pub differs: Vec<Option<u64>>,
-    /// The flash's first bytes.
-    pub head: [u8; Content::MAGIC],
-    /// The image's first bytes.
-    pub image_head: [u8; Content::MAGIC],
     /// The first granule is zeroed, and not because the image wants it so.
     pub zeroed: bool,
     /// The head is zeroed, or blank while other blocks hold data (or on a chip whose heads are never zeroed): a run
@@ -124,24 +120,17 @@ pub fn survey(
 ) -> Result<Survey, Error> {
     let geometry = chip.geometry().clone();
     let page = usize::try_from(geometry.write_size).unwrap_or(PIECE);
+    let granule = usize::try_from(geometry.granule()).unwrap_or(usize::MAX);
     let threshold = chip.bitflip_threshold();
     let mut sha = Sha::default();
-    let mut found = Survey {
-        findings: Vec::new(),
-        differs: Vec::new(),
-        head: [0xff; Content::MAGIC],
-        image_head: [0xff; Content::MAGIC],
-        zeroed: false,
-        interrupted: false,
-        image_sha256: String::new(),
-        read: 0,
-        ecc: Ecc::default(),
-        retries: 0,
-    };
+    let mut found = Survey::default();
     let (mut head_is_blank, mut others_hold_data) = (false, false);
     let total = range.end - range.start;
     for block in geometry.blocks(range.clone()) {
+        let first = block.start == range.start;
         let (have, want) = buffers.pair(block.len);
+        // The head is looked at to the end of its first granule, whatever its first bytes say.
+        let least = if first { granule.min(have.len()) } else { 0 };
         let image = wanted(source, block, want)?;
         sha.update(want.get(..image).unwrap_or_default());
         let mut comparison = Comparison::default();
@@ -154,7 +143,7 @@ pub fn survey(
             Clearing::Forbidden => comparison.is_decided_without_clearing(),
         };
         while seen < have.len() && !is_decided(&comparison) {
-            let part = seen..piece_end(seen, page, geometry.kind).min(have.len());
+            let part = seen..piece_end(seen, page, least, geometry.kind).min(have.len());
             let (have, want) = (&mut have[part.clone()], &mut want[part]);
             let health = retry::read(chip, block.start + seen as u64, have, &mut found.retries)?;
             found.ecc.add(health);
@@ -175,13 +164,9 @@ pub fn survey(
             seen += have.len();
         }
         found.read += seen as u64;
-        let first = block.start == range.start;
         if first {
-            copy_head(&mut found.head, have);
-            copy_head(&mut found.image_head, want);
             // Not where the image wants it so: such an image would never be found complete.
-            let granule = usize::try_from(geometry.granule()).unwrap_or(usize::MAX).min(have.len());
-            let (have, want) = (&have[..granule], &want[..granule]);
+            let (have, want) = (&have[..least], &want[..least]);
             head_is_blank = is_blank(have) && have != want;
             found.zeroed = have.iter().all(|byte| *byte == 0) && have != want;
         } else {
@@ -210,8 +195,37 @@ pub fn survey(
     Ok(found)
 }
 
-fn copy_head(head: &mut [u8; Content::MAGIC], bytes: &[u8]) {
-    for (to, from) in head.iter_mut().zip(bytes) {
-        *to = *from;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Geometry;
+    use crate::event::Silent;
+    use crate::sim::Nor;
+    use crate::source::Bytes;
+
+    #[test]
+    fn a_head_is_zeroed_only_if_all_of_its_first_granule_is() {
+        let geometry = Geometry {
+            kind: Kind::SpiNor,
+            size: 512,
+            erase_size: 256,
+            write_size: 1,
+            bit_writeable: true,
+            writeable: true,
+            regions: Vec::new(),
+        };
+        for (zeros, zeroed) in [(4, false), (15, false), (16, true)] {
+            let mut old = vec![0x55; 512];
+            old[..zeros].fill(0);
+            let mut chip = Nor::new(geometry.clone(), old);
+            let mut image = Bytes::new("image", vec![0xaa; 512]).unwrap();
+            let mut buffers = Buffers::new(256);
+            let (beyond, clearing) = (Beyond::Erased, Clearing::Possible);
+            let found = survey(&mut chip, &mut image, &(0..512), beyond, clearing, &mut buffers, &mut Silent)
+                .unwrap();
+            assert_eq!((found.zeroed, found.interrupted), (zeroed, zeroed), "{zeros} zeros");
+            assert_eq!(found.differs, [Some(0), Some(0)]);
+            assert_eq!(found.read, 16 + 4);
+        }
     }
 }

@@ -56,13 +56,14 @@ fn a_head_that_stays_costs_its_block_and_its_first_page_twice_more() {
     assert_eq!((run.count.erases, run.count.pages), (run.bound.erases + 1, run.bound.pages + pages));
 }
 
-/// What is read of each block until it shows that it is another one: 16 bytes, 256, or pieces of 4 KiB.
+/// What is read of each block until it shows that it is another one: 4 bytes, 16, 256, or pieces of 4 KiB.
 fn looks(case: &Case, block: usize) -> u64 {
     let blocks = case.old.chunks(block).zip(case.image.chunks(block));
     let firsts =
         blocks.filter_map(|(have, want)| have.iter().zip(want).position(|(have, want)| have != want));
     let looked = firsts.map(|first| match first {
-        0..16 => 16,
+        0..4 => 4,
+        4..16 => 16,
         16..256 => 256,
         _ => (first as u64 / 4096 + 1) * 4096,
     });

@@ -1,6 +1,11 @@
 //! The `flashcp` command as a process, as far as a machine without flash can show it.
 
+use std::fs::File;
+use std::io::{Read, Write};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 fn flashcp(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_flashcp")).args(args).output().unwrap()
@@ -85,4 +90,43 @@ fn a_plan_that_cannot_be_used_changes_nothing() {
         text.contains("missing field `image`") && text.ends_with("flashcp: nothing was changed\n"),
         "{text}"
     );
+}
+
+/// Whoever started it has left it a pipe that nobody reads, and all its words are last words.
+#[test]
+fn last_words_do_not_wait_for_ever_for_a_pipe_that_is_full() {
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let mut own = File::from(writer.try_clone().unwrap());
+    fcntl(&own, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let mut filled = 0;
+    while let Ok(taken) = own.write(&[b'x'; 4096]) {
+        filled += taken;
+    }
+    fcntl(&own, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    let start = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flashcp"));
+        command.args(arguments);
+        command.stdout(writer.try_clone().unwrap()).stderr(writer.try_clone().unwrap()).spawn().unwrap()
+    };
+    let mut children = [
+        start(&["/nonexistent", "mtd0"]),
+        start(&["-v", "/tmp", "mtd0"]),
+        start(&["--json", "/tmp", "mtd0"]),
+    ];
+    let end = Instant::now() + Duration::from_secs(60);
+    for child in &mut children {
+        let status = loop {
+            match child.try_wait().unwrap() {
+                None if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+                status => break status,
+            }
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(status.and_then(|status| status.code()), Some(1), "`None` is one that still waits");
+    }
+    drop((own, writer));
+    let mut all = Vec::new();
+    File::from(reader).read_to_end(&mut all).unwrap();
+    assert!(all.len() == filled && all.iter().all(|byte| *byte == b'x'), "something was let in");
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use flasher::content::Content;
@@ -15,30 +15,24 @@ use flasher::guard::{Conflict, FactsError, Holder, Relation, Use, User, Verdict}
 use flasher::kernel::OpenError;
 use flasher::plan_file::PlanError;
 use flasher::source::ImageError;
+use flasher::target::Node;
 use flasher::target::ubi::{UbiVolume, VolumeKind};
 use flasher::target::{Target, TargetError};
 use flasher::ubi::UbiError;
 
-/// Names every variant of an enum: a list, and a function that the compiler holds to it.
-macro_rules! variants {
-    ($function:ident, $names:ident, $kind:ident: $($variant:ident)*) => {
-        const $names: &[&str] = &[$(concat!(stringify!($kind), "::", stringify!($variant))),*];
-        fn $function(value: &$kind) -> &'static str {
-            match value {
-                $($kind::$variant { .. } => concat!(stringify!($kind), "::", stringify!($variant)),)*
-            }
-        }
-    };
-}
+#[macro_use]
+#[path = "common/kept.rs"]
+mod kept;
+use kept::kept;
 
 variants!(error_name, ERRORS, Error: Image Chip Target Facts Open Ubi StreamToStatic VolumeInUse UbiInVolume
     TooLarge StreamTooLarge HeadTooLong Plan Overlap ReadOnly InUse Content UbiOnNand Digest BadBlock TooFewGood Locked
-    Worn Uncorrectable Geometry Busy Record Claim Protected Overwritten ReadBack Mismatch);
+    Worn Uncorrectable Geometry Busy Record Claim NotClaimed Protected Overwritten ReadBack Mismatch);
 variants!(chip_name, CHIP_ERRORS, MtdError: Unsupported Read Erase Program Lock Bad Mark);
 variants!(image_name, IMAGE_ERRORS, ImageError: Open Directory NotAFile Empty Read Shrank Grew Size Surplus Unproven
     NotCompressed Truncated Corrupt Window Changed);
 variants!(target_name, TARGET_ERRORS, TargetError: List Unknown Ambiguous NoVolume NotAPartition);
-variants!(open_name, OPEN_ERRORS, OpenError: Open NotMtd Regions ReadOnly);
+variants!(open_name, OPEN_ERRORS, OpenError: Open OtherDevice NotMtd Regions ReadOnly);
 variants!(facts_name, FACTS_ERRORS, FactsError: Read);
 variants!(plan_name, PLAN_ERRORS, PlanError: Read TooLarge Wrong);
 variants!(use_name, USES, Use: Mount Swap Loop Ubi Thread Open Process Busy);
@@ -125,6 +119,7 @@ fn open_errors() -> Vec<OpenError> {
     let node = || path("/dev/mtd5");
     vec![
         OpenError::Open { path: node(), source: io::Error::from_raw_os_error(nix::libc::EACCES) },
+        OpenError::OtherDevice { path: node(), expected: Node::mtd(5), found: Node::mtd_block(5) },
         OpenError::NotMtd { path: node(), source: io::Error::from_raw_os_error(nix::libc::ENOTTY) },
         OpenError::Regions { path: node(), source: eio() },
         OpenError::ReadOnly { path: node() },
@@ -208,6 +203,7 @@ fn errors() -> Vec<Error> {
         Error::Busy { pid: 77, command: s("flashcp -v fw.bin mtd5") },
         Error::Record { path: s("/run/levitate/flash.json"), source: eio() },
         Error::Claim { number: 5, source: io::Error::from_raw_os_error(nix::libc::EBUSY) },
+        Error::NotClaimed { number: 5, source: eio() },
         Error::Protected { what: "erase", offset: 0 },
         Error::Overwritten { start: 0x1000, end: 0x2000 },
         Error::ReadBack { start: 0x1000, end: 0x2000 },
@@ -237,19 +233,6 @@ fn listed<T>(text: &mut String, names: &[&str], name: fn(&T) -> &'static str, al
 
 fn told<T: ToString>(all: Vec<T>) -> Vec<(T, String)> {
     all.into_iter().map(|value| (value.to_string(), value)).map(|(text, value)| (value, text)).collect()
-}
-
-/// Compares with the kept file, or writes it.
-fn kept(file: &str, text: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/texts").join(file);
-    if std::env::var_os("UPDATE_TEXTS").is_some() {
-        std::fs::write(&path, text).unwrap();
-    }
-    let kept = std::fs::read_to_string(&path).unwrap_or_default();
-    for (kept, now) in kept.lines().zip(text.lines()) {
-        assert_eq!(kept, now, "{file}");
-    }
-    assert!(kept == text, "{file} has other lines; UPDATE_TEXTS=1 writes it");
 }
 
 #[test]

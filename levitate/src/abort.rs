@@ -60,13 +60,15 @@ pub fn abort(root: &Root, state_file: Option<&Path>, mounts: &mut dyn Mounts) ->
     let manifest = fs::read(run.join(STAGED).join(MANIFEST)).ok();
     let manifest: Option<Manifest> = manifest.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let mut undone = Undone { staged: stage::disarm(&run)?, ..Undone::default() };
+    let mut recorded_for = None;
     if let Some(armed) = arming::undo(root, mounts)? {
+        recorded_for = armed.state.map(|state| state.file);
         undone.remounted = armed.run.is_some();
         undone.disarmed = !armed.steps.is_empty();
     }
     // Ours alone if it is empty now; otherwise it holds what others have to say (the verb, a flash record).
     let _ = fs::remove_dir(run.join("levitate"));
-    let staged_for = manifest.and_then(|m| m.state_file);
+    let staged_for = manifest.and_then(|m| m.state_file).or(recorded_for);
     if let Some(path) = staged_for.as_deref().or(state_file) {
         let path = root.host(path);
         // the record of an earlier hand-over is still true, and stays

@@ -194,9 +194,17 @@ impl OldSystem {
     pub(crate) fn levitate(&mut self, config: &str) -> Result<(Manifest, Vec<Event>), LevitateError> {
         let config = Self::config(config);
         let facts = self.facts(&config);
+        self.levitate_with(&config, &facts)
+    }
+
+    pub(crate) fn levitate_with(
+        &mut self,
+        config: &Config,
+        facts: &SystemFacts,
+    ) -> Result<(Manifest, Vec<Event>), LevitateError> {
         let mut events = Vec::new();
         let tell = &mut |event| events.push(event);
-        let manifest = arming::levitate(&config, &facts, &mut self.mounts, Owners::Mine, tell)?;
+        let manifest = arming::levitate(config, facts, &mut self.mounts, Owners::Mine, tell)?;
         Ok((manifest, events))
     }
 

@@ -1,10 +1,12 @@
 //! The old system's last steps, where its init cannot be given a program to execute but has to be told at the right
 //! moment: what runs between `reboot` and the hand-over. As processes of their own, not as PID 1.
 
+mod patience;
+
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -13,7 +15,9 @@ use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
+use ramdisk::init::interlock::{self, Gate};
 
+use self::patience::Leaving;
 use crate::arm::ENTRY;
 use crate::run_mount::Mounts;
 
@@ -37,18 +41,35 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "levitate: {text}");
 }
 
-/// `levitate leave sysvinit PROGRAM COMMAND`: runlevel 6. Runs COMMAND, which ends everything and would reset the board
+/// For a process that has no other place to say it. A console that nobody reads must not stop it.
+fn say_on_console(text: &str) {
+    let mut options = OpenOptions::new();
+    options.append(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);
+    if let Ok(mut console) = options.open("/dev/console") {
+        let _ = writeln!(console, "levitate: {text}");
+    }
+}
+
+/// `levitate leave flash`: waits for who changes flash, if there is somebody. `levitate leave sysvinit PROGRAM COMMAND`:
+/// runlevel 6. Waits for the same. Runs COMMAND, which ends everything and would reset the board
 /// last, but may not: reset is a capability that it does not get. Then makes PID 1 execute the hand-over. Whatever
-/// fails, the board is reset. Answers with an exit code if nothing was done: the caller then goes on without it.
+/// fails, the board is reset, but never while somebody changes flash. Answers with 0 once PID 1 is the hand-over, and
+/// with another exit code if nothing was done: the caller then goes on without it.
 pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.collect();
+    if args.as_slice() == ["flash"] {
+        patience::let_flash_be(&mut OldSystem { say });
+        return 0;
+    }
     let [init, program, command] = args.as_slice() else {
-        say("leave: expected sysvinit, a program and a command; nothing was done");
+        say("leave: expected flash, or sysvinit, a program and a command; nothing was done");
         return 2;
     };
     if init != "sysvinit" || !is_staged() {
         return 1;
     }
+    // the command ends everybody
+    patience::let_flash_be(&mut OldSystem { say });
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(command);
     crate::sys::privilege::without_reboot(&mut shell);
@@ -59,18 +80,51 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
             return 1;
         }
     }
-    let why = match tell_sysvinit(Path::new(program)) {
-        Ok(()) => {
-            std::thread::sleep(PATIENCE);
-            "PID 1 did not execute the hand-over".to_owned()
-        }
-        Err(e) => e.to_string(),
-    };
-    say(&format!("hand-over failed: {why}; resetting into the old system"));
-    nix::unistd::sync();
-    let Err(e) = reboot(RebootMode::RB_AUTOBOOT);
-    say(&format!("reset: {e}"));
-    1
+    let told = tell_sysvinit(Path::new(program));
+    patience::see_to_the_end(&mut OldSystem { say }, told)
+}
+
+/// The old system, for real.
+struct OldSystem {
+    /// Where lines are said.
+    say: fn(&str),
+}
+
+impl Leaving for OldSystem {
+    fn now_ms(&mut self) -> u64 {
+        crate::sys::handover::now_ms()
+    }
+
+    fn pause(&mut self, ms: u64) {
+        std::thread::sleep(Duration::from_millis(ms));
+    }
+
+    fn say(&mut self, line: &str) {
+        (self.say)(line);
+    }
+
+    fn gate(&mut self) -> Gate {
+        interlock::look(Path::new("/run"), Path::new("/proc"))
+    }
+
+    fn handed_over(&mut self) -> bool {
+        is_this_program(Path::new("/proc/1/exe"))
+    }
+
+    fn sync(&mut self, limit_ms: u64) -> io::Result<()> {
+        crate::sys::handover::sync_within(limit_ms)
+    }
+
+    fn reset(&mut self) -> io::Error {
+        let Err(e) = reboot(RebootMode::RB_AUTOBOOT);
+        e.into()
+    }
+}
+
+/// Whether the link `exe` of /proc leads to the file that runs here: the hand-over is the same file of the staged root.
+fn is_this_program(exe: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    matches!((identity(exe), identity(Path::new("/proc/self/exe"))), (Ok(one), Ok(other)) if one == other)
 }
 
 fn tell_sysvinit(program: &Path) -> io::Result<()> {
@@ -83,7 +137,8 @@ fn tell_sysvinit(program: &Path) -> io::Result<()> {
 
 /// The process named [`KEEPER`], for as long as a maintenance root is armed under busybox init. Its working directory
 /// and an open file keep `umount -a -r` from taking /run or making it read-only. busybox's `reboot`, `poweroff` and `halt`
-/// send it the signal that they would send PID 1: SIGTERM becomes SIGQUIT, the others are passed on.
+/// send it the signal that they would send PID 1: SIGTERM becomes SIGQUIT, the others are passed on; each of them only
+/// when nobody changes flash, because PID 1 then ends everybody before it executes the hand-over.
 pub fn keep() -> u8 {
     match keep_on() {
         Ok(()) => 0,
@@ -112,6 +167,7 @@ fn keep_on() -> io::Result<()> {
         let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
         // PID 1 ends everybody at the end; that is no wish of a user's
         if let Some(passed) = pass_on(number, signal.ssi_pid, is_staged()) {
+            patience::let_flash_be(&mut OldSystem { say: say_on_console });
             kill(Pid::from_raw(1), passed)?;
             if passed == Signal::SIGQUIT {
                 std::thread::sleep(PATIENCE);
@@ -135,6 +191,18 @@ fn pass_on(number: i32, from: u32, staged: bool) -> Option<Signal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pid_1_is_the_hand_over_when_it_runs_the_same_file_by_whatever_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let exe = dir.path().join("exe");
+        assert!(!is_this_program(&exe), "nothing is known");
+        std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &exe).unwrap();
+        assert!(is_this_program(&exe));
+        fs::remove_file(&exe).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", &exe).unwrap();
+        assert!(!is_this_program(&exe));
+    }
 
     #[test]
     fn reboot_becomes_the_restart_action_and_poweroff_and_halt_stay_what_they_are() {

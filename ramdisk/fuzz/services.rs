@@ -1,5 +1,5 @@
 //! What of the services is fuzzed, with what must hold whatever the bytes are. Shared by the runner in
-//! `ramdisk/tests/fuzz_services.rs` and by the targets of `cargo fuzz`.
+//! `ramdisk/tests/fuzz.rs` and by the targets of `cargo fuzz`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,6 +21,8 @@ pub(crate) fn service_dir(data: &[u8]) {
     if set.check().is_err() {
         return;
     }
+    // A controller's order reaches every service that is said to have one.
+    assert!(set.iter().all(|service| service.controlled_by.is_none() || service.type_word() != "bundle"));
     // What is accepted can be run: every service is started and stopped once.
     let mut supervisor = Supervisor::new(&set);
     let names: Vec<String> = set.iter().map(|service| service.name.clone()).collect();

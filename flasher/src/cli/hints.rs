@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(hints(&content.into()), ["if that is meant: --any-content", "nothing was changed"]);
         let protected = Error::Protected { what: "erase", offset: 0 };
         assert_eq!(
-            hints(&Failure { flash: Flash::Unverified, error: protected }),
+            hints(&Failure::unverified(protected)),
             [
                 "if a jumper or a pin protects the chip, release it",
                 "the flash was changed and is not verified: do not reboot, run the same command again",

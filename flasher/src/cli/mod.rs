@@ -28,11 +28,14 @@ use crate::target::ubi::{Named, UbiVolume};
 use crate::ubi::{self, SystemVolumes, VolumeJob};
 
 mod args;
+mod bar;
 mod help;
 mod hints;
 mod json;
+mod lines;
 mod picture;
 mod render;
+mod words;
 
 use args::{Args, Work};
 use render::Screen;
@@ -92,7 +95,8 @@ impl System<'_> {
             Mode::Write => Access::Write,
             Mode::DryRun | Mode::VerifyOnly => Access::Read,
         };
-        let mut chip = KernelMtd::open(&target.node(), size, bus, access).map_err(Error::from)?;
+        let chip = KernelMtd::open(&target.node(), target.number, size, bus, access);
+        let mut chip = chip.map_err(Error::from)?;
         let job = Job {
             target: &target,
             facts: &facts,
@@ -182,7 +186,7 @@ struct Batch<'a> {
 }
 
 impl Surroundings for Batch<'_> {
-    fn run(&mut self, entry: &Entry, options: &Options, listen: Listen) -> Result<Run, Failure> {
+    fn run(&mut self, entry: &Entry, options: &Options, listen: Listen<'_>) -> Result<Run, Failure> {
         let limits = self.system.limits;
         let mut image = AnyFile::open(&entry.image, Decompress::ByName, limits).map_err(Error::from)?;
         announce(self.screen, image.format());
@@ -205,6 +209,7 @@ impl Surroundings for Batch<'_> {
 /// How an image is compressed, and what its decoder takes.
 fn announce(screen: &mut Screen, format: Option<(Format, Window)>) {
     if let Some((format, window)) = format {
-        screen.event(&Event::Input { format: format.name(), window: window.size });
+        let Window { size, memory } = window;
+        screen.event(&Event::Input { format: format.name(), window: size, memory });
     }
 }

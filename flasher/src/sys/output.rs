@@ -1,6 +1,6 @@
 //! Writing to a terminal, a pipe or a socket without ever waiting for it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 ///
 /// A terminal or pipe is opened anew through /proc: `O_NONBLOCK` on the inherited descriptor would be seen by every
 /// process that shares it (the shell, for one). Where that fails (a socket, no /proc), each write is short and asks
-/// first.
+/// first; a terminal promises no room for any number of bytes, so it gets the words that matter and no progress.
 #[derive(Debug)]
 pub(crate) struct Output {
     file: File,
@@ -21,6 +21,8 @@ pub(crate) struct Output {
     non_blocking: bool,
     /// Whether it is a plain file, which takes everything.
     plain: bool,
+    /// Whether it is a terminal that may block: asking it first does not help.
+    stubborn: bool,
 }
 
 impl Output {
@@ -32,15 +34,20 @@ impl Output {
             let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
             let path = format!("/proc/self/fd/{}", standard.as_raw_fd());
             if let Ok(file) = OpenOptions::new().write(true).custom_flags(flags.bits()).open(path) {
-                return Ok(Self { file, non_blocking: true, plain: false });
+                return Ok(Self { file, non_blocking: true, plain: false, stubborn: false });
             }
         }
-        Ok(Self { file: shared, non_blocking: false, plain: kind.is_file() })
+        Ok(Self::shared(shared, kind))
+    }
+
+    /// The descriptor as it is.
+    fn shared(file: File, kind: FileType) -> Self {
+        Self { file, non_blocking: false, plain: kind.is_file(), stubborn: kind.is_char_device() }
     }
 
     /// Writes what is taken at once and drops the rest. True if everything was taken.
     pub(crate) fn offer(&mut self, text: &str) -> bool {
-        self.put(text.as_bytes(), Duration::ZERO)
+        !self.stubborn && self.put(text.as_bytes(), Duration::ZERO)
     }
 
     /// The same, but waits until `patience` has passed. Only for what is said before the first and after the last
@@ -115,5 +122,18 @@ mod tests {
         let line = "x".repeat(500);
         let taken = (0..100_000).take_while(|_| output.offer(&line)).count();
         assert!(taken > 0 && taken < 100_000, "{taken} lines were taken");
+    }
+
+    #[test]
+    fn a_terminal_that_cannot_be_opened_anew_gets_the_last_words_alone() {
+        let pair = nix::pty::openpty(None, None).unwrap();
+        let file = File::from(pair.slave);
+        let kind = file.metadata().unwrap().file_type();
+        let mut output = Output::shared(file, kind);
+        assert!(!output.offer("Writing data: 64k/640k (10%)\n"));
+        assert!(output.say("verified\n", Duration::from_secs(1)));
+        let mut said = [0; 64];
+        let length = nix::unistd::read(&pair.master, &mut said).unwrap();
+        assert_eq!(&said[..length], b"verified\r\n");
     }
 }

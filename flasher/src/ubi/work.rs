@@ -4,8 +4,8 @@ use super::{UbiError, Volumes, Way};
 use crate::error::Error;
 use crate::event::{Event, Operations, Phase, Progress, Retry};
 use crate::options::Mode;
-use crate::record::{Record, Recorder, State, now};
-use crate::report::{Failure, Flash, Outcome, Report};
+use crate::record::{Record, Recorder, State};
+use crate::report::{Failure, Outcome, Report, Unfinished};
 use crate::target::ubi::{UbiDevice, UbiVolume};
 use crate::ubi::VolumeJob;
 
@@ -135,35 +135,19 @@ pub(crate) fn record(
     command: &[String],
 ) -> Record {
     Record {
-        version: 1,
-        state: State::Changing,
-        pid: std::process::id(),
-        command: command.to_vec(),
         device: volume.node().display().to_string(),
         name: volume.name.clone(),
         // Where the volume lies on its chip is UBI's own affair.
         chip: Some(format!("ubi{}:{}", volume.ubi, volume.name)),
-        start: 0,
         end: volume.room(),
-        image: image.to_owned(),
-        image_bytes: bytes,
-        bytes_done: 0,
-        bytes_total: bytes,
-        started: now(),
-        finished: None,
-        operations: Operations::default(),
-        retries: 0,
-        image_sha256: (!sha256.is_empty()).then(|| sha256.to_owned()),
-        range_sha256: None,
-        exit_code: None,
-        error: None,
-        earlier: Vec::new(),
+        ..Record::begun(image, bytes, sha256, command)
     }
 }
 
-/// The last record of a run that ended well. Returns the command of an earlier one that is still not verified.
-pub(super) fn finish(mut recorder: Recorder, report: &Report) -> Result<Option<String>, Error> {
+/// The last record of a run that ended well. Returns the latest of the earlier ones that are still not verified.
+pub(super) fn finish(mut recorder: Recorder, report: &Report) -> Result<Option<Unfinished>, Error> {
     let record = recorder.record();
+    let device = record.device.clone();
     record.state = State::Verified;
     record.image_sha256 = Some(report.sha256.clone());
     record.range_sha256 = Some(report.sha256.clone());
@@ -171,7 +155,7 @@ pub(super) fn finish(mut recorder: Recorder, report: &Report) -> Result<Option<S
     (record.image_bytes, record.bytes_total) = (report.image_bytes, report.image_bytes);
     record.bytes_done = record.bytes_total;
     (record.operations, record.retries) = (report.operations, report.retries);
-    Ok(recorder.finish()?.map(|earlier| earlier.command.join(" ")))
+    Ok(recorder.finish()?.map(|earlier| Unfinished::of(earlier, &device)))
 }
 
 /// What is about to be done.
@@ -236,8 +220,7 @@ pub(super) fn change(
             recorder.record().device = volume.node().display().to_string();
             report.sha256 = sha256;
             report.image_bytes = work.total;
-            report.unfinished =
-                finish(recorder, report).map_err(|error| Failure { flash: Flash::Unverified, error })?;
+            report.unfinished = finish(recorder, report).map_err(Failure::unverified)?;
             Ok(())
         }
         Err((Reached::Nothing, error)) => {
@@ -245,7 +228,7 @@ pub(super) fn change(
             Err(error.into())
         }
         Err((Reached::Void, error)) => {
-            let failure = Failure { flash: Flash::Unverified, error };
+            let failure = Failure::unverified(error);
             let record = recorder.record();
             record.state = State::Unverified;
             record.exit_code = Some(failure.exit_code());

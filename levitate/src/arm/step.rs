@@ -2,7 +2,7 @@
 //! before they are done, and undone from the record alone.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,18 @@ pub enum Step {
         /// The name: its `argv[0]`, by which it knows what to do.
         name: String,
     },
+}
+
+impl Step {
+    /// The name that it puts something new at; none if it puts it over what is there.
+    #[must_use]
+    pub fn makes(&self) -> Option<&Path> {
+        match self {
+            Self::Directory { path } | Self::File { path, .. } | Self::Symlink { path, .. } => Some(path),
+            Self::Copy { to, .. } | Self::MoveAway { to, .. } => Some(to),
+            Self::Bind { .. } | Self::Cover { .. } | Self::Start { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Step {

@@ -10,10 +10,10 @@ use super::inittab::{self, Table};
 use super::{ARM, Hook, Step};
 use crate::leave;
 
-/// What init runs for runlevel 6. It ends in the system's own way if ours cannot even begin.
+/// What init runs for runlevel 6. It ends in the system's own way if ours cannot even begin; not if PID 1 is the hand-over.
 const RUNLEVEL_6: &str = "\
 #!/bin/sh
-/run/maintenance/sbin/levitate leave sysvinit '@PROGRAM@' '@COMMAND@'
+/run/maintenance/sbin/levitate leave sysvinit '@PROGRAM@' '@COMMAND@' && exit
 exec @PLAIN@
 ";
 
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(text(2), "#!/run/maintenance/exec\n");
         assert_eq!(
             text(3),
-            "#!/bin/sh\n/run/maintenance/sbin/levitate leave sysvinit '/usr/sbin/init' '/etc/init.d/rc 6'\nexec /etc/init.d/rc 6\n"
+            "#!/bin/sh\n/run/maintenance/sbin/levitate leave sysvinit '/usr/sbin/init' '/etc/init.d/rc 6' && exit\nexec /etc/init.d/rc 6\n"
         );
         let table = TABLE.replace("/etc/init.d/rc 6", "/run/levitate/arm/runlevel6");
         assert!(text(4).ends_with(&table), "{}", text(4));

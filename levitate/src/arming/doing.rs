@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ramdisk::path::Root;
 
-use super::record::{self, Armed, RecordError};
+use super::record::{self, Armed, RecordError, StateAt};
 use crate::arm::{Step, processes};
 use crate::budget::Space;
 use crate::run_mount::{Before, Mounts, Remount, RunMount};
@@ -104,9 +104,8 @@ impl<'a> Doing<'a> {
     pub fn carry_out(&mut self, mounts: &mut dyn Mounts, steps: &[Step]) -> Result<(), DoingError> {
         for step in steps {
             let failed = |source| DoingError::Do { step: step.clone(), source };
-            if is_there(self.root, mounts, step).map_err(failed)? {
-                let what = "it would hide or replace something that is there already";
-                return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, what)));
+            if let Some(e) = in_the_way(self.root, mounts, std::slice::from_ref(step)) {
+                return Err(e);
             }
             // One that was there before is none of ours to remove.
             if let Step::Directory { path } = step
@@ -121,6 +120,17 @@ impl<'a> Doing<'a> {
         Ok(())
     }
 
+    /// Records where the state file is, in place of what an earlier run recorded.
+    ///
+    /// # Errors
+    ///
+    /// The record was not changed.
+    pub fn remember(&mut self, state: Option<StateAt>) -> Result<(), RecordError> {
+        self.armed.state = state;
+        record::write(self.root, &self.armed)
+            .inspect_err(|_| self.armed.state.clone_from(&self.earlier.state))
+    }
+
     /// Undoes what this run did, as far as that goes: the error that led here is the one to tell. What could not be
     /// undone stays in the record.
     pub fn back_out(mut self, mounts: &mut dyn Mounts) {
@@ -132,6 +142,7 @@ impl<'a> Doing<'a> {
         {
             self.armed.run.clone_from(&self.earlier.run);
         }
+        self.armed.state.clone_from(&self.earlier.state);
         let _ = record::write(self.root, &self.armed);
     }
 }
@@ -146,6 +157,7 @@ pub fn undo(root: &Root, mounts: &mut dyn Mounts) -> Result<Option<Armed>, Doing
     let mut rest = armed.clone();
     let (left, error) = undo_all(root, mounts, std::mem::take(&mut rest.steps));
     rest.steps = left;
+    rest.state = None;
     let mut error = error;
     if let Some(before) = &armed.run {
         match mounts.remount(&before.undo()) {
@@ -173,8 +185,31 @@ fn undo_all(root: &Root, mounts: &mut dyn Mounts, steps: Vec<Step>) -> (Vec<Step
     (left, first)
 }
 
+/// The first of the steps that would hide or replace something that is there already and not ours, and what it is told
+/// by.
+pub(super) fn in_the_way(root: &Root, mounts: &dyn Mounts, steps: &[Step]) -> Option<DoingError> {
+    let mut moved: Vec<&Path> = Vec::new();
+    for step in steps {
+        let source = match is_there(root, mounts, step) {
+            Ok(true) if !step.makes().is_some_and(|path| moved.contains(&path)) => {
+                let what = "it would hide or replace something that is there already";
+                io::Error::new(io::ErrorKind::AlreadyExists, what)
+            }
+            Ok(_) => {
+                if let Step::MoveAway { from, .. } = step {
+                    moved.push(from);
+                }
+                continue;
+            }
+            Err(e) => e,
+        };
+        return Some(DoingError::Do { step: step.clone(), source });
+    }
+    None
+}
+
 /// Whether the step would meet something that is there already and not ours.
-fn is_there(root: &Root, mounts: &mut dyn Mounts, step: &Step) -> io::Result<bool> {
+fn is_there(root: &Root, mounts: &dyn Mounts, step: &Step) -> io::Result<bool> {
     let taken = |path: &Path| fs::symlink_metadata(root.host(path)).is_ok();
     match step {
         Step::Directory { path } => Ok(taken(path) && !root.host(path).is_dir()),

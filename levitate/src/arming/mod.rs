@@ -1,149 +1,39 @@
 //! `levitate` itself: every check, then everything that is done, in this order. Whatever fails, the system is left as
 //! it was.
 
-mod doing;
-mod kernel;
+mod told;
+
+pub mod preflight;
+
 pub mod record;
 
+mod doing;
+mod kernel;
+
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use ramdisk::dir_sink::Owners;
-use ramdisk::init::interlock::{self, Gate};
 use ramdisk::path::{PathError, Root};
-use ramdisk::tree::{Size, TreeError};
 
 pub use self::doing::{Doing, DoingError, undo};
 pub use self::kernel::KernelMounts;
-use self::record::RecordError;
-use crate::arm::{self, Hook, Init, Step};
-use crate::budget::{self, Demand, Grow, Refusal, Reserve};
+use self::preflight::{Finding, Measured, Ready};
+use self::record::StateAt;
+use self::told::failed;
+pub use self::told::{Event, LevitateError};
+use crate::arm::Step;
+use crate::budget::Grow;
 use crate::config::Config;
 use crate::facts::SystemFacts;
-use crate::image::ImageError;
 use crate::manifest::Manifest;
-use crate::plan::{self, Plan, PlanError};
-use crate::run_mount::{Mounts, Remount};
-use crate::select::{self, SelectError, Selection};
-use crate::stage::{self, StageError, Unarmed};
+use crate::plan::{self, Plan};
+use crate::run_mount::Mounts;
+use crate::select::{self, Selection};
+use crate::stage::{self, Unarmed};
 use crate::state::{self, StateRecord};
 use crate::status::with_sources;
-
-/// What happens, as it happens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// PID 1 is known, and will hand over.
-    Wired {
-        /// PID 1.
-        init: Init,
-        /// The file that makes it so.
-        by: PathBuf,
-    },
-    /// Everything that will be staged is known, and is there.
-    Selected {
-        /// The services.
-        services: Vec<String>,
-        /// Those who can log in.
-        users: Vec<String>,
-        /// Host keys that come along.
-        host_keys: usize,
-    },
-    /// It fits.
-    Fits {
-        /// The staged root.
-        size: Size,
-        /// What is kept free for the image.
-        reserve: Reserve,
-        /// MemAvailable, in bytes.
-        available: u64,
-    },
-    /// /run is changed.
-    Remounting(Remount),
-    /// This is done so that `reboot` gets to the hand-over.
-    Arming(Step),
-    /// Something that stops nothing.
-    Warning(String),
-}
-
-/// Why nothing was staged.
-#[derive(Debug, thiserror::Error)]
-pub enum LevitateError {
-    /// `reboot` would not get to the hand-over.
-    #[error("reboot would not enter the maintenance root: {reason}{}", .remedy.iter().map(|r| format!("; {r}")).collect::<String>())]
-    NotWired {
-        /// Why.
-        reason: String,
-        /// What helps.
-        remedy: Option<String>,
-    },
-    /// /run is on flash, or on a disk.
-    #[error("stage into /run: expected a file system in RAM, found {fstype} (mounted at {point})")]
-    NotInRam {
-        /// The file system's type.
-        fstype: String,
-        /// Its mount point.
-        point: PathBuf,
-    },
-    /// A `flashcp` is at work; the hand-over would wait for it.
-    #[error("stage a maintenance root: {writer} is changing flash; wait until it has ended")]
-    FlashIsChanging {
-        /// Its name, number and target.
-        writer: String,
-    },
-    /// The archive cannot be staged.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// Something is missing, or nobody could log in.
-    #[error(transparent)]
-    Select(Box<SelectError>),
-    /// It cannot be planned.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// A file is gone by now.
-    #[error("measure the maintenance root")]
-    Measure(#[from] TreeError),
-    /// Too little memory.
-    #[error(transparent)]
-    Budget(#[from] Refusal),
-    /// It could not be written.
-    #[error(transparent)]
-    Stage(#[from] StageError),
-    /// /run leads nowhere.
-    #[error(transparent)]
-    Path(#[from] PathError),
-    /// Another `levitate` or `levitate abort` is at work.
-    #[error("another levitate is at work (it holds {0})")]
-    Busy(PathBuf),
-    /// The init could not be armed, or /run not be changed.
-    #[error(transparent)]
-    Arm(#[from] DoingError),
-    /// What an earlier levitate did cannot be read.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// /run cannot be opened.
-    #[error("{what} {path}")]
-    Io {
-        /// What was attempted.
-        what: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-impl From<SelectError> for LevitateError {
-    fn from(e: SelectError) -> Self {
-        Self::Select(Box::new(e))
-    }
-}
-
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LevitateError {
-    let path = path.to_owned();
-    move |source| LevitateError::Io { what, path, source }
-}
 
 /// A root that is ready to be written.
 #[derive(Clone, Debug)]
@@ -230,40 +120,19 @@ pub fn levitate_from(
     tell: &mut dyn FnMut(Event),
 ) -> Result<Manifest, LevitateError> {
     let root = &facts.root;
-    let steps = match arm::hook(root, &facts.init) {
-        Hook::Wired { by, steps } => {
-            tell(Event::Wired { init: facts.init.clone(), by });
-            steps
-        }
-        Hook::NotWired { reason, remedy } => return Err(LevitateError::NotWired { reason, remedy }),
-    };
-    if !facts.run.is_in_ram() {
-        let (fstype, point) = (facts.run.fstype.clone(), facts.run.point.clone());
-        return Err(LevitateError::NotInRam { fstype, point });
-    }
-    let run = run_directory(root)?;
-    match interlock::look(&run, &root.dir().join("proc")) {
-        Gate::Open => {}
-        Gate::Wait { writer } => return Err(LevitateError::FlashIsChanging { writer }),
-        Gate::Refuse { reason } => {
-            // in parentheses it tells of an option of reboot's
-            let lines: Vec<&str> = reason.iter().map(|l| l.trim()).filter(|l| !l.starts_with('(')).collect();
-            tell(Event::Warning(lines.join(" ")));
+    let system = preflight::system(root, &facts.init, &facts.run, mounts);
+    for finding in system.findings {
+        match finding {
+            Finding::Event(event) => tell(event),
+            Finding::Refusal(why) => return Err(why),
         }
     }
-    let mut prepared = origin.prepare(config, facts)?;
-    let Prepared { plan, selected } = &prepared;
-    // of an archive it is known once it lies there
-    if !selected.can_log_in.is_empty() {
-        tell(prepared.event());
-    }
-    selected.warnings.iter().chain(&plan.warnings).for_each(|w| tell(Event::Warning(w.clone())));
-    arm::warnings(root, &facts.init).into_iter().for_each(|w| tell(Event::Warning(w)));
-    let size = plan.tree.size(facts.page)?;
-    let demand = Demand { staged: size, reserve: selected.reserve.clone() };
-    let fits = budget::decide(&facts.supply, &demand)?;
-    tell(Event::Fits { size, reserve: selected.reserve.clone(), available: facts.supply.mem_available });
+    let staging = preflight::staging(origin, config, facts);
+    staging.events.into_iter().for_each(&mut *tell);
+    let Ready { measured: Measured { mut prepared, .. }, fits } =
+        staging.verdict.map_err(|short| short.why)?;
 
+    let run = run_directory(root)?;
     let _lock = lock(&run)?;
     let mut doing = Doing::begin(root)?;
     let done = change_and_stage(
@@ -272,7 +141,7 @@ pub fn levitate_from(
         facts,
         &mut prepared,
         fits.grow,
-        &steps,
+        &system.steps,
         &mut doing,
         mounts,
         owners,
@@ -309,6 +178,12 @@ fn change_and_stage(
     }
     steps.iter().for_each(|step| tell(Event::Arming(step.clone())));
     doing.carry_out(mounts, steps)?;
+    let Manifest { state_file, state_home, .. } = &prepared.plan.manifest;
+    let at = |file: &PathBuf| StateAt { file: file.clone(), home: state_home.clone() };
+    if let Err(e) = doing.remember(state_file.as_ref().map(at)) {
+        // the manifest says it too
+        tell(Event::Warning(with_sources(&e)));
+    }
     record_and_arm(config, facts, unarmed, tell)
 }
 

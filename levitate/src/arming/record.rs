@@ -9,6 +9,7 @@ use ramdisk::path::Root;
 use serde::{Deserialize, Serialize};
 
 use crate::arm::Step;
+use crate::handover::journey::StateHome;
 use crate::run_mount::Before;
 
 /// Where it lies, below the root directory.
@@ -26,11 +27,34 @@ pub struct Armed {
     pub run: Option<Before>,
     /// What was done for the init, in this order; the last may not have happened.
     pub steps: Vec<Step>,
+    /// Where the state file is. The staged root's manifest says it as well; this is for when that is damaged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateAt>,
+}
+
+/// A state file and the way to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateAt {
+    /// Its path, as the old system names it.
+    pub file: PathBuf,
+    /// Where its file system was when the root was staged.
+    #[serde(default)]
+    pub home: Option<StateHome>,
+}
+
+/// What a record says of the state file, whatever else there is in it; none if it says nothing that can be understood.
+#[must_use]
+pub fn state_at(text: &str) -> Option<StateAt> {
+    #[derive(Deserialize)]
+    struct Alone {
+        state: StateAt,
+    }
+    serde_json::from_str::<Alone>(text).ok().map(|alone| alone.state)
 }
 
 impl Default for Armed {
     fn default() -> Self {
-        Self { version: VERSION, run: None, steps: Vec::new() }
+        Self { version: VERSION, run: None, steps: Vec::new(), state: None }
     }
 }
 
@@ -83,7 +107,7 @@ pub fn write(root: &Root, armed: &Armed) -> Result<(), RecordError> {
     let directory = path.parent().unwrap_or(Path::new("/run"));
     let new = path.with_extension("new");
     let write = || -> io::Result<()> {
-        if armed.run.is_none() && armed.steps.is_empty() {
+        if (&armed.run, &armed.state) == (&None, &None) && armed.steps.is_empty() {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
@@ -120,6 +144,26 @@ mod tests {
         let error = parse(br#"{"version":3}"#).unwrap_err().to_string();
         assert!(error.starts_with("it has version 3, expected 2"), "{error}");
         assert!(parse(b"{").is_err());
+    }
+
+    #[test]
+    fn the_state_file_is_found_in_a_record_that_says_it_and_in_no_other() {
+        let at = StateAt {
+            file: "/persist/state.json".into(),
+            home: Some(StateHome {
+                source: "/dev/m".into(),
+                fstype: "jffs2".into(),
+                file: "state.json".into(),
+            }),
+        };
+        let armed = Armed { state: Some(at.clone()), ..Armed::default() };
+        let text = serde_json::to_string(&armed).unwrap();
+        assert_eq!(parse(text.as_bytes()).unwrap(), armed);
+        assert_eq!(state_at(&text), Some(at));
+        assert_eq!(state_at(&text[1..]), None);
+        // one that was written before there was such a key
+        let earlier = br#"{"version":2,"run":null,"steps":[]}"#;
+        assert_eq!(parse(earlier).unwrap(), Armed::default());
     }
 
     #[test]

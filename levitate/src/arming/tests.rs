@@ -200,6 +200,12 @@ fn arming_is_recorded_and_a_noexec_run_is_remounted_and_abort_undoes_all_of_it()
     let record = state::read(&state_file).unwrap().unwrap();
     assert_eq!((record.state, record.boot_id.as_str()), (State::Armed, BOOT_ID));
 
+    // the hand-over looks there if the staged root's manifest is damaged by then
+    let armed = fs::read_to_string(system.at("/run/levitate/armed.json")).unwrap();
+    let named = super::record::state_at(&armed).map(|state| state.file);
+    assert_eq!(named.as_deref(), Some(Path::new("/persist/state.json")));
+    system.file("/run/maintenance/etc/levitate/manifest.json", "{");
+
     let root = system.root();
     let undone = abort::abort(&root, None, &mut system.mounts).unwrap();
     assert_eq!(undone, Undone { staged: true, remounted: true, disarmed: false, recorded: true });

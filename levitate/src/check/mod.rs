@@ -9,22 +9,23 @@ mod surroundings;
 
 use std::path::{Path, PathBuf};
 
-use ramdisk::init::interlock::{self, Gate};
+use ramdisk::path::Root;
+use ramdisk::service::Service;
 use ramdisk::tree::Size;
 use serde::Serialize;
 
 pub use self::surroundings::{FlashReport, FlashUse, WatchdogReport};
 use self::trial::{Outcome, Trial, Trials};
-use crate::arm::{self, Hook, Init};
-use crate::arming;
-use crate::budget::{self, Demand, WORKING_SET};
+use crate::arm;
+use crate::arming::preflight::{self, Finding, Measured};
+use crate::arming::{Event, KernelMounts, LevitateError, Prepared, Running};
+use crate::budget::{Fits, WORKING_SET};
 use crate::config::{Config, ConfigError};
 use crate::facts::SystemFacts;
 use crate::handover::watchdog::WatchdogFacts;
-use crate::plan;
-use crate::select::{self, Selection};
+use crate::run_mount::{self, Mounts};
+use crate::select::Selection;
 use crate::status::{self, Reboot, Status, with_sources};
-use ramdisk::path::Root;
 
 /// The version of [`Report`] as JSON.
 pub const VERSION: u32 = 1;
@@ -54,8 +55,8 @@ pub struct Report {
     pub reboot: RebootReport,
     /// Milliseconds without a login after which the maintenance root would go back; none: never, or no configuration.
     pub lease_ms: Option<u64>,
-    /// Who feeds a watchdog, and what the hand-over does about it.
-    pub watchdog: WatchdogReport,
+    /// Who feeds which watchdog, and what the hand-over does about it; empty if none is known to run.
+    pub watchdogs: Vec<WatchdogReport>,
     /// What stops nothing and should be known.
     pub warnings: Vec<String>,
 }
@@ -71,13 +72,17 @@ pub struct InitReport {
     pub by: Option<PathBuf>,
     /// Why it does not, and what helps.
     pub reason: Option<String>,
+    /// What arming would do for it, a sentence each; empty if nothing has to be done.
+    pub steps: Vec<String>,
 }
 
 /// What would be staged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Staging {
-    /// The services that the maintenance init would start.
+    /// The services that the maintenance init would know.
     pub services: Vec<String>,
+    /// Those of them that are started by another one, or connected with one by a pipe. Each name was found.
+    pub connections: Vec<Connection>,
     /// Who could log in.
     pub logins: Vec<Login>,
     /// ssh host keys that come along.
@@ -86,6 +91,19 @@ pub struct Staging {
     pub files: u64,
     /// Bytes of them.
     pub bytes: u64,
+}
+
+/// A service and those that it says it belongs with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Connection {
+    /// The service.
+    pub service: String,
+    /// The longrun that starts and stops it.
+    pub controlled_by: Option<String>,
+    /// The longrun that reads its output.
+    pub producer_for: Option<String>,
+    /// The longruns whose output it reads.
+    pub consumer_for: Vec<String>,
 }
 
 /// Somebody who could log in.
@@ -131,6 +149,8 @@ pub struct RebootReport {
 pub struct Hands<'a> {
     /// Tries programs.
     pub trials: &'a mut dyn Trials,
+    /// Says what is mounted; nothing else is asked of it.
+    pub mounts: &'a dyn Mounts,
     /// Who holds watchdogs.
     pub watchdog: WatchdogFacts,
 }
@@ -141,7 +161,13 @@ pub fn check(root: &Root, config: &Result<Config, ConfigError>, hands: Hands<'_>
         version: VERSION,
         works: false,
         reasons: Vec::new(),
-        init: InitReport { name: "not known".to_owned(), wired: false, by: None, reason: None },
+        init: InitReport {
+            name: "not known".to_owned(),
+            wired: false,
+            by: None,
+            reason: None,
+            steps: Vec::new(),
+        },
         staging: None,
         programs: Vec::new(),
         not_tried: None,
@@ -149,27 +175,28 @@ pub fn check(root: &Root, config: &Result<Config, ConfigError>, hands: Hands<'_>
         flash: surroundings::flash(root.dir()),
         reboot: RebootReport { now: None, after_levitate: Reboot::Normal },
         lease_ms: config.as_ref().ok().and_then(|c| c.lease),
-        watchdog: surroundings::watchdog(&hands.watchdog),
+        watchdogs: surroundings::watchdogs(&hands.watchdog),
         warnings: Vec::new(),
     };
-    report.look_at_init(root);
+    let facts = match config {
+        Ok(config) => {
+            SystemFacts::read(root, config).map(|facts| (config, facts)).map_err(|e| with_sources(&e))
+        }
+        Err(e) => Err(with_sources(e)),
+    };
+    report.look_at_system(root, hands.mounts);
     if arm::in_maintenance(root) {
         report.not_tried = Some("this is the maintenance root".to_owned());
         return report;
     }
-    if let Ok(Status::Old(old)) = status::read(root, config.as_ref().ok()) {
+    if let Ok(Status::Old(old)) =
+        status::read(root, config.as_ref().ok().and_then(|c| c.state_file.as_deref()))
+    {
         report.reboot.now = Some(old.reboot);
     }
-    report.look_at_flash_record(root);
-    match config {
-        Ok(config) => match SystemFacts::read(root, config) {
-            Ok(facts) => report.look_at_staging(config, &facts, hands.trials),
-            Err(e) => report.refuse(with_sources(&e)),
-        },
-        Err(e) => report.refuse(with_sources(e)),
-    }
-    if let Ok(init) = arm::detect(root) {
-        report.warnings.extend(arm::warnings(root, &init));
+    match facts {
+        Ok((config, facts)) => report.look_at_staging(config, &facts, hands.trials),
+        Err(reason) => report.refuse(reason),
     }
     if report.programs.is_empty() && report.not_tried.is_none() {
         report.not_tried = Some("what would be staged is not known".to_owned());
@@ -182,12 +209,16 @@ pub fn check(root: &Root, config: &Result<Config, ConfigError>, hands: Hands<'_>
 }
 
 impl Report {
+    /// One sentence may be said by two checks that meet the same file.
     fn refuse(&mut self, reason: String) {
-        self.reasons.push(reason);
+        if !self.reasons.contains(&reason) {
+            self.reasons.push(reason);
+        }
     }
 
-    fn look_at_init(&mut self, root: &Root) {
-        let init: Init = match arm::detect(root) {
+    /// What needs no configuration.
+    fn look_at_system(&mut self, root: &Root, mounts: &dyn Mounts) {
+        let init = match arm::detect(root) {
             Ok(init) => init,
             Err(e) => {
                 let reason = with_sources(&e);
@@ -196,64 +227,55 @@ impl Report {
             }
         };
         self.init.name = init.to_string();
-        match arm::hook(root, &init) {
-            Hook::Wired { by, .. } => {
-                self.init.wired = true;
-                self.init.by = Some(by);
-            }
-            Hook::NotWired { reason, .. } => {
-                self.init.reason = Some(reason.clone());
-                self.refuse(format!("reboot would not enter the maintenance root: {reason}"));
+        // why it is not known is told by whoever reads all the facts
+        let Ok(run) = run_mount::read(root) else { return };
+        let found = preflight::system(root, &init, &run, mounts);
+        self.init.steps = found.steps.iter().map(ToString::to_string).collect();
+        for finding in found.findings {
+            match finding {
+                Finding::Event(event) => self.hear(event),
+                Finding::Refusal(why) => {
+                    match &why {
+                        LevitateError::NotWired { .. } => self.init.reason = Some(why.to_string()),
+                        LevitateError::FlashIsChanging { writer } => {
+                            self.flash.changing = Some(writer.clone());
+                        }
+                        _ => {}
+                    }
+                    self.refuse(with_sources(&why));
+                }
             }
         }
     }
 
-    fn look_at_flash_record(&mut self, root: &Root) {
-        let Ok(run) = arming::run_directory(root) else { return };
-        match interlock::look(&run, &root.dir().join("proc")) {
-            Gate::Open => {}
-            Gate::Wait { writer } => {
-                self.refuse(format!("{writer} is changing flash; wait until it has ended"));
-                self.flash.changing = Some(writer);
-            }
-            Gate::Refuse { reason } => {
-                let lines: Vec<&str> =
-                    reason.iter().map(|l| l.trim()).filter(|l| !l.starts_with('(')).collect();
-                self.warnings.push(lines.join(" "));
-            }
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::Wired { by, .. } => (self.init.wired, self.init.by) = (true, Some(by)),
+            Event::Warning(warning) => self.warnings.push(warning),
+            // these are told in more detail
+            Event::Selected { .. } | Event::Fits { .. } | Event::Remounting(_) | Event::Arming(_) => {}
         }
     }
 
     fn look_at_staging(&mut self, config: &Config, facts: &SystemFacts, trials: &mut dyn Trials) {
-        if !facts.run.is_in_ram() {
-            self.refuse(format!(
-                "/run is not in RAM: its file system is {} (mounted at {})",
-                facts.run.fstype,
-                facts.run.point.display()
-            ));
-        }
-        let planned = select::select(config, facts)
-            .map_err(|e| with_sources(&e))
-            .and_then(|selected| {
-                Ok((plan::plan(config, facts, &selected).map_err(|e| with_sources(&e))?, selected))
-            })
-            .and_then(|(plan, selected)| {
-                let size = plan.tree.size(facts.page).map_err(|e| with_sources(&e))?;
-                Ok((plan, selected, size))
-            });
-        let (plan, selected, size) = match planned {
-            Ok(planned) => planned,
-            Err(reason) => return self.refuse(reason),
+        let found = preflight::staging(&mut Running, config, facts);
+        found.events.into_iter().for_each(|event| self.hear(event));
+        let (measured, fits) = match found.verdict {
+            Ok(ready) => (Some(ready.measured), Some(ready.fits)),
+            Err(short) => {
+                self.refuse(with_sources(&short.why));
+                (short.measured.map(|measured| *measured), None)
+            }
         };
+        let Some(Measured { prepared: Prepared { plan, selected }, size }) = measured else { return };
         self.staging = Some(staging(&selected, &plan.manifest.services, size));
-        self.warnings.extend(selected.warnings.iter().chain(&plan.warnings).cloned());
-        let fits = self.look_at_memory(facts, &selected, size);
+        self.memory = Some(memory(facts, &selected, size, fits));
         if let Some(change) = facts.run.change(None) {
             let point = change.point.display();
             self.warnings
                 .push(format!("levitate would remount {point} so that programs and devices work there"));
         }
-        if !fits {
+        if fits.is_none() {
             self.not_tried = Some("there is not enough memory for a copy".to_owned());
             return;
         }
@@ -270,21 +292,18 @@ impl Report {
             }
         }
     }
+}
 
-    fn look_at_memory(&mut self, facts: &SystemFacts, selected: &Selection, size: Size) -> bool {
-        let demand = Demand { staged: size, reserve: selected.reserve.clone() };
-        let decided = budget::decide(&facts.supply, &demand);
-        let grows = decided.as_ref().ok().and_then(|fits| fits.grow).map(|grow| grow.bytes);
-        self.memory = Some(Memory {
-            staged: size.page_bytes,
-            reserve: selected.reserve.bytes,
-            reserve_from: selected.reserve.from.clone(),
-            working_set: WORKING_SET,
-            available: facts.supply.mem_available,
-            fits: decided.is_ok(),
-            run_grows_to: grows,
-        });
-        decided.map_err(|refusal| self.refuse(refusal.to_string())).is_ok()
+/// `fits`, or none if it does not.
+fn memory(facts: &SystemFacts, selected: &Selection, size: Size, fits: Option<Fits>) -> Memory {
+    Memory {
+        staged: size.page_bytes,
+        reserve: selected.reserve.bytes,
+        reserve_from: selected.reserve.from.clone(),
+        working_set: WORKING_SET,
+        available: facts.supply.mem_available,
+        fits: fits.is_some(),
+        run_grows_to: fits.and_then(|fits| fits.grow).map(|grow| grow.bytes),
     }
 }
 
@@ -296,6 +315,7 @@ fn staging(selected: &Selection, services: &[String], size: Size) -> Staging {
     };
     Staging {
         services: services.to_vec(),
+        connections: selected.services.iter().filter_map(connection).collect(),
         logins: selected.can_log_in.iter().map(login).collect(),
         host_keys: selected.host_keys.len(),
         files: size.files,
@@ -303,14 +323,31 @@ fn staging(selected: &Selection, services: &[String], size: Size) -> Staging {
     }
 }
 
+/// What the service's definition says of others, if it does.
+fn connection(service: &Service) -> Option<Connection> {
+    let found = Connection {
+        service: service.name.clone(),
+        controlled_by: service.controlled_by.clone(),
+        producer_for: service.pipeline.producer_for.clone(),
+        consumer_for: service.pipeline.consumer_for.iter().cloned().collect(),
+    };
+    let alone =
+        found.controlled_by.is_none() && found.producer_for.is_none() && found.consumer_for.is_empty();
+    (!alone).then_some(found)
+}
+
 /// Checks the running system with the configuration in the file `config`.
 pub fn here(config: &Path) -> Report {
     let hands = Hands {
         trials: &mut crate::sys::trial::KernelTrials,
-        watchdog: crate::sys::handover::watchdog_facts(),
+        mounts: &KernelMounts,
+        watchdog: crate::sys::handover::watchdog_facts(Path::new("/")),
     };
     check(&Root::new("/"), &Config::read(config), hands)
 }
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod agreement_tests;

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::trial::{Outcome, Trial};
-use super::{FlashReport, Login, Memory, Report, WatchdogReport};
+use super::{Connection, FlashReport, Login, Memory, Report, WatchdogReport};
 use crate::budget::kib;
 use crate::status::Reboot;
 
@@ -14,6 +14,9 @@ impl Display for Report {
             (Some(by), _) => writeln!(f, "hook: wired by {}", by.display())?,
             (None, Some(reason)) => writeln!(f, "hook: not wired: {reason}")?,
             (None, None) => writeln!(f, "hook: not known")?,
+        }
+        for step in &self.init.steps {
+            writeln!(f, "arming would {step}")?;
         }
         match &self.staging {
             None => writeln!(f, "staging: not known")?,
@@ -26,6 +29,7 @@ impl Display for Report {
                     s.host_keys
                 )?;
                 writeln!(f, "services: {}", or_none(&s.services))?;
+                s.connections.iter().try_for_each(|one| writeln!(f, "  {}", connection(one)))?;
                 let logins: Vec<String> = s.logins.iter().map(login).collect();
                 writeln!(f, "users who could log in: {}", or_none(&logins))?;
             }
@@ -35,7 +39,10 @@ impl Display for Report {
             memory.fmt(f)?;
         }
         self.flash.fmt(f)?;
-        self.watchdog.fmt(f)?;
+        if self.watchdogs.is_empty() {
+            writeln!(f, "watchdog: none is known to run")?;
+        }
+        self.watchdogs.iter().try_for_each(|watchdog| watchdog.fmt(f))?;
         match self.lease_ms {
             Some(ms) => writeln!(f, "lease: {} without a login, then back into this system", time(ms))?,
             None => writeln!(f, "lease: off: the maintenance root stays until somebody reboots it")?,
@@ -47,7 +54,7 @@ impl Display for Report {
         if self.works {
             return writeln!(f, "`levitate` would work");
         }
-        writeln!(f, "`levitate` would be refused:")?;
+        writeln!(f, "`levitate` would not work:")?;
         self.reasons.iter().try_for_each(|reason| writeln!(f, "  - {reason}"))
     }
 }
@@ -135,12 +142,19 @@ impl Display for FlashReport {
 
 impl Display for WatchdogReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Some(device) = &self.device else { return writeln!(f, "watchdog: none is known to run") };
         let holders: Vec<String> = self.holders.iter().map(ToString::to_string).collect();
         let held =
             if holders.is_empty() { String::new() } else { format!(" (process {})", holders.join(", ")) };
-        writeln!(f, "watchdog: {device}{held}; the hand-over {}", self.handover)
+        writeln!(f, "watchdog: {}{held}; the hand-over {}", self.device, self.handover)
     }
+}
+
+fn connection(one: &Connection) -> String {
+    let by = one.controlled_by.iter().map(|name| format!("started and stopped by {name}"));
+    let to = one.producer_for.iter().map(|name| format!("writes to {name}"));
+    let from = (!one.consumer_for.is_empty()).then(|| format!("reads from {}", one.consumer_for.join(", ")));
+    let all: Vec<String> = by.chain(to).chain(from).collect();
+    format!("{}: {}", one.service, all.join("; "))
 }
 
 fn login(login: &Login) -> String {

@@ -9,7 +9,7 @@ use crate::fixture::{CONFIG, OldSystem};
 
 /// Answers what it is told, and remembers what it was asked.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     asked: Vec<PathBuf>,
     fails: Option<&'static str>,
     refuses: bool,
@@ -31,10 +31,13 @@ impl Trials for Told {
     }
 }
 
-fn checked(system: &OldSystem, config: &str, told: &mut Told) -> Report {
+pub(super) fn checked(system: &OldSystem, config: &str, told: &mut Told) -> Report {
     let config = Config::parse(Path::new("/etc/levitate.toml"), config);
-    let watchdog = WatchdogFacts { holders: vec![(91, "/dev/watchdog".into())], ..WatchdogFacts::default() };
-    check(&system.root(), &config, Hands { trials: told, watchdog })
+    let watchdog = WatchdogFacts {
+        holders: vec![(91, "/dev/watchdog".into()), (92, "/dev/watchdog1".into())],
+        ..WatchdogFacts::default()
+    };
+    check(&system.root(), &config, Hands { trials: told, mounts: &system.mounts, watchdog })
 }
 
 /// The report's text without what differs from one machine to the next.
@@ -68,6 +71,7 @@ fn a_system_on_which_levitate_would_work_is_described_from_its_init_to_its_reboo
          65536 KiB available: fits\n\
          flash: nothing uses it\n\
          watchdog: /dev/watchdog (process 91); the hand-over takes it over when its holders have ended, and feeds it\n\
+         watchdog: /dev/watchdog1 (process 92); the hand-over takes it over when its holders have ended, and feeds it\n\
          lease: 15 min without a login, then back into this system\n\
          reboot: now a normal reboot\n\
          reboot: after `levitate` enters maintenance mode\n\
@@ -89,7 +93,7 @@ fn every_reason_is_told_and_not_the_first_alone() {
     assert!(!report.works);
     let starts = [
         "reboot would not enter the maintenance root: /run/service/.s6-svscan/finish does not exist",
-        "/run is not in RAM: its file system is ext4 (mounted at /run)",
+        "stage into /run: expected a file system in RAM, found ext4 (mounted at /run)",
         "not enough memory: ",
     ];
     assert_eq!(report.reasons.len(), starts.len(), "{:?}", report.reasons);
@@ -100,7 +104,7 @@ fn every_reason_is_told_and_not_the_first_alone() {
     assert!(text.contains("programs: not tried: there is not enough memory for a copy\n"), "{text}");
     assert!(
         text.ends_with("are available (MemAvailable)\n")
-            && text.contains("\n`levitate` would be refused:\n  - ")
+            && text.contains("\n`levitate` would not work:\n  - ")
     );
     assert!(!text.contains("after `levitate`"), "{text}");
 }
@@ -153,7 +157,10 @@ fn who_changes_flash_now_is_waited_for() {
     let report = checked(&system, CONFIG, &mut Told::default());
     let writer = "flashcp (pid 123), on /dev/mtd5";
     assert_eq!(report.flash.changing.as_deref(), Some(writer));
-    assert_eq!(report.reasons, [format!("{writer} is changing flash; wait until it has ended")]);
+    assert_eq!(
+        report.reasons,
+        [format!("stage a maintenance root: {writer} is changing flash; wait until it has ended")]
+    );
 }
 
 #[test]
@@ -184,11 +191,65 @@ fn flash_is_told_by_partition_with_its_mounts_and_a_count_of_processes() {
     assert!(text.contains("flash: mtd3 \"rootfs\": mounted at / (squashfs)"), "{text}");
 }
 
+/// Services that belong with one another: a controller, what it starts, a pipe.
+const CONNECTED: &str = r#"
+[services.plug]
+run = ["uevent-rule"]
+[services.modem]
+run = ["/bin/busybox"]
+controlled-by = "plug"
+[services.app]
+run = ["/bin/busybox"]
+producer-for = "logger"
+[services.logger]
+run = ["/bin/busybox"]
+consumer-for = ["app"]
+"#;
+
+#[test]
+fn controllers_and_pipes_are_told_with_the_services_that_they_connect() {
+    let system = OldSystem::new();
+    let report = checked(&system, &format!("{CONFIG}{CONNECTED}"), &mut Told::default());
+    let text = text(&system, &report);
+    let lines = "services: app, logger, modem, plug, sshd\n  app: writes to logger\n  logger: reads from app\n  \
+                 modem: started and stopped by plug\n";
+    assert!(text.contains(lines), "{text}");
+    let json = serde_json::to_value(&report).unwrap();
+    let modem = &json["staging"]["connections"][2];
+    assert_eq!((&modem["service"], &modem["controlled_by"]), (&"modem".into(), &"plug".into()));
+}
+
+#[test]
+fn a_name_that_only_a_source_directory_says_is_looked_up_as_well() {
+    let system = OldSystem::new();
+    for (file, text) in [("type", "longrun\n"), ("controlled-by", "nobody\n")] {
+        system.file(&format!("/etc/s6/modem/{file}"), text);
+    }
+    system.program("/etc/s6/modem/run", b"#!/bin/sh\nexec sleep 9\n");
+    let config = format!("{CONFIG}[services.modem]\nsource = \"/etc/s6/modem\"\n");
+    let report = checked(&system, &config, &mut Told::default());
+    assert_eq!(report.reasons.len(), 1, "{report}");
+    assert!(report.reasons[0].ends_with("controlled-by names nobody, which does not exist"), "{report}");
+}
+
+#[test]
+fn the_steps_of_arming_are_told_before_they_are_taken() {
+    let system = OldSystem::new();
+    fs::remove_file(system.at("/proc/1/exe")).unwrap();
+    system.link("/proc/1/exe", "/usr/lib/systemd/systemd");
+    system.file("/proc/1/comm", "systemd\n");
+    let report = checked(&system, CONFIG, &mut Told::default());
+    let text = text(&system, &report);
+    let lines = "hook: wired by /run/initramfs\narming would link /run/initramfs to maintenance\n";
+    assert!(text.contains(lines), "{text}");
+}
+
 #[test]
 fn the_json_has_the_keys_that_its_page_describes() {
     let system = OldSystem::new();
     let mut told = Told { fails: Some("/sbin/init"), ..Told::default() };
-    let json = serde_json::to_value(checked(&system, CONFIG, &mut told)).unwrap();
+    let report = checked(&system, &format!("{CONFIG}{CONNECTED}"), &mut told);
+    let json = serde_json::to_value(report).unwrap();
     assert_eq!((&json["version"], &json["works"]), (&1.into(), &false.into()));
     assert_eq!(json["programs"][1]["result"], "fails");
     assert_eq!(json["reboot"]["now"], "normal");

@@ -3,6 +3,7 @@
 mod hint;
 mod package;
 mod service;
+mod set;
 mod units;
 
 use std::collections::BTreeMap;
@@ -181,18 +182,60 @@ struct File {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Handover {
-    whole: Option<Millis>,
+    whole: Option<Spanned<Millis>>,
     #[serde(rename = "term-grace")]
-    term_grace: Option<Millis>,
-    call: Option<Millis>,
+    term_grace: Option<Spanned<Millis>>,
+    call: Option<Spanned<Millis>>,
+}
+
+/// Less than this is no time for a hand-over, in milliseconds: each `reboot` would fail.
+const LEAST_WHOLE: u64 = 10_000;
+/// The same for one call of the kernel.
+const LEAST_CALL: u64 = 100;
+
+impl Handover {
+    /// The deadlines, checked.
+    ///
+    /// # Errors
+    ///
+    /// Where the first that is out of bounds is, and what would be right.
+    fn limits(&self) -> Result<HandoverLimits, (usize, String)> {
+        let default = HandoverLimits::default();
+        let of = |given: &Option<Spanned<Millis>>, default: u64, least: u64, most: u64, key: &str| {
+            let Some(given) = given else { return Ok(default.min(most)) };
+            let ms = given.get_ref().0;
+            if (least..=most).contains(&ms) {
+                return Ok(ms);
+            }
+            let most = if most == u64::MAX { String::new() } else { format!(" and at most {most} ms") };
+            Err((given.span().start, format!("{key}: expected at least {least} ms{most}, found {ms} ms")))
+        };
+        let whole_ms = of(&self.whole, default.whole_ms, LEAST_WHOLE, u64::MAX, "whole")?;
+        // both have to fit in, with room for the rest
+        let term_grace_ms = of(&self.term_grace, default.term_grace_ms, 0, whole_ms / 2, "term-grace")?;
+        let call_ms = of(&self.call, default.call_ms, LEAST_CALL, whole_ms, "call")?;
+        Ok(HandoverLimits { whole_ms, term_grace_ms, call_ms })
+    }
 }
 
 fn yes() -> bool {
     true
 }
 
+/// Where a line of `text` begins with the key `word`; its beginning if none does.
+fn key_in(text: &str, word: &str) -> usize {
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if !word.is_empty() && line.trim_start().starts_with(word) {
+            return at;
+        }
+        at += line.len();
+    }
+    0
+}
+
 /// Where `text` says `word` in quotes: the line to be told. Its beginning if it does not.
-fn word_in(text: &str, word: &str) -> usize {
+fn quoted_in(text: &str, word: &str) -> usize {
     let found = ['"', '\''].iter().filter_map(|quote| text.find(&format!("{quote}{word}{quote}")));
     found.min().unwrap_or(0)
 }
@@ -236,11 +279,12 @@ impl Config {
                 .map_err(|message| invalid(service.span().start, format!("service {name}: {message}")))?;
         }
         let all = file.services.iter().map(|(name, service)| (name.clone(), service.get_ref())).collect();
-        service::check_set(&all).map_err(|e| {
+        set::check(&all).map_err(|e| {
             let start = file.services.get(&e.service).map_or(0, |service| service.span().start);
-            invalid(start + word_in(text.get(start..).unwrap_or_default(), &e.word), e.message)
+            let key = start + key_in(text.get(start..).unwrap_or_default(), &e.key);
+            invalid(key + quoted_in(text.get(key..).unwrap_or_default(), &e.word), e.message)
         })?;
-        let limits = HandoverLimits::default();
+        let handover = file.handover.limits().map_err(|(at, message)| invalid(at, message))?;
         let users = file.users.unwrap_or_else(|| BTreeMap::from([("root".to_owned(), User::default())]));
         Ok(Self {
             packages: file.packages,
@@ -254,11 +298,7 @@ impl Config {
             groups: file.groups,
             lease: file.lease.map_or(Some(LEASE), |lease| lease.0),
             keep: file.keep,
-            handover: HandoverLimits {
-                whole_ms: file.handover.whole.map_or(limits.whole_ms, |t| t.0),
-                term_grace_ms: file.handover.term_grace.map_or(limits.term_grace_ms, |t| t.0),
-                call_ms: file.handover.call.map_or(limits.call_ms, |t| t.0),
-            },
+            handover,
         })
     }
 }

@@ -1,14 +1,10 @@
 //! `[services.NAME]`: each service for itself, and all of them as a set.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ramdisk::service::definition::{check_name, parse_signal};
-use ramdisk::service::{Service as Defined, ServiceError, ServiceSet};
 use serde::Deserialize;
 
-use super::CONFIG;
-use super::hint::did_you_mean;
 use super::units::Millis;
 
 /// What a service runs.
@@ -161,51 +157,4 @@ pub(super) fn check(name: &str, service: &Service) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// What is wrong with a set of services: whose definition says so, the name in it, and what would be right.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct SetError {
-    /// The service or bundle.
-    pub(super) service: String,
-    /// The name in its definition.
-    pub(super) word: String,
-    /// For people.
-    pub(super) message: String,
-}
-
-/// Looks for names that are not there and for services that wait for one another. What a source directory says is not
-/// known yet; staging looks at it again.
-pub(super) fn check_set(services: &BTreeMap<String, &Service>) -> Result<(), SetError> {
-    let defined = services.iter().map(|(name, service)| {
-        if let Some(contents) = &service.contents {
-            return Defined::bundle(name, CONFIG, contents.clone());
-        }
-        let dependencies = service.dependencies.clone().unwrap_or_default();
-        let plain = Defined::oneshot(name, CONFIG, None, None);
-        dependencies.into_iter().fold(plain, |service, needed| service.after(needed))
-    });
-    let of = |e: ServiceError| match e {
-        ServiceError::Unknown { service, unknown, .. } => {
-            let near = did_you_mean(&unknown, services.keys().map(String::as_str));
-            let message = format!("service {service} names \"{unknown}\", which is not defined{near}");
-            SetError { service, word: unknown, message }
-        }
-        ServiceError::BundleInItself { service, way, .. } => {
-            let message = format!("bundle {service} contains itself: {}", way.join(" -> "));
-            SetError { word: way.get(1).cloned().unwrap_or_default(), service, message }
-        }
-        ServiceError::Cycle { service, way, .. } => {
-            let message = format!(
-                "service {service} waits for itself: {}; take one of these dependencies away",
-                way.join(" -> ")
-            );
-            SetError { word: way.get(1).cloned().unwrap_or_default(), service, message }
-        }
-        other => SetError { service: String::new(), word: String::new(), message: other.to_string() },
-    };
-    let set = ServiceSet::new(defined).map_err(&of)?;
-    set.check()
-        .map_err(|errors| errors.into_iter().next().map(&of))
-        .or_else(|first| first.map_or(Ok(()), Err))
 }

@@ -65,6 +65,95 @@ fn an_unknown_key_is_told_with_its_line_the_nearest_key_and_the_keys_that_there_
 }
 
 #[test]
+fn deadlines_that_no_hand_over_could_keep_are_refused_with_their_line() {
+    // a number without a unit is one of milliseconds
+    assert_eq!(
+        error("[handover]\nwhole = 90\n"),
+        "/etc/levitate.toml, line 2: whole: expected at least 10000 ms, found 90 ms"
+    );
+    assert_eq!(
+        error("[handover]\nwhole = \"20s\"\n\nterm-grace = \"15s\"\n"),
+        "/etc/levitate.toml, line 4: term-grace: expected at least 0 ms and at most 10000 ms, found 15000 ms"
+    );
+    for call in ["20", "\"91s\""] {
+        let text = error(&format!("[handover]\ncall = {call}\n"));
+        assert!(
+            text.starts_with("/etc/levitate.toml, line 2: call: expected at least 100 ms and at most"),
+            "{text}"
+        );
+    }
+    let short = parse("[handover]\nwhole = \"10s\"\nterm-grace = \"500ms\"\n").unwrap().handover;
+    assert_eq!((short.whole_ms, short.term_grace_ms, short.call_ms), (10_000, 500, 10_000));
+}
+
+#[test]
+fn controllers_and_the_ends_of_pipes_are_looked_up_and_told_where_they_are_written() {
+    let with = |of_a: &str, of_b: &str| {
+        parse(&format!("[services.app]\nrun = [\"app\"]\n{of_a}\n[services.logger]\n{of_b}\n")).map(drop)
+    };
+    let log = "run = [\"x\"]\nconsumer-for = [\"app\"]";
+    assert!(with("producer-for = \"logger\"", log).is_ok());
+    assert!(with("controlled-by = \"logger\"", "run = [\"x\"]").is_ok());
+    // what a source directory says is looked at when it is read
+    assert!(with("producer-for = \"logger\"", "source = \"/etc/s6/logger\"").is_ok());
+    assert!(with("consumer-for = [\"logger\"]", "source = \"/etc/s6/logger\"").is_ok());
+    for (of_a, of_b, line, words) in [
+        (
+            "controlled-by = \"loger\"",
+            "run = [\"x\"]",
+            3,
+            r#"service app names "loger" in controlled-by, which is not defined, did you mean "logger"?"#,
+        ),
+        (
+            "dependencies = [\"logger\"]\nproducer-for = \"logge\"",
+            "run = [\"x\"]",
+            4,
+            r#"service app names "logge" in producer-for, which is not defined, did you mean "logger"?"#,
+        ),
+        (
+            "consumer-for = [\n  \"nobody\",\n]",
+            "run = [\"x\"]",
+            4,
+            r#"service app names "nobody" in consumer-for, which is not defined"#,
+        ),
+        (
+            "controlled-by = \"logger\"",
+            "type = \"oneshot\"\nup = [\"x\"]",
+            3,
+            r#"service app names "logger" in controlled-by: expected a longrun, found a oneshot"#,
+        ),
+        (
+            "dependencies = [\"logger\"]\nproducer-for = \"logger\"",
+            "run = [\"x\"]",
+            4,
+            r#"service app names "logger" in producer-for, and logger does not name it: its consumer-for is to say "app""#,
+        ),
+        (
+            "controlled-by = \"logger\"",
+            "run = [\"x\"]\ndependencies = [\"app\"]",
+            3,
+            "service app waits for itself: app -> logger -> app; take one of these dependencies away",
+        ),
+        (
+            "controlled-by = \"logger\"",
+            "run = [\"x\"]\n[services.default]\ntype = \"bundle\"\ncontents = [\"app\"]",
+            3,
+            "service app is started by logger alone, and the bundle default reaches it: default -> app; \
+             take one of these names out",
+        ),
+        (
+            "producer-for = \"logger\"\n",
+            "run = [\"x\"]\nconsumer-for = [\"app\"]\npipeline-name = \"app\"",
+            8,
+            r#"pipeline-name = "app": another service has that name"#,
+        ),
+    ] {
+        let told = with(of_a, of_b).unwrap_err().to_string();
+        assert_eq!(told, format!("/etc/levitate.toml, line {line}: {words}"));
+    }
+}
+
+#[test]
 fn a_dependency_that_is_not_there_and_a_cycle_are_told_where_they_are_written() {
     let with = |a: &str, b: &str| {
         let service = |name: &str, needs: &str| {
@@ -75,7 +164,7 @@ fn a_dependency_that_is_not_there_and_a_cycle_are_told_where_they_are_written() 
     assert!(parse(&with("\"dingo\"", "")).is_ok());
     assert_eq!(
         error(&with("", "\"womabt\"")),
-        "/etc/levitate.toml, line 8: service dingo names \"womabt\", which is not defined, did you mean \"wombat\"?"
+        "/etc/levitate.toml, line 8: service dingo names \"womabt\" in dependencies, which is not defined, did you mean \"wombat\"?"
     );
     assert_eq!(
         error(&with("\"dingo\"", "\"wombat\"")),
@@ -83,9 +172,15 @@ fn a_dependency_that_is_not_there_and_a_cycle_are_told_where_they_are_written() 
          take one of these dependencies away"
     );
     let text = error("[services.all]\ntype = \"bundle\"\ncontents = [\"all\"]\n");
-    assert_eq!(text, "/etc/levitate.toml, line 3: bundle all contains itself: all -> all");
+    assert_eq!(
+        text,
+        "/etc/levitate.toml, line 3: bundle all contains itself: all -> all; take one of these names out"
+    );
     let text = error("[services.all]\ntype = \"bundle\"\ncontents = [\n'emu']\n");
-    assert_eq!(text, "/etc/levitate.toml, line 4: service all names \"emu\", which is not defined");
+    assert_eq!(
+        text,
+        "/etc/levitate.toml, line 4: service all names \"emu\" in contents, which is not defined"
+    );
 }
 
 #[test]

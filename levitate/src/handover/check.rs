@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ramdisk::init::interlock::{FlashRecord, FlashState};
+use ramdisk::init::interlock::{self, FlashState, Gate, Reading};
 
 use super::processes::Process;
 use super::seam::FileFacts;
@@ -105,18 +105,54 @@ pub fn interpreter(head: &[u8], init: &Path, staged: &Path) -> Result<Option<Pat
     Ok(Some(super::mounts::below(staged, Path::new(word))))
 }
 
-/// The process that is changing flash by this record: it is alive, and its name can be the writer's, because process
-/// numbers are used again.
+/// Who is changing flash, for a sentence: the decision is the maintenance init's. `alive` is none if the processes could
+/// not be listed: that the writer has ended is not known then, so it has not. Of a record that cannot be understood the
+/// writer is not known; whoever is named as flashcp is taken for it.
 #[must_use]
-pub fn flash_writer<'a>(record: &FlashRecord, alive: &'a [Process]) -> Option<&'a Process> {
-    if record.state != FlashState::Changing {
-        return None;
+pub fn flash_writer(reading: &Reading, alive: Option<&[Process]>) -> Option<String> {
+    let record = match reading {
+        Reading::Absent => return None,
+        Reading::Known(record) => record,
+        Reading::Unknown(_) => {
+            let process = alive?.iter().find(|process| process.must_end() && process.name == "flashcp")?;
+            return Some(format!("flashcp (pid {})", process.pid));
+        }
+    };
+    let writes = |process: &Process| {
+        process.pid == record.pid
+            && process.must_end()
+            && interlock::is_writer(record, &process.name, process.state)
+    };
+    match interlock::interlock(Some(record), alive.is_none_or(|alive| alive.iter().any(writes))) {
+        Gate::Wait { writer } => Some(writer),
+        Gate::Open | Gate::Refuse { .. } => None,
     }
-    let word = record.command.first().map_or("flashcp", |word| word.rsplit('/').next().unwrap_or(word));
-    // The kernel keeps 15 bytes of a name.
-    let own: String = word.chars().take(15).collect();
-    let mut alive = alive.iter().filter(|process| process.pid == record.pid && process.must_end());
-    alive.find(|process| [own.as_str(), "flashcp", "levitate"].contains(&process.name.as_str()))
+}
+
+/// The flash record that goes along into the maintenance root, if any: that of flash which is not known to be right.
+/// `text` is the record's own. One that cannot be read, or that is longer than `longest` bytes, is replaced by one that
+/// says so: `reboot` must refuse there, and name what is known.
+#[must_use]
+pub fn record_to_keep(reading: &Reading, text: Option<&str>, longest: usize) -> Option<String> {
+    let (device, name, command) = match reading {
+        Reading::Absent => return None,
+        Reading::Known(record) if record.state == FlashState::Verified => return None,
+        Reading::Known(record) => (record.device.as_str(), record.name.as_deref(), record.command.as_slice()),
+        Reading::Unknown(_) => ("flash", Some("its record in the old system cannot be read"), &[][..]),
+    };
+    if let Some(text) = text.filter(|text| text.len() <= longest) {
+        return Some(text.to_owned());
+    }
+    let clip = |word: &str| word.chars().take(200).collect::<String>();
+    let command: Vec<String> = match command {
+        [] => vec!["flashcp".to_owned()],
+        words => words.iter().take(20).map(|word| clip(word)).collect(),
+    };
+    let record = serde_json::json!({
+        "version": 1, "state": "unverified", "pid": 0,
+        "command": command, "device": clip(device), "name": name.map(clip),
+    });
+    Some(record.to_string())
 }
 
 #[cfg(test)]
@@ -124,25 +160,74 @@ mod tests {
     use super::*;
     use crate::manifest::HandoverLimits;
 
-    #[test]
-    fn a_writer_of_flash_is_alive_has_its_number_and_its_name_and_is_not_done() {
-        let process = |name: &str, state| Process { pid: 7, name: name.into(), state, kernel: false };
-        let mut record = FlashRecord {
-            state: FlashState::Changing,
+    use ramdisk::init::interlock::FlashRecord;
+
+    fn record(state: FlashState) -> FlashRecord {
+        FlashRecord {
+            state,
             pid: 7,
             command: vec!["/opt/a-copy-of-flashcp".into()],
             device: "/dev/mtd5".into(),
             name: None,
-        };
-        for name in ["flashcp", "levitate", "a-copy-of-flash"] {
-            assert!(flash_writer(&record, &[process(name, 'D')]).is_some(), "{name}");
         }
-        assert_eq!(flash_writer(&record, &[process("flashcp", 'Z')]), None);
-        assert_eq!(flash_writer(&record, &[process("sh", 'S')]), None);
-        record.pid = 8;
-        assert_eq!(flash_writer(&record, &[process("flashcp", 'R')]), None);
-        (record.pid, record.state) = (7, FlashState::Unverified);
-        assert_eq!(flash_writer(&record, &[process("flashcp", 'R')]), None);
+    }
+
+    fn process(name: &str, state: char) -> Process {
+        Process { pid: 7, name: name.into(), state, kernel: false }
+    }
+
+    #[test]
+    fn a_writer_of_flash_is_alive_has_its_number_and_its_name_and_is_not_done() {
+        let changing = Reading::Known(record(FlashState::Changing));
+        let writer = Some("a-copy-of-flashcp (pid 7), on /dev/mtd5".to_owned());
+        for name in ["flashcp", "levitate", "a-copy-of-flash"] {
+            assert_eq!(flash_writer(&changing, Some(&[process(name, 'D')])), writer, "{name}");
+        }
+        assert_eq!(flash_writer(&changing, None), writer, "nobody could be looked at");
+        assert_eq!(flash_writer(&changing, Some(&[process("flashcp", 'Z')])), None);
+        assert_eq!(flash_writer(&changing, Some(&[process("sh", 'S')])), None);
+        let other = FlashRecord { pid: 8, ..record(FlashState::Changing) };
+        assert_eq!(flash_writer(&Reading::Known(other), Some(&[process("flashcp", 'R')])), None);
+        let done = Reading::Known(record(FlashState::Unverified));
+        assert_eq!(flash_writer(&done, Some(&[process("flashcp", 'R')])), None);
+    }
+
+    #[test]
+    fn whoever_is_named_flashcp_may_be_the_writer_of_a_record_that_cannot_be_understood() {
+        let unknown = Reading::of(Path::new("r"), Ok("{"));
+        let alive = [process("sh", 'S'), process("flashcp", 'D')];
+        assert_eq!(flash_writer(&unknown, Some(&alive)), Some("flashcp (pid 7)".into()));
+        assert_eq!(flash_writer(&unknown, Some(&[process("sh", 'S')])), None);
+        assert_eq!(flash_writer(&Reading::Absent, Some(&alive)), None);
+    }
+
+    #[test]
+    fn of_a_record_that_cannot_be_taken_along_the_maintenance_init_still_learns_that_flash_is_not_right() {
+        let path = Path::new("r");
+        let refuses = |text: Option<String>| match Reading::of(path, Ok(text.unwrap())) {
+            Reading::Known(record) => interlock::interlock(Some(&record), false),
+            other => panic!("{other:?}"),
+        };
+        let unreadable = Reading::of(path, Err::<&str, _>(std::io::Error::other("x")));
+        let Gate::Refuse { reason } = refuses(record_to_keep(&unreadable, None, 9)) else { panic!() };
+        assert_eq!(
+            reason[0],
+            "flash (its record in the old system cannot be read) was changed and not verified: \
+             the device may not boot from it; run again:"
+        );
+        let known = Reading::Known(record(FlashState::Changing));
+        let Gate::Refuse { reason } = refuses(record_to_keep(&known, Some("longer than it may be"), 9))
+        else {
+            panic!()
+        };
+        assert!(reason[0].starts_with("/dev/mtd5 was changed"), "{reason:?}");
+        assert_eq!(reason[1].trim(), "/opt/a-copy-of-flashcp");
+        assert_eq!(record_to_keep(&known, Some("short"), 9), Some("short".into()));
+        let odd = Reading::of(path, Ok("{"));
+        assert_eq!(record_to_keep(&odd, Some("{"), 9), Some("{".into()), "the init refuses that, too");
+        for right in [Reading::Absent, Reading::Known(record(FlashState::Verified))] {
+            assert_eq!(record_to_keep(&right, Some("x"), 9), None);
+        }
     }
 
     #[test]
@@ -198,7 +283,7 @@ mod tests {
             bytes: 1,
             state_file: None,
             state_home: None,
-            watchdog: None,
+            watchdogs: vec![],
             lease_ms: None,
             ways_in: vec![],
             handover: HandoverLimits::default(),

@@ -2,10 +2,9 @@
 //! KILL until nobody is left. And the end of the journey itself where
 //! it does not reach the new init: failure, poweroff and halt.
 
-use std::io;
 use std::path::Path;
 
-use ramdisk::init::interlock::{FlashRecord, FlashState};
+use ramdisk::init::interlock::Reading;
 
 use super::check::{self, FLASH};
 use super::journey::{OLD_ROOT, Run, Stop};
@@ -14,7 +13,7 @@ use super::processes::Process;
 use super::report::Survivor;
 use super::seam::{Ending, Everybody, HandoverSys, Weight};
 use super::stage::Stage;
-use super::watchdog::Plan;
+use super::watchdog::Pending;
 
 /// Between two looks at who is left, in milliseconds.
 const LOOK_MS: u64 = 10;
@@ -25,6 +24,8 @@ const HANGUP_AFTER_MS: u64 = 100;
 const FLASH_LOOK_MS: u64 = 250;
 /// Between two lines that say who is waited for, in milliseconds.
 const TELL_MS: u64 = 10_000;
+/// So often a flash record that cannot be read is tried.
+const RECORD_TRIES: u32 = 8;
 /// A longer flash record is none of `flashcp`'s, and would not fit into the arguments of the second image, in bytes.
 const LONGEST_RECORD: usize = 32 * 1024;
 /// At most this long for one unmount or remount on the way to a reset, in milliseconds: it is a courtesy by then.
@@ -32,12 +33,12 @@ const COURTESY_MS: u64 = 2_000;
 
 impl<S: HandoverSys> Run<'_, S> {
     /// Waits for a `flashcp` of the old system, however long it lives: to kill it, and a reset kills it too, is to leave
-    /// flash half written. Its time is not counted as the hand-over's. `plan` is as for [`Run::end_everybody`].
-    pub(crate) fn let_flash_writer_finish(&mut self, plan: &mut Plan) {
+    /// flash half written. Its time is not counted as the hand-over's. `watchdogs` are as for [`Run::end_everybody`].
+    pub(crate) fn let_flash_writer_finish(&mut self, watchdogs: &mut Vec<Pending>) {
         let began = self.sys.now_ms();
         let spent = began.saturating_sub(self.journey.started_ms);
         let mut told = None;
-        while let Some(writer) = self.flash_writer(plan) {
+        while let Some(writer) = self.flash_writer(watchdogs) {
             let now = self.sys.now_ms();
             self.journey.started_ms = now.saturating_sub(spent);
             self.arm_guard();
@@ -57,63 +58,62 @@ impl<S: HandoverSys> Run<'_, S> {
     }
 
     /// Who is changing flash, for a sentence.
-    fn flash_writer(&mut self, plan: &mut Plan) -> Option<String> {
-        let text = self.read_flash_record()?;
-        let record: FlashRecord = serde_json::from_str(&text).ok()?;
-        if record.state != FlashState::Changing {
+    fn flash_writer(&mut self, watchdogs: &mut Vec<Pending>) -> Option<String> {
+        let (reading, _) = self.read_flash_record();
+        if reading == Reading::Absent {
             return None;
         }
-        let name = |name: &str| format!("{name} (pid {})", record.pid);
-        match self.look(plan) {
-            Ok(alive) => check::flash_writer(&record, &alive).map(|process| name(&process.name)),
-            // Too little memory for a moment, perhaps. That it has ended is not known, so it has not.
-            Err(_) => Some(name("flashcp")),
-        }
+        let alive = self.look(watchdogs).ok();
+        check::flash_writer(&reading, alive.as_deref())
     }
 
-    fn read_flash_record(&mut self) -> Option<String> {
-        match self.sys.read_text(Path::new(FLASH)) {
-            Ok(text) => Some(text),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => {
-                self.note(format!("read {FLASH}: {e}"));
-                None
+    /// The record and its text. One that cannot be read is looked at again: too little memory for a moment, perhaps.
+    fn read_flash_record(&mut self) -> (Reading, Option<String>) {
+        let path = Path::new(FLASH);
+        let mut tries = 1;
+        loop {
+            let read = self.sys.read_text(path);
+            let text = read.as_ref().ok().cloned();
+            let reading = Reading::of(path, read);
+            if text.is_some() || reading == Reading::Absent || tries >= RECORD_TRIES {
+                return (reading, text);
             }
+            tries += 1;
+            self.sys.pause(FLASH_LOOK_MS);
         }
     }
 
     /// Takes the flash record along unless all is well, so that `reboot` in the maintenance root knows that flash is
     /// half written. Nobody is left to change it by now. One that cannot be understood comes along as well.
     pub(crate) fn keep_flash_record(&mut self) {
-        let Some(text) = self.read_flash_record() else { return };
-        let record = serde_json::from_str::<FlashRecord>(&text);
-        if record.is_ok_and(|record| record.state == FlashState::Verified) {
-            return;
-        }
-        if text.len() > LONGEST_RECORD {
-            self.note(format!("{FLASH} is too long to be taken along"));
-            return;
+        let (reading, text) = self.read_flash_record();
+        let Some(record) = check::record_to_keep(&reading, text.as_deref(), LONGEST_RECORD) else { return };
+        if let Reading::Unknown(why) = reading {
+            self.note(why);
         }
         self.note("flash was changed in the old system and not verified".to_owned());
-        self.journey.flash_record = Some(text);
+        self.journey.flash_record = Some(record);
     }
 
-    /// Ends every process but this one; `plan` is what to do with the watchdog while its holders go. Survivors go into
+    /// Ends every process but this one; `watchdogs` are those to be taken over while their holders go. Survivors go into
     /// the report: a process that is stuck in the kernel must not hold up PID 1, and if it holds the old root, the
     /// unmounting finds out.
-    pub(crate) fn end_everybody(&mut self, mut plan: Plan) -> Result<(), Stop> {
+    pub(crate) fn end_everybody(&mut self, mut watchdogs: Vec<Pending>) -> Result<(), Stop> {
         self.signal(Everybody::Term);
         let started = self.sys.now_ms();
         let grace = self.journey.limits.term_grace_ms.min(self.remaining(started));
-        let mut left = self.look(&mut plan)?;
+        let mut left = self.look(&mut watchdogs);
         let mut hung_up = false;
-        while !left.is_empty() && self.sys.now_ms().saturating_sub(started) < grace {
+        // Whoever cannot be looked at may be there.
+        while left.as_ref().map_or(true, |left| !left.is_empty())
+            && self.sys.now_ms().saturating_sub(started) < grace
+        {
             if !hung_up && self.sys.now_ms().saturating_sub(started) >= HANGUP_AFTER_MS {
                 self.signal(Everybody::Hangup);
                 hung_up = true;
             }
             self.sys.pause(LOOK_MS);
-            left = self.look(&mut plan)?;
+            left = self.look(&mut watchdogs);
         }
         // Also when nobody is seen: a process may have been born behind the reader of /proc.
         let started = self.sys.now_ms();
@@ -121,17 +121,18 @@ impl<S: HandoverSys> Run<'_, S> {
         loop {
             self.signal(Everybody::Kill);
             self.sys.pause(LOOK_MS);
-            left = self.look(&mut plan)?;
-            if left.is_empty() || self.sys.now_ms().saturating_sub(started) >= patience {
+            left = self.look(&mut watchdogs);
+            let nobody = left.as_ref().is_ok_and(Vec::is_empty);
+            if nobody || self.sys.now_ms().saturating_sub(started) >= patience {
                 break;
             }
         }
-        for process in left {
+        for process in left? {
             let Process { pid, name, state, .. } = process;
             self.note(format!("process {pid} ({name}) did not die, its state is {state}"));
             self.journey.survivors.push(Survivor { pid, name, state });
         }
-        if let Plan::TakeWhenFree { device, .. } = plan {
+        for Pending { device, .. } in watchdogs {
             self.note(format!("{device} was not taken over: somebody still holds it"));
         }
         Ok(())
@@ -146,25 +147,19 @@ impl<S: HandoverSys> Run<'_, S> {
         }
     }
 
-    /// Who must still end; takes the watchdog in the moment it is free.
-    fn look(&mut self, plan: &mut Plan) -> Result<Vec<Process>, Stop> {
+    /// Who must still end; takes a watchdog in the moment it is free.
+    fn look(&mut self, watchdogs: &mut Vec<Pending>) -> Result<Vec<Process>, Stop> {
         let mut left = self.sys.processes().map_err(|e| Stop::because("list the processes", &e))?;
         left.retain(Process::must_end);
-        if let Plan::TakeWhenFree { device, holders } = plan
-            && !left.iter().any(|process| holders.contains(&process.pid))
-        {
-            let device = device.clone();
-            if self.take_watchdog(&device) {
-                *plan = Plan::LeaveAlone;
-            }
-        }
+        let is_held = |pending: &Pending| left.iter().any(|process| pending.holders.contains(&process.pid));
+        watchdogs.retain(|pending| is_held(pending) || !self.take_watchdog(&pending.device));
         Ok(left)
     }
 
     /// Opens a watchdog that runs. `false` if it is held still, and worth another try.
     pub(crate) fn take_watchdog(&mut self, device: &str) -> bool {
         match self.sys.open_watchdog(device) {
-            Ok(watchdog) => self.journey.watchdog = Some(watchdog),
+            Ok(watchdog) => self.journey.watchdogs.push(watchdog),
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) => return false,
             Err(e) => self.note(format!("open {device}: {e}")),
         }
@@ -203,7 +198,7 @@ impl<S: HandoverSys> Run<'_, S> {
         self.journey.started_ms = now;
         if self.journey.stage <= Stage::EndProcesses {
             // Past the look at the processes the answer is of no use any more.
-            let _ = self.end_everybody(Plan::LeaveAlone);
+            let _ = self.end_everybody(Vec::new());
         }
         let limit = self.limit();
         if let Err(e) = self.sys.sync(limit) {

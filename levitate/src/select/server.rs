@@ -7,7 +7,8 @@ use ramdisk::service::{Kind, Service};
 use super::services::{own_programs, words};
 
 /// Programs through which people log in.
-const LOGIN_PROGRAMS: [&str; 7] = ["dropbear", "sshd", "tinysshd", "telnetd", "getty", "agetty", "mgetty"];
+const LOGIN_PROGRAMS: [&str; 8] =
+    ["dropbear", "sshd", "tinysshd", "telnetd", "getty", "agetty", "mgetty", "console-login"];
 /// The options of dropbear(8) that take a value; `d` is that of versions before 2013.
 const WITH_VALUE_DROPBEAR: &str = "bcdrADGlpPWKIT";
 /// Those of sshd(8).

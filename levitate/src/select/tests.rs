@@ -278,13 +278,15 @@ fn a_server_whose_named_host_keys_are_all_missing_is_refused_although_others_exi
 #[test]
 fn the_login_services_are_named_for_the_lease_and_one_that_is_off_or_short_is_warned_of() {
     let with = |lease: &str| {
-        let text =
-            format!("{lease}{CONFIG}[services.clock]\nrun = [\"/usr/sbin/dropbear\"]\nlogin = false\n");
+        let text = format!(
+            "{lease}{CONFIG}[services.clock]\nrun = [\"/usr/sbin/dropbear\"]\nlogin = false\n\
+                     [services.door]\nrun = [\"console-login\"]\n"
+        );
         selected(&OldSystem::new(), &text)
     };
     let lease = |text: &str| {
         let found = with(text);
-        assert_eq!(found.ways_in, ["sshd"]);
+        assert_eq!(found.ways_in, ["door", "sshd"]);
         found.warnings.iter().find(|w| w.starts_with("the lease is")).cloned()
     };
     assert_eq!(lease(""), None);

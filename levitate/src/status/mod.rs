@@ -19,8 +19,7 @@ use serde::de::DeserializeOwned;
 pub use self::lease::Lease;
 pub use self::leaving::Leaving;
 use crate::arm::{self, Hook};
-use crate::arming;
-use crate::config::Config;
+use crate::arming::{self, record};
 use crate::handover::report::{REPORT, Report};
 use crate::manifest::{MANIFEST, Manifest};
 use crate::stage::STAGED;
@@ -131,8 +130,10 @@ pub enum Last {
 pub struct Maintenance {
     /// What was staged.
     pub manifest: Manifest,
-    /// How it was entered.
-    pub handover: Report,
+    /// How it was entered; none if it was booted as an initramfs.
+    pub handover: Option<Report>,
+    /// When it was booted, in seconds since 1970 by its own clock; none if it was entered from another system.
+    pub booted_at: Option<u64>,
     /// The last report of `flashcp`, as it stands in the record, but `unverified` if it was changing flash and is no
     /// longer there; none if it never ran, or if the record cannot be read (then `reboot` refuses and says so).
     pub flash: Option<serde_json::Value>,
@@ -157,12 +158,13 @@ pub enum StatusError {
     },
 }
 
-/// Reads the status of the system below `root`. The configuration is needed for its state file only.
+/// Reads the status of the system below `root`. `state_file` is the one that the configuration names, or the user; without
+/// it, the one that a root staged in this boot names.
 ///
 /// # Errors
 ///
 /// In the maintenance root: its manifest or the hand-over's report cannot be read.
-pub fn read(root: &Root, config: Option<&Config>) -> Result<Status, StatusError> {
+pub fn read(root: &Root, state_file: Option<&Path>) -> Result<Status, StatusError> {
     if arm::in_maintenance(root) {
         return maintenance(root);
     }
@@ -187,7 +189,14 @@ pub fn read(root: &Root, config: Option<&Config>) -> Result<Status, StatusError>
         (Staged::Damaged { .. }, None) => Reboot::FailsAndReboots,
     };
     let boot_id = state::boot_id(root.dir()).unwrap_or_default();
-    let last = match config.and_then(|c| c.state_file.as_ref()) {
+    let of_staged = match &staged {
+        Staged::Whole { manifest } => manifest.state_file.clone(),
+        Staged::Nothing => None,
+        Staged::Damaged { .. } => {
+            record::read(root).ok().flatten().and_then(|armed| armed.state).map(|state| state.file)
+        }
+    };
+    let last = match state_file.or(of_staged.as_deref()) {
         None => Last::NotRecorded,
         Some(path) => match state::read(&root.host(path)) {
             Ok(record) => last(record.as_ref(), &boot_id),
@@ -279,14 +288,24 @@ fn maintenance(root: &Root) -> Result<Status, StatusError> {
         Some((flash, writer_is_gone)) => (Some(flash), writer_is_gone),
         None => (None, false),
     };
+    let report = at(REPORT);
+    let handover: Option<Report> = if report.exists() { Some(json(&report)?) } else { None };
     Ok(Status::Maintenance(Box::new(Maintenance {
         manifest: json(&at(MANIFEST))?,
-        handover: json(&at(REPORT))?,
+        booted_at: handover.is_none().then(|| booted_at(&at("proc/uptime"))),
+        handover,
         flash,
         writer_is_gone,
         lease: Lease::ask(&at("run")),
         reboot,
     })))
+}
+
+/// When the kernel started, by /proc/uptime (`12.34 56.78`, seconds).
+fn booted_at(uptime: &Path) -> u64 {
+    let text = fs::read_to_string(uptime).unwrap_or_default();
+    let seconds = text.split('.').next().and_then(|seconds| seconds.trim().parse().ok());
+    state::seconds_since_1970().saturating_sub(seconds.unwrap_or(0))
 }
 
 fn json<T: DeserializeOwned>(path: &Path) -> Result<T, StatusError> {

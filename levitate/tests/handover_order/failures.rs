@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 
 use levitate::handover::seam::{Ending, Weight};
 use levitate::handover::stage::Stage;
@@ -10,7 +11,7 @@ use levitate::state::State;
 use crate::double::{Double, Fault, error};
 
 /// The calls without which the hand-over is still whole, by the beginning of their text.
-const TOLERATED: [&str; 15] = [
+const TOLERATED: [&str; 17] = [
     "reset signals",
     "forbid ctrl-alt-del",
     "panic timeout",
@@ -25,6 +26,8 @@ const TOLERATED: [&str; 15] = [
     "writable",
     // Tried again.
     "umount",
+    "processes",
+    "tables of others",
     "exclusive",
     "report",
 ];
@@ -54,11 +57,16 @@ fn each_call_fails(says: fn() -> io::Error) {
             assert!(done.init_runs && done.endings.is_empty(), "{failed}: {:?}", done.said);
             continue;
         }
-        // Looking at what to sweep is the one look at the mount table that may fail.
+        // Looking at what to sweep is the one look at the mount table that may fail; the proof looks again.
         if done.init_runs {
             assert_eq!(failed, "mounts");
             let notes = done.report.expect("a report").notes;
-            assert!(notes[0].contains("what is left of the old /run stays"), "{notes:?}");
+            let mut last = done.calls.iter().skip_while(|call| *call != "umount /oldroot");
+            let again = last.any(|call| call == "pause");
+            assert!(
+                again != notes.iter().any(|n| n.contains("what is left of the old /run stays")),
+                "{notes:?}"
+            );
             continue;
         }
         assert_eq!(done.endings, [Ending::Reset], "{failed}");
@@ -72,6 +80,23 @@ fn each_call_fails(says: fn() -> io::Error) {
             assert!(failure.contains(reason), "{failure} / {reason}");
         }
     }
+}
+
+#[test]
+fn processes_that_can_never_be_listed_are_a_reset_and_not_nobody() {
+    let mut double = Double::new();
+    double.unlisted_from = Some(0);
+    let done = double.hand_over();
+    assert_eq!(done.endings, [Ending::Reset]);
+    assert!(done.failure().contains("at stage end_processes: list the processes: "), "{}", done.failure());
+    let kills = done.calls.iter().filter(|call| *call == "kill(-1) Kill").count();
+    assert!(kills > 100, "{kills}: whoever cannot be looked at may be there");
+    // from the second half on: the proof alone asks
+    let mut double = Double::new();
+    double.unlisted_from = Some(Double::new().hand_over().calls.len() - 20);
+    let done = double.hand_over();
+    assert_eq!(done.endings, [Ending::Reset]);
+    assert!(done.failure().contains("at stage prove: list the kernel's threads: "), "{}", done.failure());
 }
 
 /// The hand-over, unless the guard resets the board before it comes to an end: the double panics then.
@@ -188,4 +213,44 @@ fn the_guard_is_set_before_anything_else_in_both_halves() {
     let resumed = done.calls.iter().position(|call| call == "exec /run/maintenance/sbin/levitate");
     let after = resumed.and_then(|place| done.calls.get(place + 1)).map(String::as_str);
     assert_eq!(after, Some("guard Reset"));
+}
+
+#[test]
+fn a_damaged_manifest_is_told_in_the_state_file_that_the_record_of_arming_names() {
+    let armed = r#"{"version":2,"run":null,"steps":[],"state":{"file":"/persist/state.json",
+        "home":{"source":"/dev/mtdblock4","fstype":"jffs2","file":"state.json"}}}"#;
+    let reason = "read /run/maintenance/etc/levitate/manifest.json: ";
+    for manifest in ["{", r#"{"version":1}"#, ""] {
+        let mut double = Double::new();
+        (double.manifest, double.armed) = (manifest.into(), Some(armed.into()));
+        let done = double.hand_over();
+        assert_eq!(done.endings, [Ending::Reset]);
+        let (path, record) = done.state.last().expect("a record");
+        assert_eq!(path, Path::new("/persist/state.json"));
+        assert_eq!((record.state, record.boot_id.as_str()), (State::Failed, "b"));
+        assert!(record.reason.as_deref().unwrap().starts_with(reason), "{record:?}");
+    }
+    // one of another boot or another version as well
+    let mut double = Double::new();
+    double.manifest = double.manifest.replace(r#""boot_id":"b""#, r#""boot_id":"a""#);
+    double.armed = Some(armed.into());
+    assert_eq!(double.hand_over().last_state().state, State::Failed);
+
+    // systemd has unmounted the state file's file system: it is mounted once more
+    let mut double = Double::pivoted();
+    (double.manifest, double.armed) = ("{".into(), Some(armed.into()));
+    let done = double.hand_over_from_systemd("reboot");
+    let (path, record) = done.state.last().expect("a record");
+    assert_eq!((path.as_path(), record.state), (Path::new("/run/levitate/state/state.json"), State::Failed));
+}
+
+#[test]
+fn without_a_record_of_arming_a_damaged_manifest_still_ends_in_a_reset() {
+    for armed in [None, Some("{".to_owned()), Some(r#"{"version":2,"run":null,"steps":[]}"#.to_owned())] {
+        let mut double = Double::new();
+        (double.manifest, double.armed) = ("{".into(), armed);
+        let done = double.hand_over();
+        assert_eq!((done.endings.as_slice(), done.state.len()), (&[Ending::Reset][..], 0));
+        assert!(done.failure().contains("manifest.json"), "{}", done.failure());
+    }
 }

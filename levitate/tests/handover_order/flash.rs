@@ -26,7 +26,7 @@ fn who_changes_flash_is_waited_for_beyond_the_deadline_with_a_line_every_ten_sec
     // The double does not let it be killed, nor the guard go off.
     let done = at_work("verified").hand_over();
     assert!(done.init_runs, "{:?}", done.said);
-    let line = "waiting for flashcp (pid 123), which is changing flash";
+    let line = "waiting for flashcp (pid 123), on /dev/mtd5, which is changing flash";
     let lines = done.said.iter().filter(|(_, said)| said == line).count();
     assert!((19..=21).contains(&lines), "{lines}");
     let report = done.report.expect("a report");
@@ -88,6 +88,32 @@ fn flash_that_is_not_known_to_be_right_is_known_in_the_maintenance_root() {
             "{notes:?}"
         );
     }
+}
+
+#[test]
+fn a_record_that_cannot_be_read_for_a_moment_kills_nobody() {
+    // The double does not let its writer be killed.
+    let mut double = at_work("verified");
+    double.flash_unread_until = 2_500;
+    // by its name alone it would not be known
+    double.processes.iter_mut().filter(|p| p.pid == FLASHCP).for_each(|p| p.name = "levitate".into());
+    let done = double.hand_over();
+    assert!(done.init_runs && done.written.is_empty(), "{:?}", done.said);
+}
+
+#[test]
+fn flash_whose_record_can_never_be_read_is_known_in_the_maintenance_root() {
+    let mut double = Double::new();
+    double.flash_unread_until = u64::MAX;
+    let done = double.hand_over();
+    assert!(done.init_runs, "{:?}", done.said);
+    let [(_, record)] = done.written.as_slice() else { panic!("{:?}", done.written) };
+    assert!(record.contains("\"state\":\"unverified\"") && record.contains("cannot be read"), "{record}");
+    let notes = done.report.expect("a report").notes;
+    assert!(
+        notes[0].starts_with("cannot understand the flash record /run/levitate/flash.json: "),
+        "{notes:?}"
+    );
 }
 
 #[test]

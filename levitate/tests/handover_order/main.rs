@@ -1,5 +1,6 @@
 //! The hand-over's order of calls, and what becomes of it when any of them fails, in a double of the kernel.
 
+mod calls;
 mod double;
 mod failures;
 mod flash;
@@ -64,6 +65,7 @@ fn the_calls_come_in_the_order_of_the_design() {
             "umount /oldroot/persist",
             "umount /oldroot/run",
             "umount /oldroot",
+            "tables of others",
             "exclusive 31:3",
             "exclusive 31:4",
             "report /run/levitate/handover.json",

@@ -72,6 +72,6 @@ impl Context<'_> {
 
     /// Tells of a name that is not there.
     pub(super) fn unknown(&mut self, Unknown(name): &Unknown) -> u8 {
-        self.fatal(3, &format!("there is no service named {name}"))
+        self.fatal(3, &format!("there is no service named {name} (s6-rc-db list all names them)"))
     }
 }

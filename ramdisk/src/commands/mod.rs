@@ -17,6 +17,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use self::options::Parsed;
 use crate::init::control::SOCKET;
 
 /// The names that [`run`] knows.
@@ -36,6 +37,8 @@ struct Context<'a> {
     socket: PathBuf,
     /// The service source directories.
     services: PathBuf,
+    /// Its forms, one a line; one that goes on is indented.
+    help: &'static str,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
 }
@@ -46,6 +49,24 @@ impl Context<'_> {
         // Nothing can be done about an error output that cannot be written.
         let _ = writeln!(self.err, "{}: fatal: {text}", self.name);
         code
+    }
+
+    /// Tells what was not understood, and how the command is used.
+    fn usage(&mut self, why: &str) -> u8 {
+        let usage = usage(self.help);
+        self.fatal(USAGE, &format!("{why}\n{}", usage.trim_end()))
+    }
+
+    /// Does `then` with what was parsed; either way the answer is the exit code.
+    fn with_options(
+        &mut self,
+        parsed: Result<Parsed, String>,
+        then: fn(&mut Self, &Parsed) -> Result<u8, u8>,
+    ) -> u8 {
+        match parsed {
+            Ok(parsed) => then(self, &parsed).unwrap_or_else(|code| code),
+            Err(why) => self.usage(&why),
+        }
     }
 
     /// Prints lines; the answer is the exit code.
@@ -81,7 +102,7 @@ pub fn show_tree(out: &mut dyn Write, err: &mut dyn Write) -> u8 {
 
 fn context<'a>(name: &'static str, out: &'a mut dyn Write, err: &'a mut dyn Write) -> Context<'a> {
     let socket = PathBuf::from("/run").join(SOCKET);
-    Context { name, socket, services: "/etc/levitate/services".into(), out, err }
+    Context { name, socket, services: "/etc/levitate/services".into(), help: "", out, err }
 }
 
 fn run_at(
@@ -102,15 +123,22 @@ fn run_at(
 }
 
 fn dispatch(context: &mut Context<'_>, words: Vec<String>) -> u8 {
-    match context.name {
-        "console-login" => console_login::run(context, words),
-        "s6-rc" => s6_rc::run(context, words),
-        "s6-rc-db" => s6_rc_db::run(context, words),
-        "s6-rc-up-tree" => up_tree::run(context, words),
-        "s6-svc" => s6_svc::run(context, words),
-        "s6-svstat" => s6_svstat::run(context, words),
-        _ => tai64nlocal::run(context, words, &mut io::stdin().lock()),
-    }
+    let (help, run): (_, fn(&mut Context<'_>, Vec<String>) -> u8) = match context.name {
+        "console-login" => (console_login::HELP, console_login::run),
+        "s6-rc" => (s6_rc::HELP, s6_rc::run),
+        "s6-rc-db" => (s6_rc_db::HELP, s6_rc_db::run),
+        "s6-rc-up-tree" => (up_tree::HELP, up_tree::run),
+        "s6-svc" => (s6_svc::HELP, s6_svc::run),
+        "s6-svstat" => (s6_svstat::HELP, s6_svstat::run),
+        _ => (tai64nlocal::HELP, |context, words| tai64nlocal::run(context, words, &mut io::stdin().lock())),
+    };
+    context.help = help;
+    if words == ["--help"] { context.print(usage(help).as_bytes()) } else { run(context, words) }
+}
+
+fn usage(help: &str) -> String {
+    let lines: Vec<&str> = help.lines().collect();
+    format!("usage: {}\n", lines.join("\n       "))
 }
 
 #[cfg(test)]

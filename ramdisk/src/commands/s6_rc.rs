@@ -7,13 +7,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::Context;
 use super::ask::Live;
 use super::graph::{Names, Way, below_none_of};
 use super::options::{Parsed, parse};
-use super::{Context, USAGE};
 use crate::init::control::{Change, Order, Wait};
 
-const HELP: &str = "\
+pub(super) const HELP: &str = "\
 s6-rc help
 s6-rc [ -l live ] [ -a ] [ -u | -d ] list [ servicenames... ]
 s6-rc [ -l live ] [ -a ] [ -u | -d ] listall [ servicenames... ]
@@ -61,17 +61,7 @@ struct Manner {
 
 pub(super) fn run(context: &mut Context<'_>, words: Vec<String>) -> u8 {
     // -b waits for a lock and -e leaves out essential services: there is no lock, and no service is essential.
-    let parsed = match parse(words, "udDpabEe", "vntl", &LONG) {
-        Ok(parsed) => parsed,
-        Err(why) => return usage(context, &why),
-    };
-    match command(context, &parsed) {
-        Ok(code) | Err(code) => code,
-    }
-}
-
-fn usage(context: &mut Context<'_>, why: &str) -> u8 {
-    context.fatal(USAGE, &format!("{why}\n{}", HELP.trim_end()))
+    context.with_options(parse(words, "udDpabEe", "vntl", &LONG), command)
 }
 
 fn number<N: std::str::FromStr>(
@@ -82,7 +72,7 @@ fn number<N: std::str::FromStr>(
     let Some(text) = parsed.value(letter) else { return Ok(None) };
     match text.parse() {
         Ok(number) => Ok(Some(number)),
-        Err(_) => Err(usage(context, &format!("-{letter}: expected a number, found {text:?}"))),
+        Err(_) => Err(context.usage(&format!("-{letter}: expected a number, found {text:?}"))),
     }
 }
 
@@ -100,7 +90,7 @@ fn command(context: &mut Context<'_>, parsed: &Parsed) -> Result<u8, u8> {
         context.socket = PathBuf::from(live).join("init.sock");
     }
     let Some((command, names)) = parsed.rest.split_first() else {
-        return Err(usage(context, "expected a command"));
+        return Err(context.usage("expected a command"));
     };
     match command.as_str() {
         "help" => return Ok(context.print(HELP.as_bytes())),
@@ -111,7 +101,7 @@ fn command(context: &mut Context<'_>, parsed: &Parsed) -> Result<u8, u8> {
             direction = if command == "start" { Direction::Up } else { Direction::Down };
             prune = Prune::No;
         }
-        other => return Err(usage(context, &format!("unknown command: {other}"))),
+        other => return Err(context.usage(&format!("unknown command: {other}"))),
     }
     let live = context.live()?;
     let mut selection = live.graph.resolve(names).map_err(|unknown| context.unknown(&unknown))?;
@@ -158,14 +148,13 @@ fn change(
     };
     let mut worst = 0;
     for (change, names, way) in [(Change::Down, down, Way::NeededBy), (Change::Up, up, Way::Needs)] {
-        // Who is there already is not waited for, but told to stay.
-        let names = graph.ordered(&names, way);
         if names.is_empty() {
             continue;
         }
         let code = match manner.pretend {
-            Some(pause) => pretend(context, live, change, &names, pause),
-            None => in_truth(context, change, names, manner),
+            Some(pause) => pretend(context, live, change, &graph.ordered(&names, way), pause),
+            // Who is there already is not waited for, but told to stay.
+            None => in_truth(context, change, graph.ends(&names, way), manner),
         };
         match code {
             0 => {}

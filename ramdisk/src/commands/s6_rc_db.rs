@@ -8,10 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::graph::{Graph, Names, Way};
 use super::options::{Parsed, parse};
-use super::{Context, SYSTEM, USAGE};
+use super::{Context, SYSTEM};
 use crate::service::{Kind, Program, Service, ServiceError, ServiceSet, read_services_dir};
 
-const HELP: &str = "\
+pub(super) const HELP: &str = "\
 s6-rc-db help
 s6-rc-db [ -c folder ] check
 s6-rc-db [ -c folder ] list all|services|oneshots|longruns|bundles
@@ -32,17 +32,8 @@ const WRONG_TYPE: u8 = 5;
 
 pub(super) fn run(context: &mut Context<'_>, words: Vec<String>) -> u8 {
     // -l names the live state and -b waits for a lock: neither is needed to read definitions.
-    let parsed = match parse(words, "udb", "lc", &[("up", 'u'), ("down", 'd'), ("block", 'b')]) {
-        Ok(parsed) => parsed,
-        Err(why) => return usage(context, &why),
-    };
-    match command(context, &parsed) {
-        Ok(code) | Err(code) => code,
-    }
-}
-
-fn usage(context: &mut Context<'_>, why: &str) -> u8 {
-    context.fatal(USAGE, &format!("{why}\n{}", HELP.trim_end()))
+    let long = [("up", 'u'), ("down", 'd'), ("block", 'b')];
+    context.with_options(parse(words, "udb", "lc", &long), command)
 }
 
 fn read(context: &mut Context<'_>, parsed: &Parsed) -> Result<ServiceSet, u8> {
@@ -74,16 +65,18 @@ fn command(context: &mut Context<'_>, parsed: &Parsed) -> Result<u8, u8> {
         ["help"] => return Ok(context.print(HELP.as_bytes())),
         ["check"] => return read(context, parsed).map(|_| 0),
         ["list", "all" | "services" | "oneshots" | "longruns" | "bundles"] => {}
-        ["list", ..] => return Err(usage(context, "list what?")),
+        ["list", ..] => {
+            return Err(context.usage("list: expected all, services, oneshots, longruns or bundles"));
+        }
         ["type" | "timeout" | "contents" | "dependencies" | "pipeline" | "script", _] => {}
         ["atomics" | "all-dependencies", _, ..] => {}
         [
             command @ ("type" | "timeout" | "contents" | "dependencies" | "pipeline" | "script" | "atomics"
             | "all-dependencies"),
             ..,
-        ] => return Err(usage(context, &format!("{command}: expected a name"))),
-        [other, ..] => return Err(usage(context, &format!("unknown command: {other}"))),
-        [] => return Err(usage(context, "expected a command")),
+        ] => return Err(context.usage(&format!("{command}: expected a name"))),
+        [other, ..] => return Err(context.usage(&format!("unknown command: {other}"))),
+        [] => return Err(context.usage("expected a command")),
     }
     let set = read(context, parsed)?;
     let graph = Graph::of_set(&set);
@@ -113,7 +106,7 @@ fn command(context: &mut Context<'_>, parsed: &Parsed) -> Result<u8, u8> {
             Ok(context.lines([limit.as_ms().to_string()]))
         }
         "contents" if service.type_word() == "bundle" => Ok(context.lines(&named)),
-        "pipeline" if service.type_word() == "longrun" => Ok(context.lines(pipeline(&set, service))),
+        "pipeline" if service.type_word() == "longrun" => Ok(context.lines(pipeline(&set, &graph, service))),
         "script" => match &service.kind {
             Kind::Oneshot { up: program, .. } if !down => Ok(context.print(&script(program.as_ref()))),
             Kind::Oneshot { down: program, .. } => Ok(context.print(&script(program.as_ref()))),
@@ -127,20 +120,15 @@ fn wrong_type(context: &mut Context<'_>, service: &Service) -> u8 {
     context.fatal(WRONG_TYPE, &format!("{} is a {}", service.name, service.type_word()))
 }
 
-/// The whole pipeline that the service is in, a pair of producer and consumer a line; the service alone if it is in
-/// none.
-fn pipeline(set: &ServiceSet, service: &Service) -> Vec<String> {
-    let (mut seen, mut todo, mut pairs) = (Names::new(), vec![service.name.clone()], Vec::new());
+/// The whole pipeline that the service is in, producers before consumers; the service alone if it is in none.
+fn pipeline(set: &ServiceSet, graph: &Graph, service: &Service) -> Vec<String> {
+    let (mut parts, mut todo) = (Names::new(), vec![service.name.clone()]);
     while let Some(name) = todo.pop() {
-        let Some(part) = set.get(&name).filter(|_| seen.insert(name)) else { continue };
-        if let Some(consumer) = &part.pipeline.producer_for {
-            pairs.push(format!("{}/{consumer}", part.name));
-            todo.push(consumer.clone());
-        }
-        todo.extend(part.pipeline.consumer_for.iter().cloned());
+        let Some(part) = set.get(&name).filter(|_| parts.insert(name)) else { continue };
+        todo.extend(part.pipeline.producer_for.iter().chain(&part.pipeline.consumer_for).cloned());
     }
-    pairs.sort();
-    if pairs.is_empty() { vec![service.name.clone()] } else { pairs }
+    // A producer needs its consumer.
+    graph.ordered(&parts, Way::NeededBy)
 }
 
 /// Each word of the command line, ended by a zero byte.

@@ -4,19 +4,22 @@
 
 use nix::sys::signal::Signal;
 
+use super::Context;
 use super::options::parse;
 use super::s6_svc::service_name;
-use super::{Context, USAGE};
 use crate::init::snapshot::Entry;
 
-const HELP: &str = "s6-svstat [ -uwNrpgest | -o up,wantedup,normallyup,ready,paused,pid,pgid,exitcode,signal,signum,updownfor,readyfor ] [ -n ] service";
+pub(super) const HELP: &str = "\
+s6-svstat [ -uwNrpgest | -o FIELD,... ] [ -n ] service
+  fields: up, wantedup, normallyup, ready, paused, pid, pgid, exitcode, signal, signum, updownfor, readyfor
+";
 
 pub(super) fn run(context: &mut Context<'_>, words: Vec<String>) -> u8 {
     let parsed = match parse(words, "uwNrpgestn", "o", &[]) {
         Ok(parsed) => parsed,
-        Err(why) => return context.fatal(USAGE, &format!("{why}; usage: {HELP}")),
+        Err(why) => return context.usage(&why),
     };
-    let [word] = parsed.rest.as_slice() else { return context.fatal(USAGE, &format!("usage: {HELP}")) };
+    let [word] = parsed.rest.as_slice() else { return context.usage("expected the name of one service") };
     let name = service_name(word).to_owned();
     let live = match context.live() {
         Ok(live) => live,
@@ -40,7 +43,7 @@ pub(super) fn run(context: &mut Context<'_>, words: Vec<String>) -> u8 {
     for name in &fields {
         match field(entry, name) {
             Some(value) => values.push(value),
-            None => return context.fatal(USAGE, &format!("unknown field {name}; usage: {HELP}")),
+            None => return context.usage(&format!("unknown field {name}")),
         }
     }
     context.lines([values.join(" ")])

@@ -3,9 +3,11 @@
 use std::io::BufRead;
 
 use super::options::parse;
-use super::{Context, SYSTEM, USAGE};
+use super::{Context, SYSTEM};
 use crate::init::stamp::parse_label;
 use crate::sys::time::{Broken, local, utc};
+
+pub(super) const HELP: &str = "s6-tai64nlocal [ -g ] < lines";
 
 /// A stamp with its `@`.
 const LABEL: usize = 25;
@@ -13,7 +15,8 @@ const LABEL: usize = 25;
 pub(super) fn run(context: &mut Context<'_>, words: Vec<String>, input: &mut dyn BufRead) -> u8 {
     let parsed = match parse(words, "g", "", &[]) {
         Ok(parsed) if parsed.rest.is_empty() => parsed,
-        _ => return context.fatal(USAGE, "usage: s6-tai64nlocal [ -g ] < lines"),
+        Ok(_) => return context.usage("expected lines on standard input and no arguments"),
+        Err(why) => return context.usage(&why),
     };
     let broken: fn(i64) -> Option<Broken> = if parsed.has('g') { utc } else { local };
     let mut line = Vec::new();

@@ -1,9 +1,11 @@
 //! `s6-rc-up-tree`: a service and all that depends on it, except what is below a controlled service that is down.
 
+use super::Context;
 use super::graph::{Names, Way, below_none_of};
 use super::options::parse;
-use super::{Context, USAGE};
 use crate::init::control::{Change, Order, Wait};
+
+pub(super) const HELP: &str = "s6-rc-up-tree [ -t timeout ] servicename";
 
 pub(super) fn run(context: &mut Context<'_>, words: Vec<String>) -> u8 {
     let parsed = parse(words, "", "t", &[]);
@@ -11,11 +13,9 @@ pub(super) fn run(context: &mut Context<'_>, words: Vec<String>) -> u8 {
         match parsed.as_ref().map(|parsed| (parsed.value('t').map(str::parse::<u64>), &parsed.rest[..])) {
             Ok((None, [name])) => (None, name.clone()),
             Ok((Some(Ok(ms)), [name])) => (Some(ms).filter(|ms| *ms > 0), name.clone()),
-            Err(why) => {
-                return context
-                    .fatal(USAGE, &format!("{why}; usage: s6-rc-up-tree [ -t timeout ] servicename"));
-            }
-            _ => return context.fatal(USAGE, "usage: s6-rc-up-tree [ -t timeout ] servicename"),
+            Err(why) => return context.usage(why),
+            Ok((Some(Err(_)), _)) => return context.usage("-t: expected milliseconds"),
+            _ => return context.usage("expected the name of one service or bundle"),
         };
     let live = match context.live() {
         Ok(live) => live,
@@ -49,7 +49,7 @@ pub(super) fn run(context: &mut Context<'_>, words: Vec<String>) -> u8 {
         return 1;
     }
     let wait = limit.map_or(Wait::Forever, Wait::For);
-    let names = graph.ordered(&open, Way::Needs);
+    let names = graph.ends(&open, Way::Needs);
     let code = context.order(Order { change: Change::Up, wait, by_controller: false, names }, 1);
     match code {
         0 if !asked_for.is_subset(&open) => 1,

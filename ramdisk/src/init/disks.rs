@@ -17,9 +17,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 const KERNEL_TYPES: [&str; 9] =
     ["proc", "sysfs", "devtmpfs", "devpts", "tmpfs", "ramfs", "rootfs", "cgroup2", "pstore"];
 
-/// Writes back and unmounts, the last mounted first. True if it was done within the limit.
-pub(super) fn settle() -> bool {
-    run_in_child(LIMIT, || {
+/// Writes back and unmounts, the last mounted first; meanwhile `feed` is called again and again. True if it was done within
+/// the limit.
+pub(super) fn settle(feed: &mut dyn FnMut()) -> bool {
+    run_in_child(LIMIT, feed, || {
         nix::unistd::sync();
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         for at in unmount_order(&table) {

@@ -107,50 +107,74 @@ fn command_line(words: &[String]) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
+/// What a look at the record tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// There is none: no flash was changed.
+    Absent,
+    /// It is there.
+    Known(FlashRecord),
+    /// It is there, and cannot be read or understood: why, as a sentence.
+    Unknown(String),
+}
+
+impl Reading {
+    /// Of what reading the file at `path` gave.
+    #[must_use]
+    pub fn of(path: &Path, read: io::Result<impl AsRef<[u8]>>) -> Self {
+        let unknown = |why: String| {
+            Self::Unknown(format!(
+                "cannot understand the flash record {}: {why}; flash may be half changed",
+                path.display()
+            ))
+        };
+        match read {
+            Ok(text) => match serde_json::from_slice(text.as_ref()) {
+                Ok(record) => Self::Known(record),
+                Err(error) => unknown(error.to_string()),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Absent,
+            Err(error) => unknown(error.to_string()),
+        }
+    }
+}
+
 /// Reads the record in the run directory `run` and looks into `proc` for its writer.
 ///
-/// A record that cannot be read or understood refuses: something changed flash, and nobody knows how far it got.
+/// A record that cannot be read or understood refuses: something changed flash, and nobody knows how far it got. A
+/// process that cannot be looked at is taken for the writer.
 #[must_use]
 pub fn look(run: &Path, proc: &Path) -> Gate {
     let path = run.join(FLASH_RECORD);
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Gate::Open,
-        Err(error) => return unreadable(&path, &error.to_string()),
-    };
-    match serde_json::from_slice::<FlashRecord>(&text) {
-        Ok(record) => interlock(Some(&record), is_writer(proc, &record)),
-        Err(error) => unreadable(&path, &error.to_string()),
+    match Reading::of(&path, fs::read(&path)) {
+        Reading::Absent => Gate::Open,
+        Reading::Known(record) => interlock(Some(&record), lives(proc, &record)),
+        Reading::Unknown(why) => Gate::Refuse { reason: vec![why, "(-f overrides)".to_owned()] },
     }
 }
 
-fn unreadable(path: &Path, why: &str) -> Gate {
-    Gate::Refuse {
-        reason: vec![
-            format!(
-                "cannot understand the flash record {}: {why}; flash may be half changed",
-                path.display()
-            ),
-            "(-f overrides)".to_owned(),
-        ],
+/// Whether the record's process lives.
+fn lives(proc: &Path, record: &FlashRecord) -> bool {
+    match fs::read(proc.join(record.pid.to_string()).join("stat")) {
+        Ok(stat) => is_written_by(record, &String::from_utf8_lossy(&stat)),
+        Err(error) => !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)),
     }
 }
 
-/// True if the record's process lives and can be its writer: process numbers are used again.
-fn is_writer(proc: &Path, record: &FlashRecord) -> bool {
-    let Ok(stat) = fs::read(proc.join(record.pid.to_string()).join("stat")) else { return false };
-    let stat = String::from_utf8_lossy(&stat);
+fn is_written_by(record: &FlashRecord, stat: &str) -> bool {
     // "123 (a name) S ...": the name may contain anything, the last parenthesis ends it.
-    let Some((comm, state)) = stat
-        .split_once('(')
-        .and_then(|(_, rest)| rest.rsplit_once(')'))
-        .map(|(comm, rest)| (comm, rest.trim_start().chars().next()))
-    else {
-        return false;
-    };
+    let parts = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
+    let Some((name, rest)) = parts else { return false };
+    rest.trim_start().chars().next().is_some_and(|state| is_writer(record, name, state))
+}
+
+/// Whether the process of the record's number can be its writer, by its name and state as the kernel has them: process
+/// numbers are used again.
+#[must_use]
+pub fn is_writer(record: &FlashRecord, name: &str, state: char) -> bool {
     // The kernel keeps 15 bytes of a name.
     let own: String = program(record).chars().take(15).collect();
-    !matches!(state, Some('Z' | 'X') | None) && [own.as_str(), "flashcp", "levitate"].contains(&comm)
+    !matches!(state, 'Z' | 'X' | 'x') && [own.as_str(), "flashcp", "levitate"].contains(&name)
 }
 
 #[cfg(test)]
@@ -227,6 +251,16 @@ mod tests {
         {
             assert!(matches!(scene(CHANGING, stat), Gate::Refuse { .. }), "{stat:?}");
         }
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_looked_at_may_be_the_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        // a directory cannot be read as a file, which is no sign that the process has ended
+        fs::create_dir_all(dir.path().join("123/stat")).unwrap();
+        assert!(lives(dir.path(), &record(FlashState::Changing)));
+        fs::remove_dir(dir.path().join("123/stat")).unwrap();
+        assert!(!lives(dir.path(), &record(FlashState::Changing)));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{pipe2, read};
 use thiserror::Error;
 
-use super::connections::Connections;
+use super::connections::{Connections, News};
 use super::interlock::{self, Gate};
 use super::kernel::{Connection, Event, Kernel, Launch, LaunchError};
 use super::options::Options;
@@ -66,7 +66,7 @@ pub(super) struct Linux {
     services: BTreeMap<Pid, String>,
     connections: Connections,
     queue: VecDeque<Event>,
-    watchdog: Option<Watchdog>,
+    watchdogs: Vec<Watchdog>,
 }
 
 impl Linux {
@@ -94,7 +94,7 @@ impl Linux {
             services: BTreeMap::new(),
             connections: Connections::default(),
             queue: VecDeque::new(),
-            watchdog: None,
+            watchdogs: Vec::new(),
         })
     }
 
@@ -106,9 +106,12 @@ impl Linux {
         self.connections.listen(&self.options.run.join(super::control::SOCKET))
     }
 
-    /// Gives it the watchdog to feed.
-    pub(super) fn guard(&mut self, watchdog: Watchdog) {
-        self.watchdog = Some(watchdog);
+    /// Gives it the watchdogs to feed.
+    pub(super) fn guard(&mut self, watchdogs: Vec<Watchdog>) {
+        self.watchdogs = watchdogs;
+        // They were taken over by another clock.
+        let now = self.now();
+        self.watchdogs.iter_mut().for_each(|watchdog| watchdog.feed_now(now));
     }
 
     fn pipe_of(&mut self, service: &str) -> Result<(), Errno> {
@@ -187,8 +190,11 @@ impl Linux {
             self.take_output(name, PIPE_TURN);
         }
         self.reap();
-        for (from, line) in self.connections.take_requests() {
-            self.queue.push_back(Event::Request { from, line });
+        for news in self.connections.take(self.now()) {
+            self.queue.push_back(match news {
+                News::Request(from, line) => Event::Request { from, line },
+                News::Gone(from) => Event::Gone { from },
+            });
         }
     }
 
@@ -327,6 +333,7 @@ impl Kernel for Linux {
 
     fn next(&mut self, deadline: Option<u64>) -> Event {
         if self.queue.is_empty() {
+            let deadline = [deadline, self.connections.next_deadline()].into_iter().flatten().min();
             self.wait(self.timeout_until(deadline));
             self.collect();
         }
@@ -357,23 +364,26 @@ impl Kernel for Linux {
 
     fn feed_watchdog(&mut self) -> Option<u64> {
         let now = self.now();
-        self.watchdog.as_mut().map(|watchdog| watchdog.feed(now))
+        self.watchdogs.iter_mut().map(|watchdog| watchdog.feed(now)).min()
     }
 
     fn hand_over(&mut self) -> Option<String> {
         let now = self.now();
-        if let Some(watchdog) = &mut self.watchdog {
-            watchdog.feed_now(now);
-        }
-        handover::execute(&self.options.run, self.watchdog.as_ref())
+        self.watchdogs.iter_mut().for_each(|watchdog| watchdog.feed_now(now));
+        handover::execute(&self.options.run, &self.watchdogs)
     }
 
     fn settle_disks(&mut self) {
         let now = self.now();
-        if let Some(watchdog) = &mut self.watchdog {
-            watchdog.feed_now(now);
-        }
-        if !disks::settle() {
+        self.watchdogs.iter_mut().for_each(|watchdog| watchdog.feed_now(now));
+        let (start, watchdogs) = (self.start, &mut self.watchdogs);
+        let mut feed = || {
+            let now = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+            for watchdog in watchdogs.iter_mut() {
+                watchdog.feed(now);
+            }
+        };
+        if !disks::settle(&mut feed) {
             self.report("could not write back and unmount everything in time");
         }
     }
@@ -386,10 +396,11 @@ impl Kernel for Linux {
             Verb::Halt => RebootMode::RB_HALT_SYSTEM,
         };
         // Closed armed on a reboot, and fed no more: one that hangs, or that the kernel refuses, becomes a reset.
-        match (verb, self.watchdog.take()) {
-            (Verb::Reboot, Some(mut watchdog)) => watchdog.feed_now(now),
-            (Verb::Poweroff | Verb::Halt, Some(watchdog)) => watchdog.disarm(),
-            (_, None) => {}
+        for mut watchdog in self.watchdogs.drain(..) {
+            match verb {
+                Verb::Reboot => watchdog.feed_now(now),
+                Verb::Poweroff | Verb::Halt => watchdog.disarm(),
+            }
         }
         let Err(errno) = reboot(mode);
         format!("{}: the kernel refused: {}", verb.word(), errno.desc())

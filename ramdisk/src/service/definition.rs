@@ -319,6 +319,14 @@ pub enum ServiceError {
         /// The file.
         path: PathBuf,
     },
+    /// A bundle is a name: there is nothing in it that a controller could start.
+    #[error("bundle {service}: {path}: a bundle is not controlled, give controlled-by to its members", path = path.display())]
+    BundleControlled {
+        /// Which bundle.
+        service: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// A bundle contains itself, directly or through other bundles.
     #[error("bundle {service} in {path} contains itself: {way}", path = path.display(), way = way.join(" -> "))]
     BundleInItself {

@@ -119,6 +119,10 @@ impl ServiceSet {
                     let path = path.join("dependencies.d");
                     errors.push(ServiceError::BundleDepends { service: service.name.clone(), path });
                 }
+                if service.controlled_by.is_some() {
+                    let path = path.join("controlled-by");
+                    errors.push(ServiceError::BundleControlled { service: service.name.clone(), path });
+                }
                 for unknown in contents.iter().filter(|name| !self.services.contains_key(*name)) {
                     let path = path.join("contents.d").join(unknown);
                     errors.push(ServiceError::Unknown {
@@ -295,6 +299,21 @@ mod tests {
             problems(services),
             [
                 "bundle x: /s/x/dependencies.d: a bundle has no dependencies of its own, give them to its members"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_bundle_with_a_controller_is_refused_and_one_of_controlled_services_is_not() {
+        let with = |bundle: Service| {
+            vec![longrun("plug"), longrun("modem").controlled_by("plug"), longrun("wan"), bundle]
+        };
+        let bundle = Service::bundle("outside", "/s/outside", ["modem", "wan"]);
+        assert_eq!(problems(with(bundle.clone())), [""; 0]);
+        assert_eq!(
+            problems(with(bundle.controlled_by("plug"))),
+            [
+                "bundle outside: /s/outside/controlled-by: a bundle is not controlled, give controlled-by to its members"
             ]
         );
     }

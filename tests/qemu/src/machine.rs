@@ -103,6 +103,7 @@ impl Device {
         let console = self.assets.scratch.join(format!("{}-{number}.console", self.name()));
         let (qmp_socket, errors) =
             (self.file(&format!("qmp-{number}")), self.file(&format!("qemu-{number}.log")));
+        let serial_line = self.file(&format!("serial-{number}"));
         let chip_log = self.log_chip.then(|| self.file(&format!("chip-{number}.log")));
         let (nor, ssh_port) = (self.nor(), free_port()?);
         let setup = Setup {
@@ -111,6 +112,7 @@ impl Device {
             chip_speed: self.chip_speed,
             memory: self.memory,
             console: &console,
+            serial_line: &serial_line,
             qmp: &qmp_socket,
             chip_log: chip_log.as_deref(),
             ssh_port,
@@ -137,7 +139,8 @@ impl Device {
             self.file(&format!("known_hosts-{number}"))
         };
         let ssh = Ssh::new(&self.assets, &self.ssh_key, &known_hosts, ssh_port);
-        Ok(Machine { child, qmp, console: Console::at(&console), ssh, chip_log: chip_log.map(ChipLog::at) })
+        let console = Console::at(&console, &serial_line);
+        Ok(Machine { child, qmp, console, ssh, chip_log: chip_log.map(ChipLog::at) })
     }
 }
 
@@ -214,6 +217,18 @@ impl Machine {
     /// Asks the guest to let the disk go, as the socket's button does; it is gone when the guest has.
     pub(crate) fn unplug(&mut self, serial: &str) -> Result<(), Failure> {
         self.qmp.run("device_del", json!({ "id": serial })).map(drop)
+    }
+
+    /// Plugs a keyboard into the second board's USB socket.
+    pub(crate) fn plug_keyboard(&mut self) -> Result<(), Failure> {
+        let keyboard = json!({ "driver": "usb-kbd", "id": "keyboard", "bus": "usb-bus.1" });
+        self.qmp.run("device_add", keyboard).map(drop)
+    }
+
+    /// Presses keys together, by QEMU's names, and lets them go.
+    pub(crate) fn press(&mut self, keys: &[&str]) -> Result<(), Failure> {
+        let keys: Vec<_> = keys.iter().map(|key| json!({ "type": "qcode", "data": key })).collect();
+        self.qmp.run("send-key", json!({ "keys": keys })).map(drop)
     }
 
     /// From now on the port of the device's ssh leads to `address`.

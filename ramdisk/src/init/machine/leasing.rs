@@ -43,6 +43,11 @@ impl<K: Kernel> Init<K> {
         self
     }
 
+    /// True in a maintenance root: it alone has terms of a lease, be it that none runs.
+    pub(super) fn is_maintenance(&self) -> bool {
+        self.leasing.is_some()
+    }
+
     /// Looks if it is time to; a system that is ending already needs no lease.
     pub(super) fn look_at_lease(&mut self) {
         let now = self.kernel.now();

@@ -1,8 +1,8 @@
 //! The programs for the device: static aarch64 binaries of this checkout, kept by what they are made from.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::child::Job;
 use super::cross::{self, Toolchain};
@@ -11,7 +11,7 @@ use super::places::Cross;
 use super::sources::Sources;
 use super::target::Target;
 use super::tools::Tools;
-use super::{packages, unpack};
+use super::{keep, packages, unpack};
 use crate::progress::{Step, duration};
 
 /// Raised when the way of building changes, so that old results are not taken for new ones.
@@ -152,29 +152,18 @@ fn compiled(line: &str) -> Option<&str> {
     Some(named.split_once(" (").map_or(named, |(name, _)| name))
 }
 
-/// Removes all beside this folder but those used last; this one is used now.
-fn keep_used(used: &Path, keep: usize) -> Result<()> {
-    // who cannot write the time of use keeps the order of making
-    let _ = File::open(used).and_then(|folder| folder.set_modified(SystemTime::now()));
-    let old = used.parent().map(|all| oldest(all, keep)).unwrap_or_default();
-    old.iter().try_for_each(|path| unpack::remove(path))
-}
-
-/// All but the newest folders. Under the lock: nobody makes another.
-fn oldest(folder: &Path, keep: usize) -> Vec<PathBuf> {
-    let mut found: Vec<(SystemTime, PathBuf)> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .collect();
-    found.sort();
-    found.truncate(found.len().saturating_sub(keep));
-    found.into_iter().map(|(_, path)| path).collect()
+/// Removes what lies beside this folder but what was used last or is in use; this one is used from now on.
+fn keep_used(used: &Path, kept: usize) -> Result<()> {
+    keep::hold(used).map_err(SetupError::io("mark as used", used))?;
+    let all = used.parent().unwrap_or(used);
+    keep::prune(all, "", kept).map_err(SetupError::io("tidy", all))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -196,14 +185,15 @@ mod tests {
     #[test]
     fn the_builds_used_last_are_kept() {
         let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
         for (name, age) in [("a", 3), ("b", 1), ("c", 2)] {
-            let path = folder.path().join(name);
-            fs::create_dir(&path).unwrap();
-            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 - age);
-            File::open(&path).unwrap().set_modified(time).unwrap();
+            fs::create_dir(path(name)).unwrap();
+            let time = SystemTime::now() - Duration::from_secs(age);
+            File::open(path(name)).unwrap().set_modified(time).unwrap();
         }
-        assert_eq!(oldest(folder.path(), 1), [folder.path().join("a"), folder.path().join("c")]);
-        assert_eq!(oldest(folder.path(), 3), Vec::<PathBuf>::new());
-        assert_eq!(oldest(&folder.path().join("none"), 3), Vec::<PathBuf>::new());
+        keep_used(&path("a"), 3).unwrap();
+        assert!(["a", "b", "c"].iter().all(|name| path(name).exists()));
+        keep_used(&path("a"), 2).unwrap();
+        assert!(path("a").exists() && path("b").exists() && !path("c").exists());
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) memory: u32,
     /// Where the console's text goes.
     pub(crate) console: &'a Path,
+    /// The socket at which one can type at the console.
+    pub(crate) serial_line: &'a Path,
     /// QEMU's control socket.
     pub(crate) qmp: &'a Path,
     /// Where the operations of an SPI-NOR are written down; see [`crate::chip_log`].
@@ -41,10 +43,14 @@ pub(crate) struct Setup<'a> {
     pub(crate) ssh_port: u16,
 }
 
-/// The serial console into a file, the control socket, no screen.
+/// The serial console into a file and to whoever sits at it, the control socket, no screen.
 fn console(qemu: &mut Command, setup: &Setup<'_>) {
     qemu.args(["-display", "none", "-monitor", "none"]);
-    qemu.arg("-chardev").arg(format!("file,id=con,path={}", setup.console.display()));
+    qemu.arg("-chardev").arg(format!(
+        "socket,id=con,path={},server=on,wait=off,logfile={}",
+        setup.serial_line.display(),
+        setup.console.display()
+    ));
     qemu.args(["-serial", "chardev:con"]);
     qemu.arg("-qmp").arg(format!("unix:{},server=on,wait=off", setup.qmp.display()));
 }

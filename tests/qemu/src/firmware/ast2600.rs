@@ -1,5 +1,6 @@
 //! The second board's rescue root: Debian's kernel, the modules that it needs, and the programs of every rescue root.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::rootfs::{self, Programs};
@@ -13,6 +14,8 @@ use crate::suite::Failure;
 /// Loaded at boot. The order counts beyond what they say of each other: without `ofpart` the chip has no partitions,
 /// without `mdio-aspeed` the network has no link.
 const LOADED: [&str; 6] = ["ofpart", "spi-nor", "spi-aspeed-smc", "mtdblock", "mdio-aspeed", "ftgmac100"];
+/// What a keyboard needs, and the flash without a network.
+const KEYBOARD: [&str; 6] = ["ofpart", "spi-nor", "spi-aspeed-smc", "ehci-platform", "usbhid", "hid-generic"];
 /// Brought along, for a scenario to load. UBIFS asks for its compressors by name, without a dependency.
 const ASIDE: [&str; 8] = ["nandsim", "ubi", "zstd", "deflate", "ubifs", "jffs2", "squashfs", "loop"];
 /// Where the first of them lies in the root.
@@ -36,8 +39,7 @@ pub(crate) struct Rescue {
 impl Rescue {
     /// Builds what the cache does not hold yet.
     pub(crate) fn build(assets: &Assets) -> Result<Self, Failure> {
-        let missing = || Failure::harness("the parts of the board ast2600-evb were not made");
-        let armhf = assets.armhf.as_ref().ok_or_else(missing)?;
+        let armhf = parts(assets)?;
         let ssh_key = ssh_key(assets)?;
         let folder = kept(assets, &key(armhf, &ssh_key)?, |folder| build_in(armhf, &ssh_key, folder))?;
         let boot = Boot {
@@ -46,6 +48,18 @@ impl Rescue {
             initrd: folder.join("rescue.cpio"),
         };
         Ok(Self { boot, ssh_key })
+    }
+
+    /// The same board with a root of a scenario's own, to which the modules for the flash and for a keyboard at the USB
+    /// socket are added.
+    pub(crate) fn boot_with_keyboard(&self, assets: &Assets, root: &Path) -> Result<Boot, Failure> {
+        let armhf = parts(assets)?;
+        super::make_folder(&root.join("usr/lib/modules"))?;
+        symlink("usr/lib", root.join("lib")).map_err(|e| Failure::file("link", root, e))?;
+        add_modules(armhf, &KEYBOARD, root)?;
+        let initrd = root.with_extension("cpio");
+        initrd::write(root, &initrd)?;
+        Ok(Boot { initrd, ..self.boot.clone() })
     }
 
     /// A board whose chip holds `contents`.
@@ -60,6 +74,12 @@ impl Rescue {
     }
 }
 
+/// The board's parts, which set-up makes for those who say that they need them.
+pub(crate) fn parts(assets: &Assets) -> Result<&Armhf, Failure> {
+    let missing = || Failure::harness("the parts of the board ast2600-evb were not made");
+    assets.armhf.as_ref().ok_or_else(missing)
+}
+
 fn build_in(armhf: &Armhf, ssh_key: &Path, out: &Path) -> Result<(), Failure> {
     let tree = tempfile::tempdir_in(out).map_err(Failure::harness)?;
     let root = tree.path();
@@ -70,11 +90,7 @@ fn build_in(armhf: &Armhf, ssh_key: &Path, out: &Path) -> Result<(), Failure> {
         loader: "ld-linux-armhf.so.3",
     };
     rootfs::assemble(programs, rootfs::Kind::Rescue, ssh_key, root)?;
-    let mut listed = String::new();
-    for module in modules::in_order(&armhf.modules, &LOADED)? {
-        listed += &format!("{}\n", add_module(&module, root)?);
-    }
-    super::write(&root.join("etc/modules"), listed.as_bytes())?;
+    add_modules(armhf, &LOADED, root)?;
     let mut more = String::new();
     for module in modules::in_order(&armhf.modules, &ASIDE)? {
         let path = add_module(&module, root)?;
@@ -89,6 +105,16 @@ fn build_in(armhf: &Armhf, ssh_key: &Path, out: &Path) -> Result<(), Failure> {
         std::fs::copy(&from, root.join(&path)).map_err(|e| Failure::file("copy", &from, e))?;
     }
     initrd::write(root, &out.join("rescue.cpio"))
+}
+
+/// Copies the kernel's modules `names`, and what they need, into the root; /etc/modules there lists them in the order in
+/// which they can be loaded.
+fn add_modules(armhf: &Armhf, names: &[&str], root: &Path) -> Result<(), Failure> {
+    let mut listed = String::new();
+    for module in modules::in_order(&armhf.modules, names)? {
+        listed += &format!("{}\n", add_module(&module, root)?);
+    }
+    super::write(&root.join("etc/modules"), listed.as_bytes())
 }
 
 /// Copies a module into the root; its path there.

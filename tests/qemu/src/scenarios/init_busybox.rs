@@ -22,6 +22,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         system: System::Busybox,
         program: "/usr/bin/busybox",
         halt: "halt",
+        lets_flash_be: true,
         armed,
         entered: inits::nothing_more,
         leave: line::reboot,

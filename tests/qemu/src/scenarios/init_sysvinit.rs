@@ -22,6 +22,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         system: System::Sysvinit,
         program: "/usr/sbin/init",
         halt: "shutdown -h -H now",
+        lets_flash_be: true,
         armed,
         entered: inits::nothing_more,
         leave: line::reboot,

@@ -30,6 +30,9 @@ mod robust_stuck;
 mod services;
 mod services_alone;
 mod services_beside_s6;
+mod services_console;
+mod services_keyboard;
+mod stored;
 mod streams;
 mod ubi;
 mod undo;
@@ -65,6 +68,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         services::SCENARIOS,
         services_alone::SCENARIOS,
         services_beside_s6::SCENARIOS,
+        services_keyboard::SCENARIOS,
         undo::SCENARIOS,
         check::SCENARIOS,
         fault_injection::SCENARIOS,

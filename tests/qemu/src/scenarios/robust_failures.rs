@@ -23,8 +23,11 @@ const CASES: &[(&str, &[&str])] = &[
         "printf '#!/sbin/nosuch init\\n' >/run/maintenance/sbin/init",
         &["hand-over failed", "/run/maintenance/sbin/nosuch", "No such file"],
     ),
-    // It names the place where the reason could be written: that there was no hand-over is all that can be known.
-    ("echo '{' >/run/maintenance/etc/levitate/manifest.json", &["never entered"]),
+    // It names the place where the reason is to be written; the record of arming does so, too.
+    (
+        "echo '{' >/run/maintenance/etc/levitate/manifest.json",
+        &["hand-over failed", "/run/maintenance/etc/levitate/manifest.json", "EOF"],
+    ),
 ];
 
 fn run(assets: &Assets) -> Result<(), Failure> {

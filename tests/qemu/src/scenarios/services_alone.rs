@@ -56,7 +56,14 @@ fn run(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let (root, initrd) = (device.file("root"), device.file("root.cpio"));
-    lay_out(assets, &root).map_err(|e| Failure::file("lay out", &root, e))?;
+    let own = RootOf {
+        binary: &assets.device_binary,
+        busybox: &assets.guest_root.join("bin/busybox"),
+        commands: &["s6-rc", "console-login"],
+        programs: &["sh", "sed", "sleep", "cat", "grep", "echo"],
+        files: FILES,
+    };
+    own.lay_out(&root)?;
     initrd::write(&root, &initrd)?;
     let boot = Boot::Rescue { kernel: assets.kernel_v1.clone(), initrd, append: RAMOOPS.to_owned() };
     let mut machine = device.power_on(&boot)?;
@@ -89,28 +96,48 @@ fn run(assets: &Assets) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Our binary, busybox under the names that the scripts use, and the files.
-fn lay_out(assets: &Assets, root: &Path) -> std::io::Result<()> {
-    for folder in ["bin", "sbin", "dev", "proc", "sys", "run", "tmp", "root"] {
-        fs::create_dir_all(root.join(folder))?;
+/// A root of a few files, whose first process is ours.
+pub(super) struct RootOf<'a> {
+    /// Our binary.
+    pub(super) binary: &'a Path,
+    /// A static busybox.
+    pub(super) busybox: &'a Path,
+    /// Our commands that the scripts use.
+    pub(super) commands: &'a [&'a str],
+    /// Busybox's.
+    pub(super) programs: &'a [&'a str],
+    /// Paths and texts; what begins with `#!` is executable.
+    pub(super) files: &'a [(&'a str, &'a str)],
+}
+
+impl RootOf<'_> {
+    /// Makes the folder `root`.
+    pub(super) fn lay_out(&self, root: &Path) -> Result<(), Failure> {
+        self.write(root).map_err(|e| Failure::file("lay out", root, e))
     }
-    fs::copy(&assets.device_binary, root.join("sbin/levitate"))?;
-    fs::copy(assets.guest_root.join("bin/busybox"), root.join("bin/busybox"))?;
-    for name in ["sh", "sed", "sleep", "cat", "grep", "echo"] {
-        symlink("busybox", root.join("bin").join(name))?;
-    }
-    for name in ["s6-rc", "console-login"] {
-        symlink("levitate", root.join("sbin").join(name))?;
-    }
-    symlink("sbin/levitate", root.join("init"))?;
-    for (path, text) in FILES {
-        let path = root.join(path);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+
+    fn write(&self, root: &Path) -> std::io::Result<()> {
+        for folder in ["bin", "sbin", "dev", "proc", "sys", "run", "tmp", "root"] {
+            fs::create_dir_all(root.join(folder))?;
         }
-        fs::write(&path, text)?;
-        let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        fs::copy(self.binary, root.join("sbin/levitate"))?;
+        fs::copy(self.busybox, root.join("bin/busybox"))?;
+        for name in self.programs {
+            symlink("busybox", root.join("bin").join(name))?;
+        }
+        for name in self.commands {
+            symlink("levitate", root.join("sbin").join(name))?;
+        }
+        symlink("sbin/levitate", root.join("init"))?;
+        for (path, text) in self.files {
+            let path = root.join(path);
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            fs::write(&path, text)?;
+            let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        }
+        Ok(())
     }
-    Ok(())
 }
