@@ -294,19 +294,25 @@ pub trait Mtd {
     ///
     /// # Errors
     /// [`MtdError::Unsupported`] where there are no locks, [`MtdError::Lock`].
-    fn is_locked(&mut self, range: Range<u64>) -> Result<bool, MtdError>;
+    fn is_locked(&mut self, _range: Range<u64>) -> Result<bool, MtdError> {
+        Err(MtdError::Unsupported)
+    }
 
     /// Unlocks the range.
     ///
     /// # Errors
     /// [`MtdError::Unsupported`], [`MtdError::Lock`].
-    fn unlock(&mut self, range: Range<u64>) -> Result<(), MtdError>;
+    fn unlock(&mut self, _range: Range<u64>) -> Result<(), MtdError> {
+        Err(MtdError::Unsupported)
+    }
 
     /// Locks the range.
     ///
     /// # Errors
     /// [`MtdError::Unsupported`], [`MtdError::Lock`].
-    fn lock(&mut self, range: Range<u64>) -> Result<(), MtdError>;
+    fn lock(&mut self, _range: Range<u64>) -> Result<(), MtdError> {
+        Err(MtdError::Unsupported)
+    }
 
     /// Whether the erase block at `offset` is marked bad; never true on NOR.
     ///

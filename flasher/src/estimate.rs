@@ -124,8 +124,8 @@ impl Part {
         micros as f64 / 1e6 + bus / 1e3
     }
 
-    /// How long a map's work takes at most: every erase, every byte of the blocks that are programmed, and the survey
-    /// and read-back of all that is in range; kept blocks of NOR are not read back but for a few bytes.
+    /// How long a map's work takes at most: every erase, every byte of the blocks that are programmed, a survey of all that
+    /// is in range, and the read-back of what is changed (on NAND of everything; of NOR's kept blocks it is a few bytes).
     #[must_use]
     pub fn time(&self, map: &Map) -> Duration {
         let mut micros = 0;

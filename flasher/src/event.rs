@@ -17,7 +17,8 @@ pub enum Phase {
     Erase,
     /// Bytes are programmed.
     Write,
-    /// Flash is read back and compared.
+    /// What was changed is read back and compared, and of kept blocks what [`crate::readback`] says; counted are all bytes
+    /// of the range.
     Verify,
 }
 
@@ -39,8 +40,10 @@ pub enum Event {
     Input {
         /// How: `gzip`, `xz` or `zstd`.
         format: &'static str,
-        /// The decoder's window in bytes: memory on top of everything else.
+        /// The decoder's window in bytes: how far back the data refers.
         window: u64,
+        /// What the decoder takes at most, in bytes, on top of everything else.
+        memory: u64,
     },
     /// What would happen to each block; told by a dry run only.
     Map(Map),

@@ -3,7 +3,7 @@
 /// What happens to the image's head, by which a boot loader knows the image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Head {
-    /// Invalid first, completed last, after the body was read back.
+    /// Invalid first, completed last, after the body was proven.
     #[default]
     Auto,
     /// In ascending order like any other block: one erase less at times, and no promise after a power cut.

@@ -140,22 +140,16 @@ fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, mut job: Job<'_>) -> Re
     }
     let rules = Rules::new(&geometry, options, found.interrupted);
     let plan = plan(&geometry, &found, rules, range, source.size(), options.head, options.head_size);
+    let refreshed = found.findings.iter().filter(|finding| finding.have == Have::Flipping).count() as u64;
     let mut report = Report {
-        target: job.target.to_string(),
-        image: source.name().to_owned(),
         image_bytes: source.size(),
         sha256: found.image_sha256.clone(),
-        outcome: Outcome::Possible,
         plan: plan.summary(&geometry),
         operations: Operations { read: found.read, ..Operations::default() },
         retries: found.retries,
-        ecc: Ecc {
-            refreshed: found.findings.iter().filter(|finding| finding.have == Have::Flipping).count() as u64,
-            ..found.ecc
-        },
-        locks: Locks::AsBefore,
-        unfinished: None,
+        ecc: Ecc { refreshed, ..found.ecc },
         elapsed: begun.elapsed(),
+        ..Report::begun(job.target.to_string(), source.name())
     };
     match options.mode {
         Mode::Write => {}

@@ -21,7 +21,7 @@ use crate::event::Operations;
 pub enum State {
     /// It is being changed.
     Changing,
-    /// It holds the image, and was read back.
+    /// It holds the image: every byte was compared with it, those of changed blocks after the last change.
     Verified,
     /// It was changed and not verified: do not reboot, run it again.
     Unverified,
@@ -66,7 +66,8 @@ pub struct Record {
     pub retries: u64,
     /// The image's SHA-256.
     pub image_sha256: Option<String>,
-    /// The SHA-256 of the image's bytes as they were read back from flash.
+    /// The SHA-256 of the bytes that the flash was found to hold: each was compared with the image, those of changed blocks
+    /// after the last change, those of kept ones by the survey at least (see [`crate::readback`]).
     pub range_sha256: Option<String>,
     /// How the process ended, if it did.
     pub exit_code: Option<u8>,
@@ -78,6 +79,35 @@ pub struct Record {
 }
 
 impl Record {
+    /// A run that is about to change flash, of an image of `bytes` whose digest may not be known yet (empty); where it
+    /// writes is to be filled in.
+    pub(crate) fn begun(image: &str, bytes: u64, sha256: &str, command: &[String]) -> Self {
+        Self {
+            version: 1,
+            state: State::Changing,
+            pid: std::process::id(),
+            command: command.to_vec(),
+            device: String::new(),
+            name: String::new(),
+            chip: None,
+            start: 0,
+            end: 0,
+            image: image.to_owned(),
+            image_bytes: bytes,
+            bytes_done: 0,
+            bytes_total: bytes,
+            started: now(),
+            finished: None,
+            operations: Operations::default(),
+            retries: 0,
+            image_sha256: (!sha256.is_empty()).then(|| sha256.to_owned()),
+            range_sha256: None,
+            exit_code: None,
+            error: None,
+            earlier: Vec::new(),
+        }
+    }
+
     /// Whether both are about the same bytes, in part at least.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let same_chip = match (&self.chip, &other.chip) {
@@ -308,29 +338,16 @@ mod tests {
     use super::*;
 
     fn record(start: u64, end: u64, state: State) -> Record {
+        let command = ["flashcp", "a b"].map(str::to_owned);
         Record {
-            version: 1,
             state,
             pid: 7,
-            command: vec!["flashcp".to_owned(), "a b".to_owned()],
             device: "/dev/mtd5".to_owned(),
             name: "firmware".to_owned(),
-            chip: None,
             start,
             end,
-            image: "a b".to_owned(),
-            image_bytes: 10,
-            bytes_done: 0,
-            bytes_total: 10,
             started: 1,
-            finished: None,
-            operations: Operations::default(),
-            retries: 0,
-            image_sha256: None,
-            range_sha256: None,
-            exit_code: None,
-            error: None,
-            earlier: Vec::new(),
+            ..Record::begun("a b", 10, "", &command)
         }
     }
 

@@ -100,6 +100,24 @@ pub struct Report {
 }
 
 impl Report {
+    /// Nothing is known of the image yet but its name, and nothing is done.
+    pub(crate) fn begun(target: String, image: &str) -> Self {
+        Self {
+            target,
+            image: image.to_owned(),
+            image_bytes: 0,
+            sha256: String::new(),
+            outcome: Outcome::Possible,
+            plan: Summary::default(),
+            operations: Operations::default(),
+            retries: 0,
+            ecc: Ecc::default(),
+            locks: Locks::AsBefore,
+            unfinished: None,
+            elapsed: Duration::ZERO,
+        }
+    }
+
     /// The exit code: 0, 4 (locks could not be restored) or 5 (`--verify-only`: differs).
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -170,21 +188,7 @@ mod tests {
     use super::*;
 
     fn report(outcome: Outcome, locks: Locks) -> u8 {
-        Report {
-            target: String::new(),
-            image: String::new(),
-            image_bytes: 1,
-            sha256: String::new(),
-            outcome,
-            plan: Summary::default(),
-            operations: Operations::default(),
-            retries: 0,
-            ecc: Ecc::default(),
-            locks,
-            unfinished: None,
-            elapsed: Duration::ZERO,
-        }
-        .exit_code()
+        Report { outcome, locks, ..Report::begun(String::new(), "") }.exit_code()
     }
 
     #[test]

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use crate::content::Content;
 use crate::decide::{Finding, Have, Rules, Step, Want, decide, is_blank};
-use crate::device::{Ecc, EraseBlock, Mtd};
+use crate::device::{EraseBlock, Mtd};
 use crate::digest::Sha;
 use crate::error::Error;
-use crate::event::{Event, Operations, Phase, Retry};
+use crate::event::{Event, Phase, Retry};
 use crate::locks::Before;
 use crate::map::Map;
 use crate::options::{BadBlocks, Mode, Rest};
@@ -169,20 +169,7 @@ fn digest(bytes: &[u8]) -> [u8; 8] {
 
 impl Run<'_, '_> {
     fn report(&self) -> Report {
-        Report {
-            target: self.job.target.to_string(),
-            image: self.name.clone(),
-            image_bytes: 0,
-            sha256: String::new(),
-            outcome: Outcome::Possible,
-            plan: Summary::default(),
-            operations: Operations::default(),
-            retries: 0,
-            ecc: Ecc::default(),
-            locks: Locks::AsBefore,
-            unfinished: None,
-            elapsed: std::time::Duration::ZERO,
-        }
+        Report::begun(self.job.target.to_string(), &self.name)
     }
 
     /// All of it. Returns the SHA-256 of the image.

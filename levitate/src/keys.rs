@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ramdisk::path::{PathError, Root};
 use ramdisk::users::User as Account;
 
 use crate::config::{AuthorizedKeys, User};
+
+/// More are no keys of one user, in bytes.
+const MOST_KEYS: u64 = 1 << 20;
 
 /// OpenWrt's dropbear looks here for root's keys.
 pub const DROPBEAR_ROOT_KEYS: &str = "/etc/dropbear/authorized_keys";
@@ -57,7 +60,14 @@ pub fn authorized_keys(root: &Root, account: &Account, config: &User) -> Result<
         Some(AuthorizedKeys::Keys(keys)) => Ok(lines(&keys.join("\n"))),
         Some(AuthorizedKeys::File(path)) => {
             let missing = || KeysError::Missing { what: "authorized_keys", path: path.clone() };
-            Ok(lines(&root.read_text(path)?.ok_or_else(missing)?))
+            let found = match root.resolve(path) {
+                Err(PathError::NotFound { .. }) => return Err(missing()),
+                found => found?,
+            };
+            let host = root.host(&found.real);
+            let (_, text) = read(&host)
+                .map_err(|source| KeysError::Path(PathError::Io { path: host.clone(), source }))?;
+            Ok(lines(&text))
         }
         None if !config.keep => Ok(Vec::new()),
         None => {
@@ -81,16 +91,33 @@ fn their_own(root: &Root, account: &Account, path: &Path) -> Result<String, Keys
     };
     let host = root.host(&found.real);
     let failed = |source| KeysError::Path(PathError::Io { path: host.clone(), source });
-    let mut file = fs::File::open(&host).map_err(failed)?;
-    let owner = file.metadata().map_err(failed)?.uid();
+    let (owner, text) = read(&host).map_err(failed)?;
     let on_the_way = found.links.iter().map(|link| &link.at).chain([&found.real]);
     if owner != account.uid && !on_the_way.into_iter().all(|at| is_out_of_reach(root, at)) {
         let (user, path) = (account.name.clone(), path.to_owned());
         return Err(KeysError::NotTheirs { user, path, real: found.real });
     }
+    Ok(text)
+}
+
+/// The owner and the text of a file that a user may have put there: a pipe would never end, and neither would a file of
+/// any length.
+fn read(host: &Path) -> io::Result<(u32, String)> {
+    let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(host)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("expected a file with keys, found something else"));
+    }
     let mut text = Vec::new();
-    file.read_to_end(&mut text).map_err(failed)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    file.take(MOST_KEYS + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MOST_KEYS {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("more than {} KiB of keys", MOST_KEYS / 1024),
+        ));
+    }
+    Ok((meta.uid(), String::from_utf8_lossy(&text).into_owned()))
 }
 
 /// Whether only root (or whoever runs this) can change what this name leads to.
@@ -176,6 +203,24 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_and_a_file_without_an_end_in_a_home_are_told_and_hold_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let keys = dir.path().join("root/.ssh/authorized_keys");
+        fs::create_dir_all(keys.parent().unwrap()).unwrap();
+        nix::unistd::mkfifo(&keys, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = || {
+            let e = authorized_keys(&root, &account(), &User::default()).unwrap_err();
+            crate::status::with_sources(&e)
+        };
+        assert!(error().ends_with("expected a file with keys, found something else"), "{}", error());
+        fs::remove_file(&keys).unwrap();
+        // a hole takes no room
+        fs::File::create(&keys).unwrap().set_len(1 << 40).unwrap();
+        assert!(error().ends_with("more than 1024 KiB of keys"), "{}", error());
+    }
+
+    #[test]
     fn host_keys_are_found_where_the_servers_put_them_also_behind_a_symlink() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
@@ -191,7 +236,7 @@ mod tests {
         for name in ["etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_ed25519_key.pub"] {
             fs::write(dir.path().join(name), "").unwrap();
         }
-        symlink("nowhere", dir.path().join("etc/dropbear/dropbear_rsa_host_key")).unwrap_or(());
+        symlink("nowhere", dir.path().join("persist/dropbear/dropbear_rsa_host_key")).unwrap();
         let names: Vec<_> = host_keys(&root, None).unwrap().iter().map(|p| p.display().to_string()).collect();
         assert_eq!(
             names,

@@ -28,14 +28,15 @@ pub struct Manifest {
     pub files: u64,
     /// Bytes of those files.
     pub bytes: u64,
-    /// The state file, on a persistent file system of the old root; none if not configured.
+    /// The state file, on a persistent file system of the old root, by its path without symbolic links; none if not
+    /// configured.
     pub state_file: Option<PathBuf>,
     /// Where the state file's file system was when the root was staged, for inits that unmount it before the hand-over.
     #[serde(default)]
     pub state_home: Option<StateHome>,
-    /// The watchdog that somebody fed when the root was staged: some inits end its feeder before the hand-over can see it.
+    /// The watchdogs that ran when the root was staged: some inits end their feeders before the hand-over can see it.
     #[serde(default)]
-    pub watchdog: Option<String>,
+    pub watchdogs: Vec<String>,
     /// How long the maintenance root stays with nobody logged in, in milliseconds; none: for ever.
     #[serde(default = "ramdisk::init::lease::default_length")]
     pub lease_ms: Option<u64>,

@@ -2,8 +2,9 @@
 //! root has.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use ramdisk::original::Original;
 use ramdisk::path::{PathError, Root};
 use ramdisk::service::{ServiceError, source::write_source_dir};
 use ramdisk::sink::{Content, Meta};
@@ -13,7 +14,7 @@ use ramdisk::users::User;
 use crate::config::Config;
 use crate::facts::SystemFacts;
 use crate::handover::journey::StateHome;
-use crate::handover::mounts;
+use crate::handover::{mounts, watchdog};
 use crate::keys::DROPBEAR_ROOT_KEYS;
 use crate::manifest::{MANIFEST, Manifest};
 use crate::network::{self, NetworkFilesError};
@@ -103,7 +104,7 @@ pub(crate) fn plan_in(
         let real = tree.copy(root, path)?;
         let public = path.extension().is_some_and(|e| e == "pub");
         let mode = if public { 0o644 } else { 0o600 };
-        tree.file(&real, Meta::root(mode), Content::CopyOf(root.host(&real)))?;
+        tree.file(&real, Meta::root(mode), original(&root.host(&real))?)?;
     }
     text(&mut tree, nss::NSSWITCH, 0o644, &nss::text(config, root)?)?;
     if config.keep.network {
@@ -131,8 +132,8 @@ pub(crate) fn plan_in(
         users: selected.can_log_in.clone(),
         files: size.files,
         bytes: size.bytes,
-        state_file: config.state_file.clone(),
-        watchdog: watchdog(&facts.root),
+        state_file: config.state_file.as_deref().map(|path| state_file(&facts.root, path)),
+        watchdogs: watchdogs(&facts.root),
         state_home: config.state_file.as_deref().and_then(|path| state_home(&facts.root, path)),
         lease_ms: config.lease,
         ways_in: selected.ways_in.clone(),
@@ -142,22 +143,37 @@ pub(crate) fn plan_in(
     Ok(Plan { tree, manifest, warnings })
 }
 
-/// The watchdog device that some process has open.
-pub(crate) fn watchdog(root: &Root) -> Option<String> {
-    let processes = std::fs::read_dir(root.dir().join("proc")).ok()?;
-    let mut open =
-        processes.flatten().filter_map(|process| std::fs::read_dir(process.path().join("fd")).ok());
-    open.find_map(|descriptors| {
-        let links = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
-        let mut links = links.map(|link| link.to_string_lossy().into_owned());
-        links.find(|link| link.starts_with("/dev/watchdog"))
-    })
+/// The regular file `host`, to be copied.
+pub(crate) fn original(host: &Path) -> Result<Content, TreeError> {
+    Original::look(host).map(Content::CopyOf).map_err(at(host))
+}
+
+fn at(host: &Path) -> impl FnOnce(std::io::Error) -> TreeError {
+    let path = host.to_owned();
+    move |source| TreeError::Io { path, source }
+}
+
+/// The watchdogs that run, by the rules of the hand-over.
+pub(crate) fn watchdogs(root: &Root) -> Vec<String> {
+    let facts = crate::sys::handover::watchdog_facts(root.dir());
+    watchdog::plan(&facts, &[]).iter().map(|plan| plan.device().to_owned()).collect()
+}
+
+/// The state file's path without symbolic links: after the pivot an absolute one would lead into the new root. As it was
+/// configured if its directory is not there.
+pub(crate) fn state_file(root: &Root, file: &Path) -> PathBuf {
+    real(root, file).unwrap_or_else(|| file.to_owned())
+}
+
+/// Of the file itself no link is followed: it is replaced by a rename.
+fn real(root: &Root, file: &Path) -> Option<PathBuf> {
+    Some(root.resolve(file.parent()?).ok()?.real.join(file.file_name()?))
 }
 
 /// The file system that holds the state file, if it can be mounted again by its source and type alone.
 pub(crate) fn state_home(root: &Root, file: &Path) -> Option<StateHome> {
     let table = mounts::parse(&std::fs::read(root.dir().join("proc/self/mountinfo")).ok()?);
-    let real = root.resolve(file.parent()?).ok()?.real.join(file.file_name()?);
+    let real = real(root, file)?;
     let mount = mounts::holding(&table, &real)?;
     let file = real.strip_prefix(&mount.point).ok()?.to_owned();
     let (source, fstype) = (mount.source.clone(), mount.fstype.clone());
@@ -241,7 +257,9 @@ fn skeleton(tree: &mut Tree, facts: &SystemFacts) -> Result<Vec<String>, PlanErr
         }
         tree.symlink(&Path::new("sbin").join(name), Path::new("levitate"))?;
     }
-    tree.file(Path::new("sbin/levitate"), Meta::root(0o755), Content::CopyOf(facts.binary.clone()))?;
+    // the name is /proc's own link to the running program
+    let binary = Original::follow(&facts.binary).map_err(at(&facts.binary))?;
+    tree.file(Path::new("sbin/levitate"), Meta::root(0o755), Content::CopyOf(binary))?;
     text(tree, "sbin/init", 0o755, INIT)?;
     tree.symlink(Path::new("exec"), Path::new("sbin/levitate"))?;
     // the names by which systemd and procd execute what they find in here
@@ -251,4 +269,31 @@ fn skeleton(tree: &mut Tree, facts: &SystemFacts) -> Result<Vec<String>, PlanErr
         text(tree, "etc/profile", 0o644, PROFILE)?;
     }
     Ok(warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_file_behind_an_absolute_link_is_staged_by_the_path_that_holds_after_the_pivot() {
+        let dir = tempfile::tempdir().unwrap();
+        for made in ["persist/var/lib", "proc/self"] {
+            std::fs::create_dir_all(dir.path().join(made)).unwrap();
+        }
+        std::os::unix::fs::symlink("/persist/var", dir.path().join("var")).unwrap();
+        std::os::unix::fs::symlink("/elsewhere", dir.path().join("persist/var/lib/state.json")).unwrap();
+        let table =
+            "20 1 31:3 / / ro - squashfs /dev/root ro\n24 20 31:4 / /persist rw - jffs2 /dev/mtdblock4 rw\n";
+        std::fs::write(dir.path().join("proc/self/mountinfo"), table).unwrap();
+        let (root, file) = (Root::new(dir.path()), Path::new("/var/lib/state.json"));
+        assert_eq!(state_file(&root, file), Path::new("/persist/var/lib/state.json"));
+        let home = state_home(&root, file).unwrap();
+        assert_eq!(
+            (home.source.as_str(), home.file.as_path()),
+            ("/dev/mtdblock4", Path::new("var/lib/state.json"))
+        );
+        let nowhere = Path::new("/not/there.json");
+        assert_eq!(state_file(&root, nowhere), nowhere);
+    }
 }

@@ -113,7 +113,7 @@ impl Sink for DirSink {
         match content {
             Content::Bytes(bytes) => file.write_all(bytes).map_err(failed("write", &at))?,
             Content::CopyOf(source) => {
-                let from = File::open(source).map_err(failed("open", source))?;
+                let from = source.open().map_err(failed("open", source.path()))?;
                 copy::whole(&from, &file).map_err(failed("copy to", &at))?;
             }
             Content::Part(part) => {

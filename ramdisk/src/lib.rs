@@ -6,6 +6,8 @@ pub mod closure;
 
 pub mod users;
 
+pub mod original;
+
 pub mod tree;
 
 pub mod sink;

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::original::Original;
+
 /// Permission bits and owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Meta {
@@ -30,7 +32,7 @@ pub enum Content {
     /// These bytes.
     Bytes(Vec<u8>),
     /// What this file of the running system holds.
-    CopyOf(PathBuf),
+    CopyOf(Original),
     /// What lies in this part of an archive.
     Part(Part),
 }

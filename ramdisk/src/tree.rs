@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::copy;
+use crate::original::Original;
 use crate::path::{Link, PathError, Resolved, Root, relative_target};
 use crate::sink::{Content, Meta, Part, Sink};
 
@@ -214,7 +215,7 @@ impl Tree {
             return self.symlink(real, &within(real, &relative_target(real, &target)));
         }
         if stat.is_file() {
-            return self.file(real, meta, Content::CopyOf(host));
+            return self.file(real, meta, Content::CopyOf(Original::of(&host, &stat).map_err(failed)?));
         }
         if !stat.is_dir() {
             return Ok(());
@@ -272,11 +273,11 @@ impl Tree {
             let (bytes, taken) = match content {
                 Content::Bytes(bytes) => (bytes.len() as u64, bytes.len() as u64),
                 Content::CopyOf(host) => {
-                    let stat = stat(host)?;
-                    if !seen.insert((FileId::Host(stat.dev(), stat.ino()), *meta)) {
+                    if !seen.insert((FileId::of_original(host), *meta)) {
                         continue;
                     }
-                    (stat.len(), copy::data(host, &stat).unwrap_or(stat.len()))
+                    let stat = stat(host)?;
+                    (stat.len(), copy::data(host.path(), &stat).unwrap_or(stat.len()))
                 }
                 Content::Part(part) => {
                     if !seen.insert((FileId::of_part(part), *meta)) {
@@ -306,10 +307,7 @@ impl Tree {
                 Node::Symlink(target) => sink.symlink(path, target)?,
                 Node::File(meta, content) => {
                     let id = match content {
-                        // a file that is gone by now is the sink's error, with the sink's words
-                        Content::CopyOf(host) => {
-                            fs::metadata(host).ok().map(|s| FileId::Host(s.dev(), s.ino()))
-                        }
+                        Content::CopyOf(host) => Some(FileId::of_original(host)),
                         Content::Part(part) => Some(FileId::of_part(part)),
                         Content::Bytes(_) => None,
                     };
@@ -343,7 +341,9 @@ impl Tree {
                 if stat(host)?.len() > most {
                     return Err(too_large());
                 }
-                fs::read(host).map(Some).map_err(failed)
+                let mut bytes = Vec::new();
+                let read = host.open().and_then(|file| file.take(most).read_to_end(&mut bytes));
+                read.map(|_| Some(bytes)).map_err(failed)
             }
             Some(Node::File(_, Content::Part(part))) => {
                 let length = usize::try_from(part.length).ok().filter(|_| part.length <= most);
@@ -409,6 +409,11 @@ impl Tree {
 }
 
 impl FileId {
+    fn of_original(original: &Original) -> Self {
+        let (device, inode) = original.identity();
+        Self::Host(device, inode)
+    }
+
     fn of_part(part: &Part) -> Self {
         Self::Part(Arc::<File>::as_ptr(&part.file).addr(), part.offset)
     }
@@ -423,8 +428,8 @@ fn within(at: &Path, target: &Path) -> PathBuf {
     if skipped.as_os_str().is_empty() { PathBuf::from(".") } else { skipped }
 }
 
-fn stat(host: &Path) -> Result<fs::Metadata, TreeError> {
-    fs::metadata(host).map_err(|source| TreeError::Io { path: host.to_owned(), source })
+fn stat(host: &Original) -> Result<fs::Metadata, TreeError> {
+    host.metadata().map_err(|source| TreeError::Io { path: host.path().to_owned(), source })
 }
 
 fn conflict(path: &Path, want: &'static str, have: &Node) -> TreeError {

@@ -88,8 +88,8 @@ pub(super) struct Told(Option<(Phase, u64, u64)>);
 /// A piece of news; `None` if it is none: progress is told once for each percent.
 pub(super) fn event(told: &mut Told, event: &Event) -> Option<String> {
     let line = match event {
-        Event::Input { format, window } => {
-            Line::new("input").text("format", format).number("window", *window)
+        Event::Input { format, window, memory } => {
+            Line::new("input").text("format", format).number("window", *window).number("memory", *memory)
         }
         Event::Plan(plan) => Line::new("plan").summary(plan),
         Event::Map(map) => return Some(picture(map)),
@@ -234,8 +234,8 @@ mod tests {
         assert!(event(&mut once, &progress(19)).is_none());
         assert!(event(&mut once, &progress(20)).is_some());
         assert_eq!(
-            told(&Event::Input { format: "xz", window: 8 }),
-            serde_json::json!({"event": "input", "format": "xz", "window": 8})
+            told(&Event::Input { format: "xz", window: 8, memory: 9 }),
+            serde_json::json!({"event": "input", "format": "xz", "window": 8, "memory": 9})
         );
         assert_eq!(told(&Event::FirstChange), serde_json::json!({"event": "changing"}));
         assert_eq!(
@@ -252,15 +252,7 @@ mod tests {
     #[test]
     fn the_last_line_says_what_the_flash_holds() {
         let mut run = Report {
-            target: "mtd5 \"firmware\"".to_owned(),
-            image: "fw.bin".to_owned(),
-            image_bytes: 1000,
-            sha256: "ab".to_owned(),
             outcome: Outcome::Differs { blocks: 2, first: 256 },
-            plan: Summary::default(),
-            operations: Operations::default(),
-            retries: 0,
-            ecc: Ecc::default(),
             locks: Locks::NotRestored { error: "EIO".to_owned() },
             unfinished: Some(Unfinished {
                 device: "/dev/mtd1".to_owned(),
@@ -269,6 +261,7 @@ mod tests {
                 command: "flashcp a b".to_owned(),
             }),
             elapsed: Duration::from_millis(1290),
+            ..Report::begun("mtd5 \"firmware\"".to_owned(), "fw.bin")
         };
         let line = parsed(&report("end", &run, 5));
         assert_eq!((&line["outcome"], &line["first_difference"]), (&"differs".into(), &256.into()));

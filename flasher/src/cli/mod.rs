@@ -209,6 +209,7 @@ impl Surroundings for Batch<'_> {
 /// How an image is compressed, and what its decoder takes.
 fn announce(screen: &mut Screen, format: Option<(Format, Window)>) {
     if let Some((format, window)) = format {
-        screen.event(&Event::Input { format: format.name(), window: window.size });
+        let Window { size, memory } = window;
+        screen.event(&Event::Input { format: format.name(), window: size, memory });
     }
 }

@@ -195,8 +195,8 @@ impl Progress for Screen {
                 let text = self.closed() + &words::retry(*offset, *what);
                 self.offer(&text);
             }
-            (_, Event::Input { format, window }) => {
-                let text = self.closed() + &words::input(format, *window);
+            (_, Event::Input { format, window, memory }) => {
+                let text = self.closed() + &words::input(format, *window, *memory);
                 self.offer(&text);
             }
             (_, Event::Plan(_) | Event::FirstChange) => {}

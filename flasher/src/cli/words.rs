@@ -6,8 +6,11 @@ use crate::options::Mode;
 use crate::report::{Outcome, Report, Unfinished};
 
 /// How the image is compressed, and the memory that takes.
-pub(super) fn input(format: &str, window: u64) -> String {
-    format!("the image is {format} data, window {} KiB\n", window.div_ceil(1024))
+pub(super) fn input(format: &str, window: u64, memory: u64) -> String {
+    let [window, memory] = [window, memory].map(|bytes| bytes.div_ceil(1024));
+    format!(
+        "the image is {format} data, window {window} KiB: up to {memory} KiB of memory to decompress it\n"
+    )
 }
 
 /// Bytes that read back wrong.

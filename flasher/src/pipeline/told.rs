@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::Place;
 use crate::error::Error;
-use crate::event::{Event, Operations, Phase, Progress};
+use crate::event::{Event, Phase, Progress};
 use crate::plan::Summary;
-use crate::record::{Record, Recorder, State, now};
+use crate::record::{Record, Recorder, State};
 use crate::report::{Failure, Report, Unfinished};
 
 /// `size` is `None` for a stream of unknown length: then the partition's size stands for it until the end is reached.
@@ -21,28 +21,12 @@ pub(crate) fn first_record(
     let facts = facts.mtd(target.number);
     let base = facts.and_then(|facts| facts.start).unwrap_or(0);
     Record {
-        version: 1,
-        state: State::Changing,
-        pid: std::process::id(),
-        command: command.to_vec(),
         device: target.node().display().to_string(),
         name: target.name.clone(),
         chip: facts.and_then(|facts| facts.chip_name()).map(str::to_owned),
         start: base + range.start,
         end: base + range.end,
-        image: image.to_owned(),
-        image_bytes: size.unwrap_or(target.size),
-        bytes_done: 0,
-        bytes_total: size.unwrap_or(target.size),
-        started: now(),
-        finished: None,
-        operations: Operations::default(),
-        retries: 0,
-        image_sha256: (!sha256.is_empty()).then(|| sha256.to_owned()),
-        range_sha256: None,
-        exit_code: None,
-        error: None,
-        earlier: Vec::new(),
+        ..Record::begun(image, size.unwrap_or(target.size), sha256, command)
     }
 }
 

@@ -331,18 +331,6 @@ impl Mtd for Nand {
         self.do_program(offset, bytes).map_err(|source| MtdError::Program { offset, length, source })
     }
 
-    fn is_locked(&mut self, _: Range<u64>) -> Result<bool, MtdError> {
-        Err(MtdError::Unsupported)
-    }
-
-    fn unlock(&mut self, _: Range<u64>) -> Result<(), MtdError> {
-        Err(MtdError::Unsupported)
-    }
-
-    fn lock(&mut self, _: Range<u64>) -> Result<(), MtdError> {
-        Err(MtdError::Unsupported)
-    }
-
     fn is_bad(&mut self, offset: u64) -> Result<bool, MtdError> {
         Ok(self.is_marked(self.geometry.block_at(offset).start))
     }

@@ -96,18 +96,6 @@ impl Mtd for Sparse {
         Ok(())
     }
 
-    fn is_locked(&mut self, _: Range<u64>) -> Result<bool, MtdError> {
-        Err(MtdError::Unsupported)
-    }
-
-    fn unlock(&mut self, _: Range<u64>) -> Result<(), MtdError> {
-        Err(MtdError::Unsupported)
-    }
-
-    fn lock(&mut self, _: Range<u64>) -> Result<(), MtdError> {
-        Err(MtdError::Unsupported)
-    }
-
     fn is_bad(&mut self, _: u64) -> Result<bool, MtdError> {
         Ok(false)
     }

@@ -293,3 +293,6 @@ impl Feed for Decoded {
         true
     }
 }
+
+#[cfg(test)]
+mod memory;

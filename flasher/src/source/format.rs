@@ -33,7 +33,7 @@ pub enum Decompress {
 pub struct Window {
     /// How far back the data refers, in bytes; by the stream's own header.
     pub size: u64,
-    /// The memory that is set aside for it, in bytes: what the decoder's source says that it allocates.
+    /// The memory that its decoder takes at most, in bytes; beside it nothing grows with the image.
     pub memory: u64,
 }
 
@@ -86,15 +86,22 @@ impl Format {
             Self::Xz => xz_dictionary(head)?,
             Self::Zstd => zstd_window(head)?,
         };
-        // Counted from what the decoders' sources allocate, not measured: a ring that zstd's decoder grows is copied, so
-        // that the old one stands beside the new one for a moment.
-        let more = match self {
-            Self::Gzip => 32 << 10,
-            Self::Xz => 256 << 10,
-            Self::Zstd => size / 2 + (1 << 20),
+        let memory = match self {
+            Self::Gzip => size + (32 << 10),
+            Self::Xz => size.saturating_add(256 << 10),
+            Self::Zstd => zstd_memory(size),
         };
-        Some(Window { size, memory: size.saturating_add(more) })
+        Some(Window { size, memory })
     }
+}
+
+/// What zstd's decoder takes: a ring with room for the window and a block, whose size is a power of two and two blocks;
+/// the one before it, half as large, from which it is copied when it grows; and tables, literals and sequences.
+fn zstd_memory(window: u64) -> u64 {
+    const BLOCK: u64 = 128 << 10;
+    const TABLES: u64 = 3 << 19;
+    let full = window.saturating_sub(BLOCK).checked_next_power_of_two().unwrap_or(u64::MAX);
+    [full, full / 2, 4 * BLOCK, TABLES].into_iter().fold(0, u64::saturating_add)
 }
 
 /// The size of a zstd frame that is to be skipped, its header included.

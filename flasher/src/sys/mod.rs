@@ -4,3 +4,6 @@ pub(crate) mod ioctl;
 pub(crate) mod output;
 pub(crate) mod process;
 pub(crate) mod ubi;
+
+#[cfg(test)]
+pub(crate) mod counting;

@@ -5,15 +5,14 @@ use std::time::Instant;
 use super::work::{self, Plan, Work};
 use super::{Volumes, way};
 use crate::content::{self, Content};
-use crate::device::Ecc;
 use crate::digest::Sha;
 use crate::error::{Direction, Error};
-use crate::event::{Event, Operations, Phase, Progress};
+use crate::event::{Event, Phase, Progress};
 use crate::hold::Hold;
 use crate::options::{Check, Extent, Mode, Options};
 use crate::plan::Summary;
 use crate::record::{RecordDir, Recorder};
-use crate::report::{Failure, Locks, Outcome, Report};
+use crate::report::{Failure, Outcome, Report};
 use crate::source::{ImageError, Source};
 use crate::target::ubi::{Named, UbiVolume, VolumeKind};
 
@@ -125,24 +124,12 @@ pub(crate) fn run_locked(
 /// What is known of a run before it begins.
 pub(super) fn report(image: &str, sha256: &str, volume: &UbiVolume, bytes: u64, writes: bool) -> Report {
     let blocks = bytes.div_ceil(volume.block_size.max(1));
-    Report {
-        target: volume.to_string(),
-        image: image.to_owned(),
-        image_bytes: bytes,
-        sha256: sha256.to_owned(),
-        outcome: Outcome::Possible,
-        plan: if writes {
-            Summary { blocks, programs: blocks, program_bytes: bytes, bytes, ..Summary::default() }
-        } else {
-            Summary { blocks, kept: blocks, kept_bytes: bytes, bytes, ..Summary::default() }
-        },
-        operations: Operations::default(),
-        retries: 0,
-        ecc: Ecc::default(),
-        locks: Locks::AsBefore,
-        unfinished: None,
-        elapsed: std::time::Duration::ZERO,
-    }
+    let plan = if writes {
+        Summary { blocks, programs: blocks, program_bytes: bytes, bytes, ..Summary::default() }
+    } else {
+        Summary { blocks, kept: blocks, kept_bytes: bytes, bytes, ..Summary::default() }
+    };
+    Report { image_bytes: bytes, sha256: sha256.to_owned(), plan, ..Report::begun(volume.to_string(), image) }
 }
 
 pub(super) fn check_size(image: &str, size: u64, volume: &UbiVolume) -> Result<(), Error> {

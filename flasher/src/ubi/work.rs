@@ -4,7 +4,7 @@ use super::{UbiError, Volumes, Way};
 use crate::error::Error;
 use crate::event::{Event, Operations, Phase, Progress, Retry};
 use crate::options::Mode;
-use crate::record::{Record, Recorder, State, now};
+use crate::record::{Record, Recorder, State};
 use crate::report::{Failure, Outcome, Report, Unfinished};
 use crate::target::ubi::{UbiDevice, UbiVolume};
 use crate::ubi::VolumeJob;
@@ -135,29 +135,12 @@ pub(crate) fn record(
     command: &[String],
 ) -> Record {
     Record {
-        version: 1,
-        state: State::Changing,
-        pid: std::process::id(),
-        command: command.to_vec(),
         device: volume.node().display().to_string(),
         name: volume.name.clone(),
         // Where the volume lies on its chip is UBI's own affair.
         chip: Some(format!("ubi{}:{}", volume.ubi, volume.name)),
-        start: 0,
         end: volume.room(),
-        image: image.to_owned(),
-        image_bytes: bytes,
-        bytes_done: 0,
-        bytes_total: bytes,
-        started: now(),
-        finished: None,
-        operations: Operations::default(),
-        retries: 0,
-        image_sha256: (!sha256.is_empty()).then(|| sha256.to_owned()),
-        range_sha256: None,
-        exit_code: None,
-        error: None,
-        earlier: Vec::new(),
+        ..Record::begun(image, bytes, sha256, command)
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod processes;
 mod busybox;
 mod dinit;
 mod procd;
+mod rivals;
 mod s6;
 mod systemd;
 mod sysvinit;
@@ -26,6 +27,9 @@ pub use self::step::Step;
 pub const ENTRY: &str = "/run/maintenance/exec";
 /// Where arming keeps files of its own.
 pub const ARM: &str = "/run/levitate/arm";
+
+/// The name by which others know that a root is no empty place.
+const SHELL: &str = "/bin/sh";
 
 /// PID 1 of the running system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,12 +176,23 @@ pub fn hook(root: &Root, init: &Init) -> Hook {
 /// What of this system makes some way to reboot, power off or halt do something else than what was meant.
 pub fn warnings(root: &Root, init: &Init) -> Vec<String> {
     match init {
+        Init::Systemd => rivals::warnings(root, systemd::PLACE),
         // the others tell the verbs apart themselves
         Init::S6 { scandir } => {
             verb_warnings(root).into_iter().chain(s6::signal_warning(root, scandir)).collect()
         }
         _ => Vec::new(),
     }
+}
+
+/// Why a staged root without a shell would not be entered; none if it would. Answers the program that it needs, too.
+pub fn needs_shell(root: &Root, init: &Init) -> Option<(&'static str, String)> {
+    let unit = rivals::writes_over(root).filter(|_| *init == Init::Systemd)?;
+    let reason = format!(
+        "{unit} would put its own root at {} while the system goes down, because the staged root has no {SHELL}",
+        systemd::PLACE
+    );
+    Some((SHELL, reason))
 }
 
 /// What of the system's own commands does not say which verb it was: after `levitate` it would enter the maintenance
@@ -204,10 +219,17 @@ fn verb_warnings(root: &Root) -> Vec<String> {
         .collect()
 }
 
-/// Whether this is the maintenance root: it was staged, and a hand-over has entered it.
+/// Whether this is a maintenance root: one that was staged and entered by a hand-over, or an archive of `levitate build`
+/// that was booted as an initramfs (nobody has staged that one, so it knows no boot).
 pub fn in_maintenance(root: &Root) -> bool {
-    let there = |name: &str| root.dir().join(name).exists();
-    there(crate::manifest::MANIFEST) && there("run/levitate/handover.json")
+    #[derive(serde::Deserialize)]
+    struct Staged {
+        boot_id: String,
+    }
+    let Ok(manifest) = fs::read(root.dir().join(crate::manifest::MANIFEST)) else { return false };
+    let was_never_staged =
+        || serde_json::from_slice::<Staged>(&manifest).is_ok_and(|manifest| manifest.boot_id.is_empty());
+    root.dir().join("run/levitate/handover.json").exists() || was_never_staged()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::manifest::STAGED_ROOT;
 use crate::stage::STAGED;
 
 /// Where systemd looks.
-const PLACE: &str = "/run/initramfs";
+pub(super) const PLACE: &str = "/run/initramfs";
 
 /// What is there.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -141,3 +141,38 @@ fn something_of_others_in_the_way_is_not_hidden() {
     assert!(error.contains("it would hide or replace something that is there already"), "{error}");
     assert_eq!(system.mounts.mounted, [inittab], "the mount of others stays");
 }
+
+/// A root that can be logged in to without any shell: the server is a program of its own, and so is root's shell.
+const SHELLLESS: &str = r#"
+reserve = "1M"
+[keep]
+network = false
+[users.root]
+shell = "/usr/sbin/dropbear"
+[services.sshd]
+source = "/etc/s6/sshd"
+"#;
+
+#[test]
+fn where_finalrd_would_write_over_it_a_root_without_a_shell_is_refused() {
+    let spoilt = || {
+        let system = systemd();
+        system.file("/usr/lib/systemd/system/finalrd.service", "");
+        system.file("/usr/lib/systemd/system/sysinit.target.wants/finalrd.service", "");
+        system.file("/etc/s6/sshd/type", "longrun\n");
+        system.program("/etc/s6/sshd/run", &static_program());
+        system
+    };
+    let mut system = spoilt();
+    let config = format!("{SHELLLESS}login = true\n");
+    let error = with_sources(&system.levitate(&config).unwrap_err());
+    assert_eq!(
+        error,
+        "reboot would not enter the maintenance root: finalrd.service would put its own root at /run/initramfs while the \
+         system goes down, because the staged root has no /bin/sh; name /bin/sh in packages"
+    );
+    system.assert_nothing_staged();
+    spoilt().levitate(&format!("packages = [\"/bin/sh\"]\n{config}")).unwrap();
+    fs::remove_file(system.at("/usr/lib/systemd/system/finalrd.service")).unwrap();
+    system.levitate(&config).unwrap();
+}

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ramdisk::init::interlock::{self, Gate};
 use ramdisk::path::Root;
-use ramdisk::tree::Size;
+use ramdisk::tree::{Node, Size};
 
 use super::doing::in_the_way;
 use super::told::{Event, LevitateError};
@@ -157,6 +157,12 @@ fn decide(
         events.push(prepared.event());
     }
     events.extend(selected.warnings.iter().chain(&plan.warnings).cloned().map(Event::Warning));
+    if let Some((shell, reason)) = arm::needs_shell(&facts.root, &facts.init)
+        && !matches!(plan.tree.get(Path::new(shell)), Some(Node::File(meta, _)) if meta.mode & 0o111 != 0)
+    {
+        let remedy = Some(format!("name {shell} in packages"));
+        return Err(LevitateError::NotWired { reason, remedy }.into());
+    }
     let size = plan.tree.size(facts.page).map_err(LevitateError::from)?;
     let reserve = selected.reserve.clone();
     let measured = Measured { prepared, size };

@@ -134,7 +134,7 @@ pub fn build(request: &Request) -> Result<Built, BuildError> {
     let Plan { mut tree, manifest, warnings } =
         plan::plan_in(Tree::of_root(), &without_network, &facts, &selected)?;
     let staged_at = u64::from(request.time);
-    let manifest = Manifest { staged_at, state_home: None, watchdog: None, ..manifest };
+    let manifest = Manifest { staged_at, state_home: None, watchdogs: vec![], ..manifest };
     plan::text(&mut tree, MANIFEST, 0o644, &serde_json::to_string(&manifest)?)?;
     // it may hold keys
     tree.file(Path::new(CARRIED), Meta::root(0o600), Content::Bytes(text.into_bytes()))?;

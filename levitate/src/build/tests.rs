@@ -66,6 +66,41 @@ fn an_archive_holds_no_host_key_no_network_and_no_boot() {
 }
 
 #[test]
+fn the_links_in_a_source_directory_lead_inside_the_sysroot_and_never_to_the_build_machine() {
+    let system = sysroot();
+    let outside = tempfile::tempdir().unwrap();
+    let of_the_build_machine = outside.path().join("number");
+    fs::write(&of_the_build_machine, "7\n").unwrap();
+    for (file, text) in [
+        ("/etc/s6/web/type", "longrun\n"),
+        ("/nix/web/start", "#!/bin/sh\nexec /bin/busybox httpd -f # of the sysroot\n"),
+        ("/nix/needs/sshd", ""),
+        ("/nix/end", "#!/bin/sh\n# the end\n"),
+    ] {
+        system.file(file, text);
+    }
+    for (link, target) in [
+        ("/nix/current", "/nix/web"),
+        ("/etc/s6/web/run", "/nix/current/start"),
+        ("/etc/s6/web/finish", "../../../../../../../../../../nix/end"),
+        ("/etc/s6/web/dependencies.d", "/nix/needs"),
+        ("/etc/s6/web/notification-fd", of_the_build_machine.to_str().unwrap()),
+        ("/srv/web", "/etc/s6/web"),
+    ] {
+        system.link(link, target);
+    }
+    system.file(CONFIG, &format!("{SERVICES}[services.web]\nsource = \"/srv/web\"\n"));
+    let built = build(&request(&system)).unwrap();
+    let names: Vec<_> =
+        entries(&built.archive).into_iter().map(|entry| entry.path.display().to_string()).collect();
+    let has = |file: &str| names.contains(&format!("etc/levitate/services/web/{file}"));
+    assert!(has("run") && has("finish") && has("dependencies.d/sshd"), "{names:?}");
+    assert!(!has("notification-fd"), "a file of the build machine was read");
+    let says = |text: &[u8]| built.archive.windows(text.len()).any(|w| w == text);
+    assert!(says(b"# of the sysroot") && says(b"# the end"));
+}
+
+#[test]
 fn that_the_archive_alone_lets_nobody_in_is_a_warning_and_no_service_is_an_error() {
     let system = sysroot();
     let built = build(&request(&system)).unwrap();

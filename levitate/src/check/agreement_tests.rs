@@ -48,6 +48,17 @@ const REFUSALS: &[(&str, Spoil)] = &[
         fs::remove_file(system.at("/run/service/.s6-svscan/finish")).unwrap();
         unchanged()
     }),
+    ("not wired", |system| {
+        fs::remove_file(system.at("/proc/1/exe")).unwrap();
+        system.link("/proc/1/exe", "/usr/lib/systemd/systemd");
+        system.file("/proc/1/comm", "systemd\n");
+        system.file("/lib/systemd/system/finalrd.service", "");
+        system.file("/lib/systemd/system/sysinit.target.wants/finalrd.service", "");
+        system.file("/etc/s6/sshd/type", "longrun\n");
+        system.program("/etc/s6/sshd/run", &crate::fixture::static_program());
+        let users = "[keep]\nnetwork = false\n[users.root]\nshell = \"/usr/sbin/dropbear\"\n";
+        format!("reserve = \"1M\"\n{users}[services.sshd]\nlogin = true\nsource = \"/etc/s6/sshd\"\n")
+    }),
     ("not in RAM", |system| {
         system.file("/proc/self/mountinfo", "25 21 0:22 / /run rw - ext4 /dev/sda1 rw\n");
         unchanged()

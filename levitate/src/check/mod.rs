@@ -55,8 +55,8 @@ pub struct Report {
     pub reboot: RebootReport,
     /// Milliseconds without a login after which the maintenance root would go back; none: never, or no configuration.
     pub lease_ms: Option<u64>,
-    /// Who feeds a watchdog, and what the hand-over does about it.
-    pub watchdog: WatchdogReport,
+    /// Who feeds which watchdog, and what the hand-over does about it; empty if none is known to run.
+    pub watchdogs: Vec<WatchdogReport>,
     /// What stops nothing and should be known.
     pub warnings: Vec<String>,
 }
@@ -175,7 +175,7 @@ pub fn check(root: &Root, config: &Result<Config, ConfigError>, hands: Hands<'_>
         flash: surroundings::flash(root.dir()),
         reboot: RebootReport { now: None, after_levitate: Reboot::Normal },
         lease_ms: config.as_ref().ok().and_then(|c| c.lease),
-        watchdog: surroundings::watchdog(&hands.watchdog),
+        watchdogs: surroundings::watchdogs(&hands.watchdog),
         warnings: Vec::new(),
     };
     let facts = match config {
@@ -339,7 +339,7 @@ pub fn here(config: &Path) -> Report {
     let hands = Hands {
         trials: &mut crate::sys::trial::KernelTrials,
         mounts: &KernelMounts,
-        watchdog: crate::sys::handover::watchdog_facts(),
+        watchdog: crate::sys::handover::watchdog_facts(Path::new("/")),
     };
     check(&Root::new("/"), &Config::read(config), hands)
 }

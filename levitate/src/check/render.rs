@@ -39,7 +39,10 @@ impl Display for Report {
             memory.fmt(f)?;
         }
         self.flash.fmt(f)?;
-        self.watchdog.fmt(f)?;
+        if self.watchdogs.is_empty() {
+            writeln!(f, "watchdog: none is known to run")?;
+        }
+        self.watchdogs.iter().try_for_each(|watchdog| watchdog.fmt(f))?;
         match self.lease_ms {
             Some(ms) => writeln!(f, "lease: {} without a login, then back into this system", time(ms))?,
             None => writeln!(f, "lease: off: the maintenance root stays until somebody reboots it")?,
@@ -139,11 +142,10 @@ impl Display for FlashReport {
 
 impl Display for WatchdogReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Some(device) = &self.device else { return writeln!(f, "watchdog: none is known to run") };
         let holders: Vec<String> = self.holders.iter().map(ToString::to_string).collect();
         let held =
             if holders.is_empty() { String::new() } else { format!(" (process {})", holders.join(", ")) };
-        writeln!(f, "watchdog: {device}{held}; the hand-over {}", self.handover)
+        writeln!(f, "watchdog: {}{held}; the hand-over {}", self.device, self.handover)
     }
 }
 

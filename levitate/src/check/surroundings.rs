@@ -1,11 +1,11 @@
-//! Who uses flash, and who feeds a watchdog.
+//! Who uses flash, and who feeds watchdogs.
 
 use std::path::Path;
 
 use flasher::guard::{Facts, Use};
 use serde::Serialize;
 
-use crate::handover::watchdog::{self, Plan, WatchdogFacts};
+use crate::handover::watchdog::{self, Pending, Plan, WatchdogFacts};
 use crate::status::with_sources;
 
 /// Who uses flash now: what the hand-over has to end.
@@ -32,11 +32,11 @@ pub struct FlashUse {
     pub processes: usize,
 }
 
-/// The watchdog.
+/// A watchdog that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WatchdogReport {
-    /// Its device; none if none is known to run.
-    pub device: Option<String>,
+    /// Its device.
+    pub device: String,
     /// The processes that hold it.
     pub holders: Vec<i32>,
     /// What the hand-over will do, for people.
@@ -67,15 +67,17 @@ pub(super) fn flash(root: &Path) -> FlashReport {
     report
 }
 
-/// What the hand-over will do about the watchdog.
-pub(super) fn watchdog(facts: &WatchdogFacts) -> WatchdogReport {
-    let (device, holders, handover) = match watchdog::plan(facts, None) {
-        Plan::LeaveAlone => (None, Vec::new(), "touches none"),
-        Plan::Adopt { device, .. } => (Some(device), vec![1], "keeps PID 1's own descriptor and feeds it"),
-        Plan::TakeNow { device } => (Some(device), Vec::new(), "takes it over first: nobody feeds it"),
-        Plan::TakeWhenFree { device, holders } => {
-            (Some(device), holders, "takes it over when its holders have ended, and feeds it")
-        }
+/// What the hand-over will do about each watchdog that runs.
+pub(super) fn watchdogs(facts: &WatchdogFacts) -> Vec<WatchdogReport> {
+    let report = |plan: Plan| {
+        let (device, holders, handover) = match plan {
+            Plan::Adopt { device, .. } => (device, vec![1], "keeps PID 1's own descriptor and feeds it"),
+            Plan::TakeNow { device } => (device, Vec::new(), "takes it over first: nobody feeds it"),
+            Plan::TakeWhenFree(Pending { device, holders }) => {
+                (device, holders, "takes it over when its holders have ended, and feeds it")
+            }
+        };
+        WatchdogReport { device, holders, handover }
     };
-    WatchdogReport { device, holders, handover }
+    watchdog::plan(facts, &[]).into_iter().map(report).collect()
 }

@@ -33,7 +33,10 @@ impl Trials for Told {
 
 pub(super) fn checked(system: &OldSystem, config: &str, told: &mut Told) -> Report {
     let config = Config::parse(Path::new("/etc/levitate.toml"), config);
-    let watchdog = WatchdogFacts { holders: vec![(91, "/dev/watchdog".into())], ..WatchdogFacts::default() };
+    let watchdog = WatchdogFacts {
+        holders: vec![(91, "/dev/watchdog".into()), (92, "/dev/watchdog1".into())],
+        ..WatchdogFacts::default()
+    };
     check(&system.root(), &config, Hands { trials: told, mounts: &system.mounts, watchdog })
 }
 
@@ -68,6 +71,7 @@ fn a_system_on_which_levitate_would_work_is_described_from_its_init_to_its_reboo
          65536 KiB available: fits\n\
          flash: nothing uses it\n\
          watchdog: /dev/watchdog (process 91); the hand-over takes it over when its holders have ended, and feeds it\n\
+         watchdog: /dev/watchdog1 (process 92); the hand-over takes it over when its holders have ended, and feeds it\n\
          lease: 15 min without a login, then back into this system\n\
          reboot: now a normal reboot\n\
          reboot: after `levitate` enters maintenance mode\n\

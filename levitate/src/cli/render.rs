@@ -101,7 +101,7 @@ mod tests {
             bytes: 2_000_000,
             state_file: None,
             state_home: None,
-            watchdog: None,
+            watchdogs: vec![],
             lease_ms: None,
             ways_in: vec![],
             handover: HandoverLimits::default(),

@@ -283,7 +283,7 @@ mod tests {
             bytes: 1,
             state_file: None,
             state_home: None,
-            watchdog: None,
+            watchdogs: vec![],
             lease_ms: None,
             ways_in: vec![],
             handover: HandoverLimits::default(),

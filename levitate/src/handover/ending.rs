@@ -13,7 +13,7 @@ use super::processes::Process;
 use super::report::Survivor;
 use super::seam::{Ending, Everybody, HandoverSys, Weight};
 use super::stage::Stage;
-use super::watchdog::Plan;
+use super::watchdog::Pending;
 
 /// Between two looks at who is left, in milliseconds.
 const LOOK_MS: u64 = 10;
@@ -33,12 +33,12 @@ const COURTESY_MS: u64 = 2_000;
 
 impl<S: HandoverSys> Run<'_, S> {
     /// Waits for a `flashcp` of the old system, however long it lives: to kill it, and a reset kills it too, is to leave
-    /// flash half written. Its time is not counted as the hand-over's. `plan` is as for [`Run::end_everybody`].
-    pub(crate) fn let_flash_writer_finish(&mut self, plan: &mut Plan) {
+    /// flash half written. Its time is not counted as the hand-over's. `watchdogs` are as for [`Run::end_everybody`].
+    pub(crate) fn let_flash_writer_finish(&mut self, watchdogs: &mut Vec<Pending>) {
         let began = self.sys.now_ms();
         let spent = began.saturating_sub(self.journey.started_ms);
         let mut told = None;
-        while let Some(writer) = self.flash_writer(plan) {
+        while let Some(writer) = self.flash_writer(watchdogs) {
             let now = self.sys.now_ms();
             self.journey.started_ms = now.saturating_sub(spent);
             self.arm_guard();
@@ -58,12 +58,12 @@ impl<S: HandoverSys> Run<'_, S> {
     }
 
     /// Who is changing flash, for a sentence.
-    fn flash_writer(&mut self, plan: &mut Plan) -> Option<String> {
+    fn flash_writer(&mut self, watchdogs: &mut Vec<Pending>) -> Option<String> {
         let (reading, _) = self.read_flash_record();
         if reading == Reading::Absent {
             return None;
         }
-        let alive = self.look(plan).ok();
+        let alive = self.look(watchdogs).ok();
         check::flash_writer(&reading, alive.as_deref())
     }
 
@@ -95,14 +95,14 @@ impl<S: HandoverSys> Run<'_, S> {
         self.journey.flash_record = Some(record);
     }
 
-    /// Ends every process but this one; `plan` is what to do with the watchdog while its holders go. Survivors go into
+    /// Ends every process but this one; `watchdogs` are those to be taken over while their holders go. Survivors go into
     /// the report: a process that is stuck in the kernel must not hold up PID 1, and if it holds the old root, the
     /// unmounting finds out.
-    pub(crate) fn end_everybody(&mut self, mut plan: Plan) -> Result<(), Stop> {
+    pub(crate) fn end_everybody(&mut self, mut watchdogs: Vec<Pending>) -> Result<(), Stop> {
         self.signal(Everybody::Term);
         let started = self.sys.now_ms();
         let grace = self.journey.limits.term_grace_ms.min(self.remaining(started));
-        let mut left = self.look(&mut plan);
+        let mut left = self.look(&mut watchdogs);
         let mut hung_up = false;
         // Whoever cannot be looked at may be there.
         while left.as_ref().map_or(true, |left| !left.is_empty())
@@ -113,7 +113,7 @@ impl<S: HandoverSys> Run<'_, S> {
                 hung_up = true;
             }
             self.sys.pause(LOOK_MS);
-            left = self.look(&mut plan);
+            left = self.look(&mut watchdogs);
         }
         // Also when nobody is seen: a process may have been born behind the reader of /proc.
         let started = self.sys.now_ms();
@@ -121,7 +121,7 @@ impl<S: HandoverSys> Run<'_, S> {
         loop {
             self.signal(Everybody::Kill);
             self.sys.pause(LOOK_MS);
-            left = self.look(&mut plan);
+            left = self.look(&mut watchdogs);
             let nobody = left.as_ref().is_ok_and(Vec::is_empty);
             if nobody || self.sys.now_ms().saturating_sub(started) >= patience {
                 break;
@@ -132,7 +132,7 @@ impl<S: HandoverSys> Run<'_, S> {
             self.note(format!("process {pid} ({name}) did not die, its state is {state}"));
             self.journey.survivors.push(Survivor { pid, name, state });
         }
-        if let Plan::TakeWhenFree { device, .. } = plan {
+        for Pending { device, .. } in watchdogs {
             self.note(format!("{device} was not taken over: somebody still holds it"));
         }
         Ok(())
@@ -147,25 +147,19 @@ impl<S: HandoverSys> Run<'_, S> {
         }
     }
 
-    /// Who must still end; takes the watchdog in the moment it is free.
-    fn look(&mut self, plan: &mut Plan) -> Result<Vec<Process>, Stop> {
+    /// Who must still end; takes a watchdog in the moment it is free.
+    fn look(&mut self, watchdogs: &mut Vec<Pending>) -> Result<Vec<Process>, Stop> {
         let mut left = self.sys.processes().map_err(|e| Stop::because("list the processes", &e))?;
         left.retain(Process::must_end);
-        if let Plan::TakeWhenFree { device, holders } = plan
-            && !left.iter().any(|process| holders.contains(&process.pid))
-        {
-            let device = device.clone();
-            if self.take_watchdog(&device) {
-                *plan = Plan::LeaveAlone;
-            }
-        }
+        let is_held = |pending: &Pending| left.iter().any(|process| pending.holders.contains(&process.pid));
+        watchdogs.retain(|pending| is_held(pending) || !self.take_watchdog(&pending.device));
         Ok(left)
     }
 
     /// Opens a watchdog that runs. `false` if it is held still, and worth another try.
     pub(crate) fn take_watchdog(&mut self, device: &str) -> bool {
         match self.sys.open_watchdog(device) {
-            Ok(watchdog) => self.journey.watchdog = Some(watchdog),
+            Ok(watchdog) => self.journey.watchdogs.push(watchdog),
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) => return false,
             Err(e) => self.note(format!("open {device}: {e}")),
         }
@@ -204,7 +198,7 @@ impl<S: HandoverSys> Run<'_, S> {
         self.journey.started_ms = now;
         if self.journey.stage <= Stage::EndProcesses {
             // Past the look at the processes the answer is of no use any more.
-            let _ = self.end_everybody(Plan::LeaveAlone);
+            let _ = self.end_everybody(Vec::new());
         }
         let limit = self.limit();
         if let Err(e) = self.sys.sync(limit) {

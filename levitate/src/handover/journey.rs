@@ -60,8 +60,8 @@ pub struct Journey {
     pub still_mounted: Vec<StillMounted>,
     /// For the report.
     pub notes: Vec<String>,
-    /// The watchdog that this process feeds.
-    pub watchdog: Option<Watchdog>,
+    /// The watchdogs that this process feeds.
+    pub watchdogs: Vec<Watchdog>,
 }
 
 impl Journey {
@@ -88,7 +88,7 @@ impl Journey {
             survivors: Vec::new(),
             still_mounted: Vec::new(),
             notes: Vec::new(),
-            watchdog: None,
+            watchdogs: Vec::new(),
         }
     }
 
@@ -117,7 +117,7 @@ impl Journey {
             survivors: self.survivors.clone(),
             still_mounted: self.still_mounted.clone(),
             notes: self.notes.clone(),
-            watchdog: self.watchdog.clone(),
+            watchdogs: self.watchdogs.clone(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Stage 8's second half: no superblock that lies on flash may be alive. An unmount that returned 0 is not enough, because
 //! another mount namespace, or an earlier lazy unmount, keeps a superblock alive without a trace in our mount table.
 
+use std::io;
 use std::path::Path;
 
 use super::journey::{Run, Step, Stop};
@@ -19,16 +20,29 @@ pub struct Facts {
     pub mounts: Vec<Mount>,
     /// Names of kernel threads.
     pub threads: Vec<String>,
-    /// Block devices that say EBUSY to an exclusive open: major and minor number.
-    pub busy: Vec<(u32, u32)>,
+    /// Block devices that an exclusive open did not find free: major and minor number, and why.
+    pub not_free: Vec<((u32, u32), String)>,
+}
+
+/// What an exclusive open of a block device tells: none if nothing uses it, otherwise why that is not known to be so.
+#[must_use]
+pub fn sign_of_use(opened: &io::Result<()>) -> Option<String> {
+    let Err(error) = opened else { return None };
+    match error.raw_os_error() {
+        // no driver, or no device: nothing that could be in use
+        Some(libc::ENXIO | libc::ENODEV | libc::ENOENT) => None,
+        Some(libc::EBUSY) => Some("its block device is in use".to_owned()),
+        // nobody was asked, so nothing is proved
+        _ => Some(format!("whether its block device is in use cannot be asked: {error}")),
+    }
 }
 
 /// What follows from that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
-    /// Why the old root is thought to be alive.
+    /// Why the old root is not known to be gone.
     pub old_root: Option<String>,
-    /// What else on flash is alive.
+    /// What else on flash is not.
     pub others: Vec<StillMounted>,
 }
 
@@ -88,8 +102,9 @@ fn sign_of_life(facts: &Facts, old: &OldMount) -> Option<String> {
     if let Some(mount) = facts.mounts.iter().find(|mount| same(old, mount)) {
         return Some(format!("mounted at {}", mount.point.display()));
     }
-    if old.major != 0 && facts.busy.contains(&(old.major, old.minor)) {
-        return Some("its block device is in use".to_owned());
+    let not_free = facts.not_free.iter().find(|(device, _)| *device == (old.major, old.minor));
+    if let Some((_, reason)) = not_free.filter(|_| old.major != 0) {
+        return Some(reason.clone());
     }
     let thread = match old.fstype.as_str() {
         "jffs2" => facts.threads.iter().find(|name| **name == format!("jffs2_gcd_mtd{}", old.minor)),
@@ -124,7 +139,7 @@ impl<S: HandoverSys> Run<'_, S> {
         for other in proof.others {
             if !self.journey.still_mounted.iter().any(|known| known.source == other.source) {
                 self.note(format!(
-                    "{} ({} on {}) is alive: {}",
+                    "{} ({} on {}) is not proved to be gone: {}",
                     other.path, other.fstype, other.source, other.reason
                 ));
                 self.journey.still_mounted.push(other);
@@ -134,7 +149,7 @@ impl<S: HandoverSys> Run<'_, S> {
             (Some(sign), Some(root)) => {
                 let held = self.name_survivors();
                 Err(Stop::Failed(format!(
-                    "the old root ({} on {}) is alive: {sign}{held}",
+                    "the old root ({} on {}) is not proved to be gone: {sign}{held}",
                     root.fstype, root.source
                 )))
             }
@@ -164,17 +179,13 @@ impl<S: HandoverSys> Run<'_, S> {
             root.into_iter().chain(flash).map(|old| (old.major, old.minor)).filter(|d| d.0 != 0).collect();
         devices.sort_unstable();
         devices.dedup();
-        let mut busy = Vec::new();
+        let mut not_free = Vec::new();
         for (major, minor) in devices {
             let limit = self.limit();
-            // Any other error is no driver, or no node: nothing that could be in use.
-            if let Err(e) = self.sys.open_exclusively(major, minor, limit)
-                && e.raw_os_error() == Some(libc::EBUSY)
-            {
-                busy.push((major, minor));
-            }
+            let opened = self.sys.open_exclusively(major, minor, limit);
+            not_free.extend(sign_of_use(&opened).map(|reason| ((major, minor), reason)));
         }
-        Ok(Facts { mounts, threads, busy })
+        Ok(Facts { mounts, threads, not_free })
     }
 }
 
@@ -204,10 +215,26 @@ mod tests {
 
     #[test]
     fn an_old_root_whose_block_device_is_busy_is_alive_although_no_table_shows_it() {
-        let facts = Facts { busy: vec![(31, 3)], ..Facts::default() };
+        let facts =
+            Facts { not_free: vec![((31, 3), "its block device is in use".into())], ..Facts::default() };
         let proof = judge(&facts, Some(&root()), &flash());
         assert_eq!(proof.old_root.as_deref(), Some("its block device is in use"));
         assert_eq!(proof.others, []);
+    }
+
+    #[test]
+    fn only_an_answer_that_there_is_nothing_to_use_is_as_good_as_an_open() {
+        let failed = |errno| Err(io::Error::from_raw_os_error(errno));
+        for free in [Ok(()), failed(libc::ENXIO), failed(libc::ENODEV), failed(libc::ENOENT)] {
+            assert_eq!(sign_of_use(&free), None, "{free:?}");
+        }
+        assert_eq!(sign_of_use(&failed(libc::EBUSY)).unwrap(), "its block device is in use");
+        for errno in [libc::EACCES, libc::ENOMEM, libc::EIO, libc::EMFILE] {
+            let reason = sign_of_use(&failed(errno)).unwrap();
+            assert!(reason.starts_with("whether its block device is in use cannot be asked: "), "{reason}");
+        }
+        let late = Err(io::Error::new(io::ErrorKind::TimedOut, "not done within 9 ms"));
+        assert!(sign_of_use(&late).unwrap().ends_with(": not done within 9 ms"));
     }
 
     #[test]

@@ -26,8 +26,8 @@ pub struct Report {
     pub still_mounted: Vec<StillMounted>,
     /// What went wrong without stopping the hand-over, as sentences.
     pub notes: Vec<String>,
-    /// The watchdog that was taken over and is kept running; none if nobody had it running.
-    pub watchdog: Option<Watchdog>,
+    /// The watchdogs that were taken over and are kept running; empty if nobody had one running.
+    pub watchdogs: Vec<Watchdog>,
 }
 
 impl Report {
@@ -70,7 +70,7 @@ pub struct StillMounted {
     pub read_only: bool,
 }
 
-/// The watchdog that runs.
+/// A watchdog that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watchdog {
     /// Its device, such as `/dev/watchdog0`.
@@ -92,13 +92,13 @@ mod tests {
             stages: vec![StageTime { stage: Stage::Check, ms: 1 }],
             unmounted: vec!["/persist".into(), "/".into()],
             survivors: vec![Survivor { pid: 7, name: "dd".into(), state: 'D' }],
-            watchdog: Some(Watchdog { device: "/dev/watchdog0".into(), timeout_s: Some(60) }),
+            watchdogs: vec![Watchdog { device: "/dev/watchdog0".into(), timeout_s: Some(60) }],
             ..Report::default()
         };
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(
             text,
-            r#"{"version":1,"handed_over_at":1700000000,"total_ms":480,"stages":[{"stage":"check","ms":1}],"unmounted":["/persist","/"],"survivors":[{"pid":7,"name":"dd","state":"D"}],"still_mounted":[],"notes":[],"watchdog":{"device":"/dev/watchdog0","timeout_s":60}}"#
+            r#"{"version":1,"handed_over_at":1700000000,"total_ms":480,"stages":[{"stage":"check","ms":1}],"unmounted":["/persist","/"],"survivors":[{"pid":7,"name":"dd","state":"D"}],"still_mounted":[],"notes":[],"watchdogs":[{"device":"/dev/watchdog0","timeout_s":60}]}"#
         );
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
     }

@@ -67,7 +67,7 @@ pub trait HandoverSys {
     fn now_ms(&mut self) -> u64;
     /// Seconds since 1970.
     fn unix_seconds(&mut self) -> u64;
-    /// Waits, reaps whoever died, feeds the watchdog.
+    /// Waits, reaps whoever died, feeds the watchdogs.
     fn pause(&mut self, ms: u64);
     /// From now on, after so many milliseconds, this ending whatever this process does; replaces what was set before.
     fn guard(&mut self, ms: u64, ending: Ending);
@@ -94,7 +94,7 @@ pub trait HandoverSys {
     fn look_at(&mut self, path: &Path) -> io::Result<FileFacts>;
     /// This process's mount table.
     fn mounts(&mut self) -> io::Result<Vec<Mount>>;
-    /// Who holds a watchdog, which watchdogs run.
+    /// Who holds watchdogs, which watchdogs run.
     fn watchdog_facts(&mut self) -> WatchdogFacts;
     /// Keeps a descriptor that this process got from the one before.
     fn adopt_watchdog(&mut self, fd: i32, device: &str) -> io::Result<Watchdog>;
@@ -154,8 +154,9 @@ pub trait HandoverSys {
     fn remount_read_only(&mut self, path: &Path, limit: u64) -> io::Result<()>;
     /// The mount tables of all other processes, joined: what another mount namespace still shows.
     fn mounts_of_others(&mut self) -> io::Result<Vec<Mount>>;
-    /// Opens the block device exclusively and closes it again: EBUSY says that a file system lives on it. It says
-    /// nothing about jffs2, which does not hold its block device.
+    /// Opens the block device exclusively and closes it again: EBUSY says that a file system lives on it; ENXIO, ENODEV
+    /// and ENOENT that there is nothing that could be in use; anything else that it could not be asked. It says nothing
+    /// about jffs2, which does not hold its block device.
     fn open_exclusively(&mut self, major: u32, minor: u32, limit: u64) -> io::Result<()>;
     /// Writes a file in RAM, whole or not at all, and makes its directory.
     fn write_text(&mut self, path: &Path, text: &str) -> io::Result<()>;
@@ -198,11 +199,48 @@ pub enum Attached {
     },
 }
 
+impl Attached {
+    /// Whether a file system with this source, as the mount table tells it, is a volume of this UBI device: `ubi0:data`,
+    /// `ubi0_1`, and `ubi:data`, which is one of the first device. Of a loop device it is never said: what it lies on
+    /// could not be unmounted if it stayed.
+    #[must_use]
+    pub fn holds(&self, source: &str) -> bool {
+        let Self::Ubi { number, .. } = self else { return false };
+        let name = source.strip_prefix("/dev/").unwrap_or(source);
+        let Some(rest) = name.strip_prefix("ubi") else { return false };
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        let volume = rest.strip_prefix(digits.as_str()).unwrap_or_default();
+        let device = if digits.is_empty() { Ok(0) } else { digits.parse() };
+        device.as_ref() == Ok(number) && volume.starts_with([':', '!', '_'])
+    }
+}
+
 impl std::fmt::Display for Attached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Loop { number, backing } => write!(f, "/dev/loop{number} ({backing})"),
             Self::Ubi { number, .. } => write!(f, "/dev/ubi{number}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_known_by_the_number_of_its_ubi_device() {
+        let device = |number| Attached::Ubi { number, mtd: None };
+        for source in ["ubi1:data", "ubi1!data", "ubi1_0", "/dev/ubi1_3"] {
+            assert!(
+                device(1).holds(source) && !device(0).holds(source) && !device(11).holds(source),
+                "{source}"
+            );
+        }
+        assert!(device(0).holds("ubi:data") && !device(1).holds("ubi:data"));
+        for source in ["ubi1", "/dev/ubiblock1_0", "/dev/mtdblock1", "1:data", "ubi99999999999:x"] {
+            assert!(!device(1).holds(source) && !device(0).holds(source), "{source}");
+        }
+        assert!(!Attached::Loop { number: 1, backing: String::new() }.holds("/dev/loop1"));
     }
 }

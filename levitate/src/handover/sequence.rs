@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use super::check::{self, FLASH, Verb};
 use super::journey::{Journey, OLD_ROOT, Run, StateHome, Step, Stop};
 use super::mounts::{self, Mount};
-use super::report::REPORT;
+use super::report::{REPORT, StillMounted};
 use super::seam::{Attached, Ending, HandoverSys, Reach};
 use super::stage::Stage;
-use super::watchdog::{self, Plan};
+use super::watchdog::{self, Pending, Plan};
 use crate::arming::record;
 use crate::manifest::{MANIFEST, Manifest};
 
@@ -49,9 +49,9 @@ pub fn second_half<S: HandoverSys>(sys: &mut S, journey: Journey) {
 impl<S: HandoverSys> Run<'_, S> {
     fn first_half(&mut self) -> Step {
         self.arm_guard();
-        let plan = self.check()?;
+        let watchdogs = self.check()?;
         self.enter(Stage::EndProcesses)?;
-        self.end_everybody(plan)?;
+        self.end_everybody(watchdogs)?;
         self.keep_flash_record();
         self.enter(Stage::SwapAndLoops)?;
         self.swap_off();
@@ -87,7 +87,7 @@ impl<S: HandoverSys> Run<'_, S> {
         self.sys.guard(ms, Ending::Reset);
     }
 
-    fn check(&mut self) -> Result<Plan, Stop> {
+    fn check(&mut self) -> Result<Vec<Pending>, Stop> {
         let signals = self.sys.reset_signals();
         self.tolerate("reset the signals", signals);
         let forbidden = self.sys.forbid_ctrl_alt_del();
@@ -106,9 +106,9 @@ impl<S: HandoverSys> Run<'_, S> {
             }
             Err(_) => self.ask_the_record_of_arming(),
         }
-        // Before anything that can end in a reset or a poweroff. Who fed the watchdog may be gone, so that comes first.
-        let mut plan = self.plan_watchdog(manifest.as_ref().ok());
-        self.let_flash_writer_finish(&mut plan);
+        // Before anything that can end in a reset or a poweroff. Who fed a watchdog may be gone, so that comes first.
+        let mut watchdogs = self.take_watchdogs(manifest.as_ref().ok());
+        self.let_flash_writer_finish(&mut watchdogs);
         let verb = match self.journey.verb.clone() {
             Some(verb) => Some(verb),
             None => self.sys.read_verb().map_err(|e| Stop::because("read the verb", &e))?,
@@ -141,7 +141,7 @@ impl<S: HandoverSys> Run<'_, S> {
             .filter(|m| m.is_on_flash())
             .map(|m| m.describe(&mounts::old_name(&m.point, &old_root)))
             .collect();
-        Ok(plan)
+        Ok(watchdogs)
     }
 
     /// Some inits unmount everything before they execute the hand-over. `home` is where the state file lay when the root
@@ -165,26 +165,29 @@ impl<S: HandoverSys> Run<'_, S> {
         }
     }
 
-    fn plan_watchdog(&mut self, manifest: Option<&Manifest>) -> Plan {
+    /// Takes over every watchdog that can be had now; answers those that somebody else still holds.
+    fn take_watchdogs(&mut self, manifest: Option<&Manifest>) -> Vec<Pending> {
         let facts = self.sys.watchdog_facts();
-        // systemd starts one for the way down, and leaves it running
-        let of_systemd = facts.unknown.first().cloned().filter(|_| self.journey.is_pivoted());
-        let left = of_systemd.or_else(|| manifest.and_then(|m| m.watchdog.clone()));
-        let plan = watchdog::plan(&facts, left.as_deref());
-        match &plan {
-            Plan::Adopt { fd, device } => match self.sys.adopt_watchdog(*fd, device) {
-                Ok(watchdog) => self.journey.watchdog = Some(watchdog),
-                Err(e) => self.note(format!("take over {device}: {e}")),
-            },
-            Plan::TakeNow { device } => {
-                if !self.take_watchdog(device) {
-                    let device = device.clone();
-                    return Plan::TakeWhenFree { device, holders: Vec::new() };
+        // systemd starts the first one for the way down, and leaves it running
+        let of_systemd = facts.unknown.first().filter(|_| self.journey.is_pivoted());
+        let staged = manifest.map(|manifest| manifest.watchdogs.as_slice()).unwrap_or_default();
+        let left: Vec<String> = of_systemd.into_iter().chain(staged).cloned().collect();
+        let mut pending = Vec::new();
+        for plan in watchdog::plan(&facts, &left) {
+            match plan {
+                Plan::Adopt { fd, device } => match self.sys.adopt_watchdog(fd, &device) {
+                    Ok(watchdog) => self.journey.watchdogs.push(watchdog),
+                    Err(e) => self.note(format!("take over {device}: {e}")),
+                },
+                Plan::TakeNow { device } => {
+                    if !self.take_watchdog(&device) {
+                        pending.push(Pending { device, holders: Vec::new() });
+                    }
                 }
+                Plan::TakeWhenFree(held) => pending.push(held),
             }
-            Plan::TakeWhenFree { .. } | Plan::LeaveAlone => {}
         }
-        plan
+        pending
     }
 
     /// The manifest, or the sentence that says why it is none.
@@ -229,16 +232,40 @@ impl<S: HandoverSys> Run<'_, S> {
         }
     }
 
-    /// Detaches what can be detached; what is busy still gets its second chance when the file systems are gone.
-    pub(crate) fn detach_devices(&mut self) -> Vec<(Attached, String)> {
+    /// Detaches what can be detached but for what the state file lies on, which is let go last of all: a failure's
+    /// reason has still to be written there. What is busy still gets its second chance when the file systems are gone.
+    pub(crate) fn detach_devices(&mut self) {
+        let source = self.journey.state_home.as_ref().map(|home| home.source.clone());
+        let goes = |device: &Attached| !source.as_ref().is_some_and(|source| device.holds(source));
+        self.detach(&goes);
+    }
+
+    /// Detaches those; answers what would not go.
+    fn detach(&mut self, goes: &dyn Fn(&Attached) -> bool) -> Vec<(Attached, String)> {
         let mut busy = Vec::new();
-        for device in self.sys.attached() {
+        for device in self.sys.attached().into_iter().filter(goes) {
             let limit = self.limit();
             if let Err(e) = self.sys.detach(&device, limit) {
                 busy.push((device, e.to_string()));
             }
         }
         busy
+    }
+
+    /// Detaches what is left, and reports what cannot be: `flashcp` refuses the flash below it.
+    fn detach_the_last(&mut self) {
+        for (device, e) in self.detach(&|_| true) {
+            match device {
+                Attached::Ubi { number, mtd } => self.journey.still_mounted.push(StillMounted {
+                    path: format!("/dev/ubi{number}"),
+                    source: mtd.map_or_else(|| "mtd".to_owned(), |n| format!("/dev/mtd{n}")),
+                    fstype: "ubi".to_owned(),
+                    reason: e,
+                    read_only: false,
+                }),
+                Attached::Loop { .. } => self.note(format!("detach {device}: {e}")),
+            }
+        }
     }
 
     fn bind(&mut self) -> Step {
@@ -333,6 +360,7 @@ impl<S: HandoverSys> Run<'_, S> {
     }
 
     fn execute(&mut self) -> Step {
+        self.detach_the_last();
         if let Some(record) = self.journey.flash_record.take() {
             let written = self.sys.write_text(Path::new(FLASH), &record);
             self.tolerate(format!("write {FLASH}"), written);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::journey::{OLD_ROOT, Run, StateHome, Step, Stop};
 use super::mounts::{self, Mount};
 use super::report::StillMounted;
-use super::seam::{Attached, HandoverSys};
+use super::seam::HandoverSys;
 
 /// Between two tries, in milliseconds: a process that was killed lets go of its files a little later.
 const AGAIN_MS: u64 = 50;
@@ -26,18 +26,7 @@ impl<S: HandoverSys> Run<'_, S> {
                 root.fstype, root.source
             )));
         }
-        for (device, e) in self.detach_devices() {
-            match device {
-                Attached::Ubi { number, mtd } => self.journey.still_mounted.push(StillMounted {
-                    path: format!("/dev/ubi{number}"),
-                    source: mtd.map_or_else(|| "mtd".to_owned(), |n| format!("/dev/mtd{n}")),
-                    fstype: "ubi".to_owned(),
-                    reason: e,
-                    read_only: false,
-                }),
-                Attached::Loop { .. } => self.note(format!("detach {device}: {e}")),
-            }
-        }
+        self.detach_devices();
         Ok(())
     }
 

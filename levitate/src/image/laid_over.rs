@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ramdisk::path::Root;
-use ramdisk::sink::{Content, Meta};
+use ramdisk::sink::Meta;
 use ramdisk::tree::{Node, Tree};
 
 use super::{Image, ImageError};
@@ -62,9 +62,9 @@ pub(super) fn prepare(
         users: Vec::new(),
         files: size.files,
         bytes: size.bytes,
-        state_file: config.state_file.clone(),
+        state_file: config.state_file.as_deref().map(|path| plan::state_file(&facts.root, path)),
         state_home: config.state_file.as_deref().and_then(|path| plan::state_home(&facts.root, path)),
-        watchdog: plan::watchdog(&facts.root),
+        watchdogs: plan::watchdogs(&facts.root),
         lease_ms: config.lease,
         ways_in: image.manifest.ways_in.clone(),
         handover: config.handover,
@@ -90,7 +90,7 @@ fn host_keys(tree: &mut Tree, root: &Root, selected: &Selection) -> Result<(), L
     for path in &selected.host_keys {
         let real = root.host(&root.resolve(path)?.real);
         let public = path.extension().is_some_and(|e| e == "pub");
-        tree.file(path, Meta::root(if public { 0o644 } else { 0o600 }), Content::CopyOf(real))?;
+        tree.file(path, Meta::root(if public { 0o644 } else { 0o600 }), plan::original(&real)?)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ramdisk::closure::{Closure, ClosureError};
 use ramdisk::path::Root;
-use ramdisk::service::{Service, read_services_dir};
+use ramdisk::service::{Service, read_services_in};
 use ramdisk::tree::{Node, Tree};
 
 use super::{Selection, gather, login, reserve, services};
@@ -123,8 +123,8 @@ pub(crate) fn check(
     selected: &Selection,
     staged: &Root,
 ) -> Result<Vec<String>, SelectError> {
-    let directory = staged.host(&staged.resolve(Path::new(SERVICES))?.real);
-    let set = read_services_dir(&directory).map_err(|e| SelectError::Services(vec![e]))?;
+    let directory = staged.resolve(Path::new(SERVICES))?.real;
+    let set = read_services_in(staged, &directory).map_err(|e| SelectError::Services(vec![e]))?;
     set.check().map_err(SelectError::Services)?;
     let services: Vec<Service> = set.iter().cloned().collect();
     let Selection { accounts, authorized_keys, host_keys, .. } = selected;

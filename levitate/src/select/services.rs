@@ -10,7 +10,7 @@ use ramdisk::closure::{ClosureError, find_program};
 use ramdisk::path::{PathError, Root};
 use ramdisk::service::definition::parse_signal;
 use ramdisk::service::{
-    Kind, Pipeline, Program, Service, ServiceError, ServiceSet, Timeout, read_service_dir,
+    Kind, Pipeline, Program, Service, ServiceError, ServiceSet, Timeout, read_service_in,
 };
 
 use super::SelectError;
@@ -66,9 +66,7 @@ fn by_themselves(services: &[Service]) -> BTreeSet<String> {
 
 fn from_source(name: &str, source: &Path, root: &Root) -> Result<Service, SelectError> {
     match root.resolve(source) {
-        Ok(found) => {
-            read_service_dir(&root.host(&found.real), name).map_err(|e| SelectError::Services(vec![e]))
-        }
+        Ok(found) => read_service_in(root, &found.real, name).map_err(|e| SelectError::Services(vec![e])),
         Err(PathError::NotFound { .. }) => {
             Err(SelectError::NoSource { service: name.to_owned(), path: source.to_owned() })
         }

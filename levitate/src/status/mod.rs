@@ -131,8 +131,10 @@ pub enum Last {
 pub struct Maintenance {
     /// What was staged.
     pub manifest: Manifest,
-    /// How it was entered.
-    pub handover: Report,
+    /// How it was entered; none if it was booted as an initramfs.
+    pub handover: Option<Report>,
+    /// When it was booted, in seconds since 1970 by its own clock; none if it was entered from another system.
+    pub booted_at: Option<u64>,
     /// The last report of `flashcp`, as it stands in the record, but `unverified` if it was changing flash and is no
     /// longer there; none if it never ran, or if the record cannot be read (then `reboot` refuses and says so).
     pub flash: Option<serde_json::Value>,
@@ -279,14 +281,24 @@ fn maintenance(root: &Root) -> Result<Status, StatusError> {
         Some((flash, writer_is_gone)) => (Some(flash), writer_is_gone),
         None => (None, false),
     };
+    let report = at(REPORT);
+    let handover: Option<Report> = if report.exists() { Some(json(&report)?) } else { None };
     Ok(Status::Maintenance(Box::new(Maintenance {
         manifest: json(&at(MANIFEST))?,
-        handover: json(&at(REPORT))?,
+        booted_at: handover.is_none().then(|| booted_at(&at("proc/uptime"))),
+        handover,
         flash,
         writer_is_gone,
         lease: Lease::ask(&at("run")),
         reboot,
     })))
+}
+
+/// When the kernel started, by /proc/uptime (`12.34 56.78`, seconds).
+fn booted_at(uptime: &Path) -> u64 {
+    let text = fs::read_to_string(uptime).unwrap_or_default();
+    let seconds = text.split('.').next().and_then(|seconds| seconds.trim().parse().ok());
+    state::seconds_since_1970().saturating_sub(seconds.unwrap_or(0))
 }
 
 fn json<T: DeserializeOwned>(path: &Path) -> Result<T, StatusError> {

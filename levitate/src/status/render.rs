@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::{Last, Leaving, Maintenance, Old, Reboot, Staged, Status};
 use crate::budget::kib;
+use crate::handover::report::Report;
 use crate::when::utc;
 
 impl Display for Status {
@@ -81,9 +82,8 @@ impl Display for Last {
     }
 }
 
-impl Display for Maintenance {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let h = &self.handover;
+impl Maintenance {
+    fn entered(h: &Report, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "maintenance mode since {} (the hand-over took {} ms)",
@@ -109,9 +109,22 @@ impl Display for Maintenance {
         for note in &h.notes {
             writeln!(f, "note: {note}")?;
         }
-        if let Some(watchdog) = &h.watchdog {
+        for watchdog in &h.watchdogs {
             let timeout = watchdog.timeout_s.map(|s| format!(", {s} s")).unwrap_or_default();
             writeln!(f, "watchdog: {}{timeout}", watchdog.device)?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Maintenance {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.handover {
+            Some(handover) => Self::entered(handover, f)?,
+            None => {
+                let since = utc(self.booted_at.unwrap_or_default());
+                writeln!(f, "maintenance mode since {since} (booted as an initramfs, without a hand-over)")?;
+            }
         }
         writeln!(f, "services: {}", list(&self.manifest.services))?;
         match (&self.flash, &self.reboot) {

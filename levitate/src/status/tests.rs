@@ -118,19 +118,24 @@ fn a_damaged_state_file_is_told_and_hides_nothing_else() {
     );
 }
 
-#[test]
-fn in_the_maintenance_root_it_tells_how_it_was_entered_and_what_flashcp_did() {
+/// A maintenance root as it was staged; its hand-over reported `found`.
+fn inside(found: &str) -> OldSystem {
     let mut system = OldSystem::new();
     system.levitate(CONFIG).unwrap();
     let manifest = fs::read_to_string(system.at("/run/maintenance/etc/levitate/manifest.json")).unwrap();
     let inside = OldSystem::new();
     inside.file("/etc/levitate/manifest.json", &manifest);
-    inside.file(
-        "/run/levitate/handover.json",
-        r#"{"version":1,"handed_over_at":1700000000,"total_ms":480,"stages":[],"unmounted":["/persist","/"],
-            "survivors":[{"pid":7,"name":"dd","state":"D"}],
+    let head = r#""version":1,"handed_over_at":1700000000,"total_ms":480,"stages":[]"#;
+    inside.file("/run/levitate/handover.json", &format!("{{{head},{found}}}"));
+    inside
+}
+
+#[test]
+fn in_the_maintenance_root_it_tells_how_it_was_entered_and_what_flashcp_did() {
+    let inside = inside(
+        r#""unmounted":["/persist","/"],"survivors":[{"pid":7,"name":"dd","state":"D"}],
             "still_mounted":[{"path":"/mnt","source":"/dev/sda1","fstype":"ext4","reason":"EBUSY","read_only":true}],
-            "notes":["swapoff /dev/zram0: no such device"],"watchdog":{"device":"/dev/watchdog0","timeout_s":60}}"#,
+            "notes":["swapoff /dev/zram0: no such device"],"watchdogs":[{"device":"/dev/watchdog0","timeout_s":60},{"device":"/dev/watchdog1","timeout_s":null}]"#,
     );
     let head = "maintenance mode since 2023-11-14 22:13:20 UTC (the hand-over took 480 ms)\n\
          unmounted: /persist, /\n\
@@ -138,6 +143,7 @@ fn in_the_maintenance_root_it_tells_how_it_was_entered_and_what_flashcp_did() {
          still alive: process 7 \"dd\", state D\n\
          note: swapoff /dev/zram0: no such device\n\
          watchdog: /dev/watchdog0, 60 s\n\
+         watchdog: /dev/watchdog1\n\
          services: sshd\n";
     let foot = format!("{NO_INIT}reboot: leaves maintenance mode\n");
     assert_eq!(status(&inside), format!("{head}flash: not touched by flashcp since then\n{foot}"));
@@ -154,16 +160,7 @@ fn in_the_maintenance_root_it_tells_how_it_was_entered_and_what_flashcp_did() {
 
 /// A maintenance root in which flashcp has begun.
 fn flashing() -> OldSystem {
-    let mut system = OldSystem::new();
-    system.levitate(CONFIG).unwrap();
-    let manifest = fs::read_to_string(system.at("/run/maintenance/etc/levitate/manifest.json")).unwrap();
-    let inside = OldSystem::new();
-    inside.file("/etc/levitate/manifest.json", &manifest);
-    inside.file(
-        "/run/levitate/handover.json",
-        r#"{"version":1,"handed_over_at":1700000000,"total_ms":480,"stages":[],"unmounted":[],"survivors":[],
-            "still_mounted":[],"notes":[],"watchdog":null}"#,
-    );
+    let inside = inside(r#""unmounted":[],"survivors":[],"still_mounted":[],"notes":[],"watchdogs":[]"#);
     inside.file(
         "/run/levitate/flash.json",
         r#"{"version":1,"state":"changing","pid":123,"command":["flashcp","-v","firmware.bin","mtd:firmware"],
@@ -218,6 +215,33 @@ fn a_flash_record_that_cannot_be_understood_hides_nothing_else() {
         text.starts_with("flash: not known\nreboot: refuses: cannot understand the flash record "),
         "{text}"
     );
+}
+
+#[test]
+fn an_archive_that_was_booted_by_itself_is_a_maintenance_root_without_a_hand_over() {
+    let system = OldSystem::new();
+    system.file(
+        "/etc/levitate/manifest.json",
+        r#"{"version":1,"staged_at":0,"boot_id":"","services":["sshd"],"users":[],"files":1,"bytes":1,
+            "state_file":null,"handover":{"whole_ms":1,"term_grace_ms":1,"call_ms":1}}"#,
+    );
+    system.file("/proc/uptime", "100.25 200.00\n");
+    let text = status(&system);
+    assert!(text.starts_with("maintenance mode since 2"), "{text}");
+    let rest = " (booted as an initramfs, without a hand-over)\nservices: sshd\nflash: not touched by flashcp since then\n";
+    assert!(text.contains(rest), "{text}");
+    assert!(text.ends_with("reboot: leaves maintenance mode\n"), "{text}");
+    let json = serde_json::to_value(read(&system.root(), None).unwrap()).unwrap();
+    assert_eq!((&json["system"], &json["handover"]), (&"maintenance".into(), &serde_json::Value::Null));
+    let since = crate::state::seconds_since_1970() - json["booted_at"].as_u64().unwrap();
+    assert!((100..200).contains(&since), "{since}");
+    let error = crate::abort::abort(&system.root(), None, &mut crate::arming::KernelMounts).unwrap_err();
+    assert_eq!(error.to_string(), "this is the maintenance root: reboot leaves it");
+
+    // one that was staged and that no hand-over has entered is not where this program runs
+    let manifest = std::fs::read_to_string(system.at("/etc/levitate/manifest.json")).unwrap();
+    system.file("/etc/levitate/manifest.json", &manifest.replace(r#""boot_id":"""#, r#""boot_id":"b""#));
+    assert!(status(&system).starts_with("init: "));
 }
 
 #[test]

@@ -27,18 +27,18 @@ use crate::handover::seam::{Ending, Weight};
 pub(crate) struct Kernel {
     staged: PathBuf,
     voice: Voice,
-    watchdog: Option<Held>,
+    watchdogs: Vec<Held>,
 }
 
 impl Kernel {
-    /// Takes over: the panic hook resets the board from here on, and a watchdog that the image before this one left open
-    /// is fed.
+    /// Takes over: the panic hook resets the board from here on, and the watchdogs that the image before this one left
+    /// open are fed.
     pub(crate) fn new(staged: &Path) -> Self {
         guard::reset_on_panic();
         let mut kernel = Self {
             staged: staged.to_owned(),
             voice: Voice::open(Path::new("/dev")),
-            watchdog: Held::inherited(),
+            watchdogs: Held::inherited(),
         };
         kernel.feed();
         kernel
@@ -50,27 +50,28 @@ impl Kernel {
         guard::end(Ending::Reset)
     }
 
+    /// Feeds this one too from now on; answers what it is.
+    fn hold(&mut self, held: Held) -> crate::handover::report::Watchdog {
+        let described = held.describe();
+        self.watchdogs.push(held);
+        described
+    }
+
     fn feed(&mut self) {
-        if let Some(held) = &mut self.watchdog {
-            held.feed();
-        }
+        self.watchdogs.iter_mut().for_each(Held::feed);
     }
 
     /// Runs what can block, in a child.
     fn in_child(&mut self, limit: u64, job: impl FnOnce() -> nix::Result<()>) -> std::io::Result<()> {
-        let watchdog = &mut self.watchdog;
-        let mut feed = || {
-            if let Some(held) = watchdog {
-                held.feed();
-            }
-        };
+        let watchdogs = &mut self.watchdogs;
+        let mut feed = || watchdogs.iter_mut().for_each(Held::feed);
         child::run(Duration::from_millis(limit), &mut feed, job)
     }
 }
 
-/// Who holds a watchdog, which watchdogs run.
-pub(crate) fn watchdog_facts() -> crate::handover::watchdog::WatchdogFacts {
-    watchdog::facts()
+/// Who holds watchdogs, which watchdogs run, below `root` (`/` but in tests).
+pub(crate) fn watchdog_facts(root: &Path) -> crate::handover::watchdog::WatchdogFacts {
+    watchdog::facts(root)
 }
 
 /// Milliseconds of the monotonic clock.

@@ -239,7 +239,12 @@ mod tests {
         let found = root.resolve(&linker).unwrap();
         tree.links(&found.links).unwrap();
         tree.copy_real(&root, &found.real).unwrap();
-        tree.file(Path::new("tool"), Meta::root(0o755), Content::CopyOf(own)).unwrap();
+        tree.file(
+            Path::new("tool"),
+            Meta::root(0o755),
+            Content::CopyOf(ramdisk::original::Original::look(&own).unwrap()),
+        )
+        .unwrap();
         tree.directory(Path::new("proc"), Meta::root(0o755)).unwrap();
         let candidate = Candidate { program: "/tool".into(), linker: Some(linker) };
         let Ok(outcomes) = KernelTrials.attempt(&tree, 512 << 20, &[candidate]) else { return };

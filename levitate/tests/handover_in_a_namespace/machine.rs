@@ -20,7 +20,7 @@ pub(crate) struct Remains {
     pub(crate) kernel_log: String,
     pub(crate) messages: String,
     pub(crate) state: String,
-    pub(crate) watchdog_bytes: u64,
+    pub(crate) watchdog_bytes: [u64; 2],
     /// The new init's report; empty if it was never started.
     pub(crate) report: String,
 }
@@ -37,7 +37,7 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
     let (dev, persist) = (shared.join("dev"), shared.join("persist"));
     fs::create_dir(&dev).unwrap();
     fs::create_dir(&persist).unwrap();
-    for device in ["console", "kmsg", "pmsg0", "watchdog"] {
+    for device in ["console", "kmsg", "pmsg0", "watchdog", "watchdog1"] {
         fs::write(dev.join(device), "").unwrap();
     }
     let mut inner = Command::new("unshare")
@@ -66,7 +66,7 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
         kernel_log: text(&dev.join("kmsg")),
         messages: text(&dev.join("pmsg0")),
         state: text(&persist.join("state.json")),
-        watchdog_bytes: fs::metadata(dev.join("watchdog")).unwrap().len(),
+        watchdog_bytes: ["watchdog", "watchdog1"].map(|name| fs::metadata(dev.join(name)).unwrap().len()),
         report: text(&dev.join("report.json")),
     };
     println!("{}", serde_json::to_string(&remains).unwrap());

@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
 
 /// Everything that ignores being asked, or is born while others are killed.
-const STRAYS: [&str; 4] = ["polite", "stubborn", "feeder", "forker"];
+const STRAYS: [&str; 5] = ["polite", "stubborn", "feeder", "second-feeder", "forker"];
 
 /// Bytes that the old /run holds, in the file system that the staged root keeps alive.
 pub(crate) const BALLAST: usize = 32 << 20;
@@ -87,6 +87,7 @@ pub(crate) fn stray(kind: &str) -> ! {
             kept.push(OpenOptions::new().append(true).open("file").unwrap());
         }
         "feeder" => kept.push(OpenOptions::new().append(true).open("/dev/watchdog").unwrap()),
+        "second-feeder" => kept.push(OpenOptions::new().append(true).open("/dev/watchdog1").unwrap()),
         _ => {}
     }
     fs::write(Path::new("/run/ready").join(kind), "").unwrap();
@@ -136,7 +137,7 @@ fn stage(staged: &Path, scenario: &str) {
         files: 0,
         bytes: 0,
         state_home: None,
-        watchdog: None,
+        watchdogs: vec![],
         state_file: Some("/persist/state.json".into()),
         lease_ms: None,
         ways_in: vec![],

@@ -128,13 +128,16 @@ fn all_of_it(it: &Remains) {
     // The runtime of this test program ignores SIGPIPE by itself.
     assert_eq!(u64::from_str_radix(&report.ignored, 16).map(|set| set & !(1 << 12)), Ok(0));
 
-    let watchdog = report.environment.get("LEVITATE_WATCHDOG_FD").expect("the watchdog is passed on");
+    let list = report.environment.get("LEVITATE_WATCHDOG_FD").expect("the watchdogs are passed on");
     let mut names: Vec<&str> = report.environment.keys().map(String::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["LEVITATE_WATCHDOG_FD", "PATH", "TERM"]);
-    assert_eq!(report.descriptors.get(watchdog).map(String::as_str), Some("/dev/watchdog"));
-    assert!(it.watchdog_bytes > 0, "the watchdog is fed");
-    for (fd, link) in report.descriptors.iter().filter(|(fd, _)| *fd != watchdog) {
+    let watchdogs: Vec<&str> = list.split(',').collect();
+    let mut devices: Vec<&str> = watchdogs.iter().map(|fd| report.descriptors[*fd].as_str()).collect();
+    devices.sort_unstable();
+    assert_eq!(devices, ["/dev/watchdog", "/dev/watchdog1"]);
+    assert!(it.watchdog_bytes.iter().all(|bytes| *bytes > 0), "both are fed: {:?}", it.watchdog_bytes);
+    for (fd, link) in report.descriptors.iter().filter(|(fd, _)| !watchdogs.contains(&fd.as_str())) {
         // The one above 2 is the directory that was just read.
         assert!(link == "/dev/console" || link.starts_with("/proc/"), "{fd} is {link}");
     }
@@ -144,7 +147,7 @@ fn all_of_it(it: &Remains) {
     assert!(place("/persist/deep down") < place("/persist") && place("/run").is_some());
     assert_eq!(place("/"), Some(3));
     assert_eq!((handover.survivors.len(), handover.still_mounted.len()), (0, 0));
-    assert_eq!(handover.watchdog.map(|w| w.device).as_deref(), Some("/dev/watchdog"));
+    assert_eq!(handover.watchdogs.len(), 2, "{:?}", handover.watchdogs);
     let stages: Vec<&str> = handover.stages.iter().map(|s| s.stage.name()).collect();
     assert_eq!(
         stages,

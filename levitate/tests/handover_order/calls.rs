@@ -225,7 +225,12 @@ impl HandoverSys for Double {
         Ok(1)
     }
     fn mount(&mut self, source: &str, fstype: &str, at: &Path, _limit: u64) -> io::Result<()> {
-        self.call(format!("mount {source} {fstype} {}", at.display()))
+        self.call(format!("mount {source} {fstype} {}", at.display()))?;
+        // a volume that no device shows is not there
+        if fstype == "ubifs" && !self.attached.iter().any(|device| device.holds(source)) {
+            return Err(error(libc::ENODEV));
+        }
+        Ok(())
     }
     fn unmount(&mut self, path: &Path, _limit: u64) -> io::Result<()> {
         self.call(format!("umount {}", path.display()))?;
@@ -249,6 +254,9 @@ impl HandoverSys for Double {
     }
     fn open_exclusively(&mut self, major: u32, minor: u32, _limit: u64) -> io::Result<()> {
         self.call(format!("exclusive {major}:{minor}"))?;
+        if let Some(errno) = self.probe_error {
+            return Err(error(errno));
+        }
         if self.busy.contains(&(major, minor)) { Err(error(libc::EBUSY)) } else { Ok(()) }
     }
     fn write_text(&mut self, path: &Path, text: &str) -> io::Result<()> {

@@ -44,6 +44,8 @@ pub(crate) struct Double {
     pub(crate) shells: Vec<i32>,
     pub(crate) undying: Vec<i32>,
     pub(crate) busy: Vec<(u32, u32)>,
+    /// What every exclusive open of a block device says.
+    pub(crate) probe_error: Option<i32>,
     pub(crate) verb: Option<String>,
     pub(crate) manifest: String,
     /// The record of arming, if there is one.
@@ -141,6 +143,7 @@ impl Double {
             shells: Vec::new(),
             undying: Vec::new(),
             busy: Vec::new(),
+            probe_error: None,
             verb: None,
             manifest: manifest.into(),
             armed: None,

@@ -1,6 +1,6 @@
 //! The less common ways: other verbs, survivors, watchdogs, an initramfs, file systems that stay.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use levitate::handover::report::Watchdog;
 use levitate::handover::seam::{Attached, Ending};
@@ -139,6 +139,23 @@ fn an_old_root_whose_device_stays_busy_is_a_reset_although_its_unmount_succeeded
 }
 
 #[test]
+fn a_proof_that_cannot_be_made_holds_for_nothing() {
+    let mut double = Double::new();
+    double.probe_error = Some(libc::EACCES);
+    let done = double.hand_over();
+    assert_eq!(done.endings, [Ending::Reset]);
+    let why = "the old root (squashfs on /dev/root) is not proved to be gone: \
+        whether its block device is in use cannot be asked: Permission denied";
+    assert!(done.failure().contains(why), "{}", done.failure());
+    assert!(done.calls.iter().filter(|call| *call == "exclusive 31:3").count() > 50, "it was tried again");
+    for nothing_there in [libc::ENXIO, libc::ENODEV, libc::ENOENT] {
+        let mut double = Double::new();
+        double.probe_error = Some(nothing_there);
+        assert!(double.hand_over().init_runs);
+    }
+}
+
+#[test]
 fn a_data_file_system_that_stays_is_set_aside_read_only_and_reported() {
     let mut double = Double::new();
     double.stuck.push("/oldroot/persist".into());
@@ -163,9 +180,37 @@ fn a_watchdog_is_opened_when_its_feeder_is_gone_and_passed_on() {
     let done = double.hand_over();
     let opened = place(&done, "open /dev/watchdog");
     assert!(place(&done, "kill(-1) Term") < opened && opened < place(&done, "kill(-1) Kill"));
-    let resumed = done.resumed.expect("a second half").watchdog;
-    assert_eq!(resumed, Some(Watchdog { device: "/dev/watchdog".into(), timeout_s: Some(60) }));
-    assert_eq!(done.report.expect("a report").watchdog, resumed);
+    let resumed = done.resumed.expect("a second half").watchdogs;
+    assert_eq!(resumed, [Watchdog { device: "/dev/watchdog".into(), timeout_s: Some(60) }]);
+    assert_eq!(done.report.expect("a report").watchdogs, resumed);
+}
+
+#[test]
+fn every_watchdog_is_taken_as_soon_as_its_own_feeder_is_gone() {
+    let mut double = Double::new();
+    double.watchdog = WatchdogFacts {
+        own: vec![(5, "/dev/watchdog0".into())],
+        holders: vec![(101, "/dev/watchdog1".into()), (100, "/dev/watchdog2".into())],
+        active: vec!["/dev/watchdog3".into()],
+        ..WatchdogFacts::default()
+    };
+    let done = double.hand_over();
+    let calls = [
+        "adopt /dev/watchdog0 5",
+        "open /dev/watchdog3",
+        "kill(-1) Term",
+        // its feeder is polite
+        "open /dev/watchdog2",
+        "kill(-1) Kill",
+        "open /dev/watchdog1",
+        "exec /run/maintenance/sbin/levitate",
+    ];
+    let places: Vec<usize> = calls.iter().map(|call| place(&done, call)).collect();
+    assert!(places.is_sorted(), "{:#?}", done.calls);
+    let report = done.report.expect("a report");
+    let devices: Vec<&str> = report.watchdogs.iter().map(|watchdog| watchdog.device.as_str()).collect();
+    assert_eq!(devices, ["/dev/watchdog0", "/dev/watchdog3", "/dev/watchdog2", "/dev/watchdog1"]);
+    assert_eq!(report.notes, Vec::<String>::new());
 }
 
 #[test]
@@ -237,6 +282,11 @@ fn what_is_already_so_is_success() {
     assert!(!done.calls.iter().any(|call| call.starts_with("bind ") || call.starts_with("move ")));
 }
 
+/// The places of a call.
+fn places(done: &Double, call: &str) -> Vec<usize> {
+    (0..done.calls.len()).filter(|i| done.calls[*i] == call).collect()
+}
+
 #[test]
 fn ubi_is_detached_once_its_file_systems_are_gone() {
     let mut double = Double::new();
@@ -244,12 +294,49 @@ fn ubi_is_detached_once_its_file_systems_are_gone() {
     double.attached = vec![Attached::Ubi { number: 0, mtd: Some(6) }];
     let done = double.hand_over();
     assert!(done.init_runs);
-    let tries: Vec<usize> = (0..done.calls.len()).filter(|i| done.calls[*i] == "detach /dev/ubi0").collect();
+    let tries = places(&done, "detach /dev/ubi0");
     assert_eq!(tries.len(), 2);
     assert!(
         tries[0] < place(&done, "bind /run/maintenance") && tries[1] > place(&done, "umount /oldroot/ubi")
     );
     assert_eq!(done.report.expect("a report").still_mounted, []);
+}
+
+/// With the state file on a UBI volume.
+fn with_state_on_ubi() -> Double {
+    let mut double = Double::new();
+    double.table.retain(|m| m.point != Path::new("/persist"));
+    double.processes.retain(|p| !p.name.starts_with("jffs2"));
+    double.table.push(mount(30, 20, (0, 30), "/persist", "ubifs", "ubi1:data"));
+    double.attached =
+        vec![Attached::Ubi { number: 0, mtd: Some(6) }, Attached::Ubi { number: 1, mtd: Some(7) }];
+    double
+}
+
+#[test]
+fn a_failure_is_recorded_on_ubi_as_well_whose_device_goes_last_of_all() {
+    let mut double = with_state_on_ubi();
+    double.busy.push((31, 3));
+    let done = double.hand_over();
+    assert_eq!(done.endings, [Ending::Reset]);
+    assert_eq!((done.last_state().state, done.last_state().stage.as_deref()), (State::Failed, Some("prove")));
+    let done = with_state_on_ubi().hand_over();
+    let [detached] = places(&done, "detach /dev/ubi1")[1..] else { panic!("{:#?}", done.calls) };
+    assert!(place(&done, "exclusive 31:3") < detached);
+    assert!(detached < place(&done, "report /run/levitate/handover.json"));
+    let other = places(&done, "detach /dev/ubi0");
+    assert!(other.iter().all(|detached| *detached < place(&done, "exclusive 31:3")), "{:#?}", done.calls);
+    assert_eq!(done.report.expect("a report").still_mounted, []);
+}
+
+#[test]
+fn a_ubi_device_that_cannot_be_detached_is_reported_once() {
+    let mut double = with_state_on_ubi();
+    double.stuck.push("/oldroot/persist".into());
+    let done = double.hand_over();
+    let paths: Vec<String> =
+        done.report.expect("a report").still_mounted.into_iter().map(|m| m.path).collect();
+    assert_eq!(paths, ["/persist", "/dev/ubi0", "/dev/ubi1"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use levitate::handover::seam::Ending;
+use levitate::handover::seam::{Attached, Ending};
 use levitate::handover::watchdog::WatchdogFacts;
 use levitate::state::State;
 
@@ -31,6 +31,16 @@ fn the_state_file_that_systemd_has_unmounted_is_mounted_once_to_say_that_it_was_
     assert_eq!(states, [(State::Left, Path::new("/run/levitate/state/state.json"))]);
     let mounted = "mount /dev/mtdblock4 jffs2 /run/levitate/state".to_owned();
     assert!(done.calls.contains(&mounted), "{:?}", done.calls);
+}
+
+#[test]
+fn a_state_file_on_ubi_that_systemd_has_unmounted_is_mounted_all_the_same() {
+    let mut double = Double::pivoted();
+    double.manifest = double.manifest.replace("/dev/mtdblock4", "ubi0:data").replace("jffs2", "ubifs");
+    double.attached = vec![Attached::Ubi { number: 0, mtd: Some(6) }];
+    let done = double.hand_over_from_systemd("reboot");
+    assert_eq!(done.last_state().state, State::Left);
+    assert_eq!((done.attached.len(), done.report.expect("a report").notes), (0, vec![]));
 }
 
 #[test]
@@ -67,7 +77,7 @@ fn the_watchdog_that_systemd_leaves_running_is_taken_before_anything_else() {
     let done = double.hand_over_from_systemd("reboot");
     let place = |word: &str| done.calls.iter().position(|call| call == word).expect(word);
     assert!(place("open /dev/watchdog0") < place("kill(-1) Term"));
-    assert_eq!(done.report.and_then(|r| r.watchdog).map(|w| w.device), Some("/dev/watchdog0".into()));
+    assert_eq!(done.report.expect("a report").watchdogs[0].device, "/dev/watchdog0");
 }
 
 #[test]
@@ -83,9 +93,10 @@ fn without_an_old_root_nothing_is_taken_for_one() {
 #[test]
 fn a_watchdog_whose_feeder_the_init_has_ended_before_is_taken_too() {
     let mut double = Double::new();
-    double.manifest = double.manifest.replace(r#""handover""#, r#""watchdog":"/dev/watchdog0","handover""#);
+    double.manifest =
+        double.manifest.replace(r#""handover""#, r#""watchdogs":["/dev/watchdog0"],"handover""#);
     let done = double.hand_over();
-    assert_eq!(done.report.and_then(|r| r.watchdog).map(|w| w.device), Some("/dev/watchdog0".into()));
+    assert_eq!(done.report.expect("a report").watchdogs[0].device, "/dev/watchdog0");
 }
 
 #[test]

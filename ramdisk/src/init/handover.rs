@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use super::watchdog::{FD_VARIABLE, Watchdog};
 
 /// Executes the entry. Answers why that failed; none if there is no entry.
-pub(super) fn execute(run: &Path, watchdog: Option<&Watchdog>) -> Option<String> {
+pub(super) fn execute(run: &Path, watchdogs: &[Watchdog]) -> Option<String> {
     let entry = entry(run)?;
-    match try_execute(&entry, watchdog) {
+    match try_execute(&entry, watchdogs) {
         Ok(never) => match never {},
         Err(error) => Some(format!("cannot execute {}: {error}", entry.display())),
     }
@@ -26,11 +26,13 @@ fn entry(run: &Path) -> Option<PathBuf> {
     (found.is_file() && found.permissions().mode() & 0o111 != 0).then_some(entry)
 }
 
-fn try_execute(entry: &Path, watchdog: Option<&Watchdog>) -> io::Result<Infallible> {
+fn try_execute(entry: &Path, watchdogs: &[Watchdog]) -> io::Result<Infallible> {
     let mut environment =
         vec![CString::new("PATH=/sbin:/bin:/usr/sbin:/usr/bin")?, CString::new("TERM=linux")?];
-    if let Some(watchdog) = watchdog {
-        environment.push(CString::new(format!("{FD_VARIABLE}={}", watchdog.outlive_exec()?))?);
+    let numbers =
+        watchdogs.iter().map(|w| Ok(w.outlive_exec()?.to_string())).collect::<io::Result<Vec<_>>>()?;
+    if !numbers.is_empty() {
+        environment.push(CString::new(format!("{FD_VARIABLE}={}", numbers.join(",")))?);
     }
     let path = CString::new(entry.as_os_str().as_bytes())?;
     Ok(nix::unistd::execve(&path, &[CString::new("exec")?], &environment)?)
@@ -45,14 +47,14 @@ mod tests {
     #[test]
     fn only_an_entry_that_can_be_executed_is_one() {
         let run = tempfile::tempdir().unwrap();
-        assert_eq!(execute(run.path(), None), None);
+        assert_eq!(execute(run.path(), &[]), None);
         let sbin = run.path().join("maintenance/sbin");
         fs::create_dir_all(&sbin).unwrap();
         fs::write(sbin.join("levitate"), "no program").unwrap();
         std::os::unix::fs::symlink("sbin/levitate", run.path().join("maintenance/exec")).unwrap();
-        assert_eq!(execute(run.path(), None), None);
+        assert_eq!(execute(run.path(), &[]), None);
         fs::set_permissions(sbin.join("levitate"), fs::Permissions::from_mode(0o755)).unwrap();
-        let why = execute(run.path(), None).unwrap();
+        let why = execute(run.path(), &[]).unwrap();
         assert!(
             why.starts_with("cannot execute ") && why.contains("maintenance/exec: Exec format error"),
             "{why}"

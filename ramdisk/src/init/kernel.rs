@@ -106,7 +106,7 @@ pub trait Kernel {
     fn flash_gate(&mut self) -> Gate;
     /// Who is logged in through one of the processes `servers`.
     fn sessions(&mut self, servers: &[Pid]) -> Vec<Session>;
-    /// Feeds the watchdog, if there is one; answers in how many milliseconds it wants to be fed again.
+    /// Feeds the watchdogs, if there are any; answers when the next of them wants to be fed again.
     fn feed_watchdog(&mut self) -> Option<u64>;
     /// Executes what is staged to be entered by a reboot, in place of this program. Returns only if nothing is (none), or
     /// if that failed, with the reason.

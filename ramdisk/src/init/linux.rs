@@ -66,7 +66,7 @@ pub(super) struct Linux {
     services: BTreeMap<Pid, String>,
     connections: Connections,
     queue: VecDeque<Event>,
-    watchdog: Option<Watchdog>,
+    watchdogs: Vec<Watchdog>,
 }
 
 impl Linux {
@@ -94,7 +94,7 @@ impl Linux {
             services: BTreeMap::new(),
             connections: Connections::default(),
             queue: VecDeque::new(),
-            watchdog: None,
+            watchdogs: Vec::new(),
         })
     }
 
@@ -106,9 +106,9 @@ impl Linux {
         self.connections.listen(&self.options.run.join(super::control::SOCKET))
     }
 
-    /// Gives it the watchdog to feed.
+    /// Gives it one more watchdog to feed.
     pub(super) fn guard(&mut self, watchdog: Watchdog) {
-        self.watchdog = Some(watchdog);
+        self.watchdogs.push(watchdog);
     }
 
     fn pipe_of(&mut self, service: &str) -> Result<(), Errno> {
@@ -357,22 +357,18 @@ impl Kernel for Linux {
 
     fn feed_watchdog(&mut self) -> Option<u64> {
         let now = self.now();
-        self.watchdog.as_mut().map(|watchdog| watchdog.feed(now))
+        self.watchdogs.iter_mut().map(|watchdog| watchdog.feed(now)).min()
     }
 
     fn hand_over(&mut self) -> Option<String> {
         let now = self.now();
-        if let Some(watchdog) = &mut self.watchdog {
-            watchdog.feed_now(now);
-        }
-        handover::execute(&self.options.run, self.watchdog.as_ref())
+        self.watchdogs.iter_mut().for_each(|watchdog| watchdog.feed_now(now));
+        handover::execute(&self.options.run, &self.watchdogs)
     }
 
     fn settle_disks(&mut self) {
         let now = self.now();
-        if let Some(watchdog) = &mut self.watchdog {
-            watchdog.feed_now(now);
-        }
+        self.watchdogs.iter_mut().for_each(|watchdog| watchdog.feed_now(now));
         if !disks::settle() {
             self.report("could not write back and unmount everything in time");
         }
@@ -386,10 +382,11 @@ impl Kernel for Linux {
             Verb::Halt => RebootMode::RB_HALT_SYSTEM,
         };
         // Closed armed on a reboot, and fed no more: one that hangs, or that the kernel refuses, becomes a reset.
-        match (verb, self.watchdog.take()) {
-            (Verb::Reboot, Some(mut watchdog)) => watchdog.feed_now(now),
-            (Verb::Poweroff | Verb::Halt, Some(watchdog)) => watchdog.disarm(),
-            (_, None) => {}
+        for mut watchdog in self.watchdogs.drain(..) {
+            match verb {
+                Verb::Reboot => watchdog.feed_now(now),
+                Verb::Poweroff | Verb::Halt => watchdog.disarm(),
+            }
         }
         let Err(errno) = reboot(mode);
         format!("{}: the kernel refused: {}", verb.word(), errno.desc())

@@ -107,7 +107,7 @@ fn prepare(options: Options) -> Init<Linux> {
         Ok(kernel) => kernel,
         Err(error) => reboot_now(&chain(&error)),
     };
-    problems.extend(take_watchdog(&mut kernel).err());
+    problems.extend(take_watchdogs(&mut kernel));
     problems.extend(kernel.listen().err().map(|error| format!("reboot by command is not possible: {error}")));
 
     let set = load_services(&options.services);
@@ -167,10 +167,19 @@ fn read_network(file: &Path, problems: &mut Vec<String>) -> Option<NetworkState>
     }
 }
 
-fn take_watchdog(kernel: &mut Linux) -> Result<(), String> {
-    let Some(value) = std::env::var_os(watchdog::FD_VARIABLE) else { return Ok(()) };
-    let number = value.to_str().and_then(|text| text.parse().ok());
-    let number = number.ok_or_else(|| format!("{} is no number: {value:?}", watchdog::FD_VARIABLE))?;
+/// What did not work of it: one that fails does not keep the others from being fed.
+fn take_watchdogs(kernel: &mut Linux) -> Vec<String> {
+    let Some(value) = std::env::var_os(watchdog::FD_VARIABLE) else { return Vec::new() };
+    let mut problems = Vec::new();
+    for word in value.to_string_lossy().split(',') {
+        problems.extend(take_watchdog(kernel, word).err());
+    }
+    problems
+}
+
+fn take_watchdog(kernel: &mut Linux, number: &str) -> Result<(), String> {
+    let number =
+        number.trim().parse().map_err(|_| format!("{} has no number: {number:?}", watchdog::FD_VARIABLE))?;
     let device = sys::watchdog::Device::from_inherited(number).map_err(|error| chain(&error))?;
     let now = kernel::Kernel::now(kernel);
     kernel.guard(Watchdog::take_over(device, now).map_err(|error| chain(&error))?);

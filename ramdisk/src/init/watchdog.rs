@@ -1,11 +1,11 @@
-//! The watchdog: taken over from the hand-over, fed from the main loop alone.
+//! The watchdogs: taken over from the hand-over, fed from the main loop alone.
 //!
 //! Progress of anything is no condition for feeding: a reset because flashing is slow would be the very brick that it
 //! is to prevent. What it guards is PID 1's loop.
 
 use crate::sys::watchdog::{Device, WatchdogError};
 
-/// The environment variable that names the open descriptor.
+/// The environment variable that names the open descriptors, with commas between them.
 pub(super) const FD_VARIABLE: &str = "LEVITATE_WATCHDOG_FD";
 /// The timeout that is asked for where the present one is shorter, in seconds.
 pub(super) const WANTED_TIMEOUT_S: u32 = 60;

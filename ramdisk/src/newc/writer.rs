@@ -167,10 +167,10 @@ impl Archive<'_> {
                 self.entry(header, name, bytes)
             }
             Content::CopyOf(host) => {
-                let file = File::open(host).map_err(failed(host))?;
-                let size = file.metadata().map_err(failed(host))?.len();
+                let file = host.open().map_err(failed(host.path()))?;
+                let size = file.metadata().map_err(failed(host.path()))?.len();
                 self.begin(Header { size: fits(size)?, ..header }, name)?;
-                self.copy(&file, 0, size).map_err(|e| e.unwrap_or_else(|e| failed(host)(e)))?;
+                self.copy(&file, 0, size).map_err(|e| e.unwrap_or_else(|e| failed(host.path())(e)))?;
                 self.align(ALIGN)
             }
             Content::Part(part) => {

@@ -11,7 +11,9 @@ pub mod source;
 
 pub use definition::{Kind, Pipeline, Program, Service, ServiceError, Timeout};
 pub use set::ServiceSet;
-pub use source::{SourceFile, read_service_dir, read_services_dir, write_source_dir};
+pub use source::{
+    SourceFile, read_service_dir, read_service_in, read_services_dir, read_services_in, write_source_dir,
+};
 
 /// The bundle that the init starts.
 pub const DEFAULT_BUNDLE: &str = "default";

@@ -11,12 +11,14 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::definition::{
     DEFAULT_TIMEOUT_DOWN_MS, Kind, Pipeline, Program, Service, ServiceError, Timeout, parse_signal,
 };
 use super::set::ServiceSet;
+use crate::path::{PathError, Root};
 
 /// One file of a source directory, to be written below the services folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +37,21 @@ pub struct SourceFile {
 /// The first directory or file that cannot be read or does not say what it has to; the set is not checked yet, see
 /// [`ServiceSet::check`].
 pub fn read_services_dir(dir: &Path) -> Result<ServiceSet, ServiceError> {
+    let (root, dir) = of_this_system(dir)?;
+    read_services_in(&root, &dir)
+}
+
+/// The same of the directory `dir` inside `root`: whatever is a symlink there leads to where it would lead if `root`
+/// was /, and never out of it.
+///
+/// # Errors
+/// As [`read_services_dir`].
+pub fn read_services_in(root: &Root, dir: &Path) -> Result<ServiceSet, ServiceError> {
     let mut services = Vec::new();
-    for name in entries(dir)? {
+    for name in entries(root, dir)? {
         let path = dir.join(&name);
-        if path.is_dir() {
-            services.push(read_service_dir(&path, &name)?);
+        if real(root, &path)?.is_some_and(|real| real.is_dir()) {
+            services.push(read_service_in(root, &path, &name)?);
         }
     }
     ServiceSet::new(services)
@@ -50,8 +62,23 @@ pub fn read_services_dir(dir: &Path) -> Result<ServiceSet, ServiceError> {
 /// # Errors
 /// A file that cannot be read, is missing for its type, or has a content that its name does not allow.
 pub fn read_service_dir(dir: &Path, name: &str) -> Result<Service, ServiceError> {
-    let reader = Reader { dir, name };
-    let type_path = dir.join("type");
+    let (root, dir) = of_this_system(dir)?;
+    read_service_in(&root, &dir, name)
+}
+
+fn of_this_system(dir: &Path) -> Result<(Root, PathBuf), ServiceError> {
+    let absolute = std::path::absolute(dir);
+    let absolute = absolute.map_err(|source| ServiceError::Read { path: dir.to_owned(), source })?;
+    Ok((Root::new("/"), absolute))
+}
+
+/// The same of the directory `dir` inside `root`, as [`read_services_in`] does it.
+///
+/// # Errors
+/// As [`read_service_dir`].
+pub fn read_service_in(root: &Root, dir: &Path, name: &str) -> Result<Service, ServiceError> {
+    let reader = Reader { root, inside: dir, dir: &root.host(dir), name };
+    let type_path = reader.dir.join("type");
     let kind_name = reader.text("type")?.ok_or_else(|| ServiceError::Missing {
         service: name.to_owned(),
         path: type_path.clone(),
@@ -67,8 +94,8 @@ pub fn read_service_dir(dir: &Path, name: &str) -> Result<Service, ServiceError>
         },
         "oneshot" => {
             // s6-rc demands `up`; an empty one is its way to say "nothing to do".
-            if !dir.join("up").exists() {
-                let path = dir.join("up");
+            if reader.real("up")?.is_none() {
+                let path = reader.dir.join("up");
                 return Err(ServiceError::Missing { service: name.to_owned(), path, kind: "oneshot" });
             }
             Kind::Oneshot { up: reader.command("up")?, down: reader.command("down")? }
@@ -85,7 +112,7 @@ pub fn read_service_dir(dir: &Path, name: &str) -> Result<Service, ServiceError>
     };
     let mut service = Service {
         name: name.to_owned(),
-        origin: dir.to_owned(),
+        origin: reader.dir.to_owned(),
         dependencies: reader.names("dependencies.d", "dependencies")?,
         timeout_up: Timeout::Never,
         timeout_down: Timeout::from_ms(reader.number("timeout-down")?.unwrap_or(DEFAULT_TIMEOUT_DOWN_MS)),
@@ -102,14 +129,34 @@ pub fn read_service_dir(dir: &Path, name: &str) -> Result<Service, ServiceError>
 }
 
 struct Reader<'a> {
+    root: &'a Root,
+    /// The source directory's name inside the root, and the one for messages: how this process names it.
+    inside: &'a Path,
     dir: &'a Path,
     name: &'a str,
 }
 
+/// Where the name inside `root` leads, for this process; none if it leads nowhere.
+fn real(root: &Root, inside: &Path) -> Result<Option<PathBuf>, ServiceError> {
+    let failed = |source| ServiceError::Read { path: root.host(inside), source };
+    match root.resolve(inside) {
+        Ok(found) => Ok(Some(root.host(&found.real))),
+        Err(PathError::NotFound { .. }) => Ok(None),
+        Err(PathError::Io { source, .. }) => Err(failed(source)),
+        Err(PathError::Loop { .. }) => Err(failed(Errno::ELOOP.into())),
+        Err(PathError::NotADirectory { .. }) => Err(failed(Errno::ENOTDIR.into())),
+    }
+}
+
 impl Reader<'_> {
+    fn real(&self, file: &str) -> Result<Option<PathBuf>, ServiceError> {
+        real(self.root, &self.inside.join(file))
+    }
+
     fn text(&self, file: &str) -> Result<Option<String>, ServiceError> {
         let path = self.dir.join(file);
-        match fs::read(&path) {
+        let Some(real) = self.real(file)? else { return Ok(None) };
+        match fs::read(real) {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Ok(Some(text)),
                 Err(error) => Err(ServiceError::Content {
@@ -148,14 +195,15 @@ impl Reader<'_> {
     }
 
     fn executable(&self, file: &str) -> Result<Option<Program>, ServiceError> {
-        Ok(self.regular(file)?.map(|_| Program::File(self.dir.join(file))))
+        Ok(self.regular(file)?.map(|(real, _)| Program::File(real)))
     }
 
-    /// Looks at a file that may be absent, but is nothing else than a file.
-    fn regular(&self, file: &str) -> Result<Option<fs::Metadata>, ServiceError> {
+    /// Looks at a file that may be absent, but is nothing else than a file. Answers where it really lies.
+    fn regular(&self, file: &str) -> Result<Option<(PathBuf, fs::Metadata)>, ServiceError> {
         let path = self.dir.join(file);
-        match fs::metadata(&path) {
-            Ok(meta) if meta.is_file() => Ok(Some(meta)),
+        let Some(real) = self.real(file)? else { return Ok(None) };
+        match fs::metadata(&real) {
+            Ok(meta) if meta.is_file() => Ok(Some((real, meta))),
             Ok(_) => Err(self.content(file, "a regular file", "something else")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(ServiceError::Read { path, source }),
@@ -172,8 +220,7 @@ impl Reader<'_> {
 
     /// A oneshot's `up` or `down`: a file to execute, or one command line.
     fn command(&self, file: &str) -> Result<Option<Program>, ServiceError> {
-        let path = self.dir.join(file);
-        let Some(meta) = self.regular(file)? else { return Ok(None) };
+        let Some((path, meta)) = self.regular(file)? else { return Ok(None) };
         if meta.permissions().mode() & 0o111 != 0 {
             return Ok(Some(Program::File(path)));
         }
@@ -188,13 +235,9 @@ impl Reader<'_> {
 
     /// Names, one per file of the folder `dir`, or one per line of the older file `file`; both may be there.
     fn names(&self, dir: &str, file: &str) -> Result<BTreeSet<String>, ServiceError> {
-        let path = self.dir.join(dir);
-        let mut names = match entries(&path) {
-            Ok(names) => names,
-            Err(ServiceError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                BTreeSet::new()
-            }
-            Err(error) => return Err(error),
+        let mut names = match self.real(dir)? {
+            Some(_) => entries(self.root, &self.inside.join(dir))?,
+            None => BTreeSet::new(),
         };
         if let Some(text) = self.text(file)? {
             let lines = text.lines().map(str::trim);
@@ -224,14 +267,16 @@ impl Reader<'_> {
     }
 }
 
-fn entries(dir: &Path) -> Result<BTreeSet<String>, ServiceError> {
-    let failed = |source| ServiceError::Read { path: dir.to_owned(), source };
+fn entries(root: &Root, inside: &Path) -> Result<BTreeSet<String>, ServiceError> {
+    let dir = root.host(inside);
+    let failed = |source| ServiceError::Read { path: dir.clone(), source };
     let mut names = BTreeSet::new();
-    for entry in fs::read_dir(dir).map_err(failed)? {
+    let listed = real(root, inside)?.ok_or_else(|| failed(Errno::ENOENT.into()))?;
+    for entry in fs::read_dir(listed).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let Some(name) = name.to_str() else {
             let name = name.to_string_lossy().into_owned();
-            return Err(ServiceError::Name { name, path: dir.to_owned(), why: "the name is not UTF-8" });
+            return Err(ServiceError::Name { name, path: dir.clone(), why: "the name is not UTF-8" });
         };
         if !name.starts_with('.') {
             names.insert(name.to_owned());

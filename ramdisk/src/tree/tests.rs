@@ -77,7 +77,8 @@ fn a_secret_does_not_take_the_mode_of_another_name_of_its_file() {
     fs::create_dir(&to).unwrap();
     let mut tree = Tree::new();
     for (name, mode) in [("a", 0o644), ("b", 0o600), ("c", 0o600)] {
-        tree.file(Path::new(name), Meta::root(mode), Content::CopyOf(from.clone())).unwrap();
+        tree.file(Path::new(name), Meta::root(mode), Content::CopyOf(Original::look(&from).unwrap()))
+            .unwrap();
     }
     assert_eq!(tree.size(4096).unwrap().files, 2);
     tree.write_to(&mut DirSink::new(&to, Owners::Mine)).unwrap();

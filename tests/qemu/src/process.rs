@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::console::POLL;
@@ -55,10 +56,7 @@ pub(crate) fn run(mut command: Command, input: Option<&Path>, limit: Duration) -
     if status.is_err() {
         end(&mut child);
     }
-    let text = |reader: JoinHandle<Vec<u8>>| {
-        String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned()
-    };
-    let (stdout, stderr) = (text(stdout), text(stderr));
+    let (stdout, stderr) = (stdout.text(), stderr.text());
     match status {
         Ok(code) => Ok(Finished { code, stdout, stderr }),
         Err(failure) => {
@@ -107,13 +105,58 @@ pub(crate) fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-fn gather(stream: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+/// So long what a child said last is read after its end: what it started may hold the stream open for ever.
+const AFTER: Duration = Duration::from_secs(5);
+
+/// What a child says.
+struct Said {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    /// Closed at the stream's end.
+    end: Receiver<()>,
+}
+
+impl Said {
+    fn text(self) -> String {
+        let _ = self.end.recv_timeout(AFTER);
+        let bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+fn gather(stream: Option<impl Read + Send + 'static>) -> Said {
+    let bytes = Arc::new(Mutex::new(Vec::new()));
+    let (sender, end) = mpsc::channel();
+    let kept = Arc::clone(&bytes);
     std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut stream) = stream {
-            // What was read before an error is still worth showing.
-            let _ = stream.read_to_end(&mut bytes);
+        let _until_the_end = sender;
+        let Some(mut stream) = stream else { return };
+        let mut part = [0; 8192];
+        loop {
+            match stream.read(&mut part) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                // what was read before an error is still worth showing
+                Ok(0) | Err(_) => return,
+                Ok(count) => {
+                    kept.lock().unwrap_or_else(PoisonError::into_inner).extend(part.iter().take(count));
+                }
+            }
         }
-        bytes
-    })
+    });
+    Said { bytes, end }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_child_said_is_kept_and_a_grandchild_that_holds_the_stream_is_not_waited_for() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 60 & echo $!; echo two >&2; exit 3"]);
+        let done = run(command, None, Duration::from_secs(30)).unwrap();
+        assert_eq!((done.code, done.stderr.as_str()), (Some(3), "two\n"));
+        // it was left alive: not even its end was waited for
+        let pid = nix::unistd::Pid::from_raw(done.stdout.trim().parse().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
 }

@@ -71,18 +71,13 @@ fn summary() -> Summary {
 
 fn report(outcome: Outcome) -> Report {
     Report {
-        target: "mtd5 \"firmware\"".to_owned(),
-        image: "fw.bin".to_owned(),
         image_bytes: 1000,
         sha256: "ab".repeat(32),
         outcome,
         plan: summary(),
         operations: OPERATIONS,
-        retries: 0,
-        ecc: Ecc::default(),
-        locks: Locks::AsBefore,
-        unfinished: None,
         elapsed: Duration::from_millis(1290),
+        ..Report::begun("mtd5 \"firmware\"".to_owned(), "fw.bin")
     }
 }
 
@@ -91,7 +86,7 @@ fn events() -> Vec<(&'static str, Mode, Event)> {
     let blocks = (0..).zip(marks).map(|(number, mark)| (number * 0x1000, 0x1000, mark)).collect();
     let map = Map { kind: Kind::SpiNor, blocks };
     vec![
-        ("compressed input", Mode::Write, Event::Input { format: "xz", window: 8 << 20 }),
+        ("compressed input", Mode::Write, Event::Input { format: "xz", window: 8 << 20, memory: 33 << 18 }),
         ("a map", Mode::DryRun, Event::Map(map)),
         ("a plan that is only looked at", Mode::DryRun, Event::Plan(summary())),
         ("a plan", Mode::Write, Event::Plan(summary())),

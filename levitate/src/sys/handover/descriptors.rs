@@ -35,22 +35,33 @@ fn make_console(dev: &Path) -> io::Result<()> {
     Ok(mknod(&dev.join("console"), SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), makedev(5, 1))?)
 }
 
-/// Closes every descriptor above 2 but `kept`. No object of this program may own one of them.
-pub(super) fn close_others(kept: Option<i32>) -> io::Result<()> {
-    let kept = kept.and_then(|fd| u32::try_from(fd).ok()).filter(|fd| *fd > 2);
-    let ranges = match kept {
-        Some(fd) => vec![(3, fd.saturating_sub(1)), (fd.saturating_add(1), u32::MAX)],
-        None => vec![(3, u32::MAX)],
-    };
-    for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
+/// Closes every descriptor above 2 but those of `kept`. No object of this program may own one of them.
+pub(super) fn close_others(kept: &[i32]) -> io::Result<()> {
+    let kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    for (first, last) in gaps(&kept) {
         match close_range(first, last) {
             Ok(()) => {}
             // Before kernel 5.9.
-            Err(Errno::ENOSYS) => return close_listed(kept),
+            Err(Errno::ENOSYS) => return close_listed(&kept),
             Err(e) => return Err(e.into()),
         }
     }
     Ok(())
+}
+
+/// The ranges of numbers above 2 that lie between those of `kept`.
+fn gaps(kept: &[u32]) -> Vec<(u32, u32)> {
+    let mut kept = kept.to_vec();
+    kept.sort_unstable();
+    let (mut gaps, mut first) = (Vec::new(), 3);
+    for fd in kept.into_iter().filter(|fd| *fd > 2) {
+        if fd > first {
+            gaps.push((first, fd - 1));
+        }
+        first = first.max(fd.saturating_add(1));
+    }
+    gaps.push((first, u32::MAX));
+    gaps
 }
 
 #[allow(unsafe_code)]
@@ -60,15 +71,29 @@ fn close_range(first: u32, last: u32) -> nix::Result<()> {
 }
 
 #[allow(unsafe_code)]
-fn close_listed(kept: Option<u32>) -> io::Result<()> {
+fn close_listed(kept: &[u32]) -> io::Result<()> {
     let mut open = Vec::new();
     for entry in fs::read_dir("/proc/self/fd")? {
         let name = entry?.file_name();
         open.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()));
     }
-    for fd in open.into_iter().filter(|fd| *fd > 2 && u32::try_from(*fd).ok() != kept) {
+    let goes = |fd: &i32| *fd > 2 && u32::try_from(*fd).is_ok_and(|fd| !kept.contains(&fd));
+    for fd in open.into_iter().filter(goes) {
         // SAFETY: as above; the directory's own descriptor is closed by now, and closing it again is EBADF.
         unsafe { libc::close(fd) };
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_closed_but_what_is_kept() {
+        assert_eq!(gaps(&[]), [(3, u32::MAX)]);
+        assert_eq!(gaps(&[3]), [(4, u32::MAX)]);
+        assert_eq!(gaps(&[9, 4, 9, 0]), [(3, 3), (5, 8), (10, u32::MAX)]);
+        assert_eq!(gaps(&[3, 4]), [(5, u32::MAX)]);
+    }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use crate::handover::mounts::{MTD_BLOCK_MAJOR, unescape};
+use crate::handover::mounts::unescape;
 use crate::handover::seam::Attached;
 
 /// `LOOP_CLR_FD` of the kernel's include/uapi/linux/loop.h.
@@ -97,24 +97,30 @@ pub(super) fn detach(device: &Attached) -> nix::Result<()> {
     }
 }
 
+/// Where a node can be made: in our own root, and where that allows no devices, among the devices.
+const NODES: [&str; 2] = ["/tmp", "/dev"];
+
 /// Opens the block device with `O_EXCL`, which without `O_CREAT` asks for exclusive use, by a node of our own: the one
-/// in /dev may be missing or named otherwise. Where our own file system allows no devices, the usual one is tried.
+/// in /dev may be missing or named otherwise. The answer is the device's; that no node could be made or opened is
+/// EACCES, never an error that could be taken for one of the device's.
 pub(super) fn open_exclusively(major: u32, minor: u32) -> nix::Result<()> {
-    let node = PathBuf::from(format!("/tmp/.levitate-{major}-{minor}"));
-    // Left over from an earlier look.
-    let _ = fs::remove_file(&node);
     let device = makedev(u64::from(major), u64::from(minor));
-    mknod(&node, SFlag::S_IFBLK, Mode::from_bits_truncate(0o600), device)?;
-    let open = |path: &Path| {
-        let opened = OpenOptions::new().read(true).custom_flags(libc::O_EXCL | libc::O_NONBLOCK).open(path);
-        opened.map(drop).map_err(|e| errno(&e))
-    };
-    let opened = open(&node);
-    let _ = fs::remove_file(&node);
-    match opened {
-        Err(Errno::EACCES) if major == MTD_BLOCK_MAJOR => open(Path::new(&format!("/dev/mtdblock{minor}"))),
-        answer => answer,
+    for directory in NODES {
+        let node = Path::new(directory).join(format!(".levitate-{major}-{minor}"));
+        // Left over from an earlier look.
+        let _ = fs::remove_file(&node);
+        if mknod(&node, SFlag::S_IFBLK, Mode::from_bits_truncate(0o600), device).is_err() {
+            continue;
+        }
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_EXCL | libc::O_NONBLOCK).open(&node);
+        let _ = fs::remove_file(&node);
+        match opened {
+            Ok(_) => return Ok(()),
+            Err(e) if e.raw_os_error() == Some(libc::EACCES) => {}
+            Err(e) => return Err(errno(&e)),
+        }
     }
+    Err(Errno::EACCES)
 }
 
 /// The error number of a library error, for the exit status of a child.
@@ -131,6 +137,15 @@ mod tests {
         let text = b"Filename\t\t\t\tType\t\tSize\n/dev/zram0                              partition\t1\n/swap\\040file file\t2\n";
         assert_eq!(parse_swaps(text), [PathBuf::from("/dev/zram0"), PathBuf::from("/swap file")]);
         assert_eq!(parse_swaps(b"Filename\n"), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn without_the_privilege_to_ask_nothing_is_answered_for_the_device() {
+        let answer = open_exclusively(31, 200);
+        // who may make nodes is told that there is no such device, or that it cannot be opened from here
+        let free = [Err(Errno::ENXIO), Err(Errno::ENODEV), Err(Errno::EPERM), Err(Errno::EACCES)];
+        let may = nix::unistd::geteuid().is_root();
+        assert!(if may { free.contains(&answer) } else { answer == Err(Errno::EACCES) }, "{answer:?}");
     }
 
     #[test]

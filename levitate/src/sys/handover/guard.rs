@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 
 use crate::handover::seam::Ending;
@@ -24,7 +23,7 @@ static WANTED: AtomicI32 = AtomicI32::new(libc::RB_AUTOBOOT);
 /// sits in the kernel uninterruptibly: which is why everything that could is done in a child.
 #[allow(unsafe_code)]
 pub(super) fn arm(ms: u64, ending: Ending) {
-    WANTED.store(mode(ending) as i32, Ordering::Relaxed);
+    WANTED.store(mode(ending), Ordering::Relaxed);
     // SAFETY: the handler calls write and reboot, which are async-signal-safe, and touches atomics alone.
     let installed = unsafe { signal(Signal::SIGALRM, SigHandler::Handler(time_is_up)) };
     if installed.is_ok() {
@@ -49,8 +48,20 @@ extern "C" fn time_is_up(_signal: i32) {
             unsafe { libc::write(fd, words.as_ptr().cast(), words.len()) };
         }
     }
+    commands(wanted).into_iter().for_each(ask);
+}
+
+/// reboot(2). Comes back only where the kernel refuses.
+#[allow(unsafe_code)]
+fn ask(command: i32) {
     // SAFETY: reboot(2) with a command that takes no argument has no effect on this process's memory.
-    unsafe { libc::reboot(wanted) };
+    unsafe { libc::reboot(command) };
+}
+
+/// What is asked for, in this order: the kernel refuses to execute another one if none is loaded, and the alarm comes
+/// only once.
+fn commands(wanted: i32) -> [i32; 2] {
+    [wanted, libc::RB_AUTOBOOT]
 }
 
 /// A panic of PID 1 is a reset; a panic in one of its children ends that child and nothing else.
@@ -71,21 +82,18 @@ fn exit_now() -> ! {
     unsafe { libc::_exit(5) }
 }
 
-fn mode(ending: Ending) -> RebootMode {
+fn mode(ending: Ending) -> i32 {
     match ending {
-        Ending::Reset => RebootMode::RB_AUTOBOOT,
-        Ending::Poweroff => RebootMode::RB_POWER_OFF,
-        Ending::Halt => RebootMode::RB_HALT_SYSTEM,
-        Ending::Kexec => RebootMode::RB_KEXEC,
+        Ending::Reset => libc::RB_AUTOBOOT,
+        Ending::Poweroff => libc::RB_POWER_OFF,
+        Ending::Halt => libc::RB_HALT_SYSTEM,
+        Ending::Kexec => libc::RB_KEXEC,
     }
 }
 
-/// reboot(2). Where even that fails, and a kexec does where no kernel is loaded, PID 1 exits: a kernel panic, which the panic timeout turns into a reset.
+/// reboot(2). Where even a reset fails, PID 1 exits: a kernel panic, which the panic timeout turns into a reset.
 pub(super) fn end(ending: Ending) -> ! {
-    let Err(_) = reboot(mode(ending));
-    if ending == Ending::Kexec {
-        let Err(_) = reboot(RebootMode::RB_AUTOBOOT);
-    }
+    commands(mode(ending)).into_iter().for_each(ask);
     for trigger in ["/proc/sysrq-trigger", "/run/maintenance/proc/sysrq-trigger"] {
         // One of the two exists, depending on how far the hand-over went.
         let _ = std::fs::write(trigger, "b");
@@ -136,7 +144,10 @@ mod tests {
         ] {
             arm(3_600_000, ending);
             disarm();
-            assert_eq!(WANTED.load(Ordering::Relaxed), command, "{ending:?}");
+            let wanted = WANTED.load(Ordering::Relaxed);
+            assert_eq!(wanted, command, "{ending:?}");
+            // the alarm comes once, and a kexec without a kernel is refused
+            assert_eq!(commands(wanted), [command, libc::RB_AUTOBOOT], "{ending:?}");
         }
     }
 }

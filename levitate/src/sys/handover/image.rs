@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::time::{ClockId, clock_gettime};
 
 use super::guard;
-use super::watchdog::{FD_VARIABLE, Held};
+use super::watchdog::{self, Held};
 use crate::handover::RESUME;
 use crate::handover::journey::Journey;
 
@@ -24,38 +24,37 @@ pub(super) fn now_ms() -> u64 {
 }
 
 /// Executes the staged copy; answers why that failed.
-pub(super) fn exec_self(program: &Path, journey: &Journey, watchdog: Option<&Held>) -> io::Error {
+pub(super) fn exec_self(program: &Path, journey: &Journey, watchdogs: &[Held]) -> io::Error {
     let text = match serde_json::to_string(journey) {
         Ok(text) => text,
         Err(e) => return e.into(),
     };
-    exec(program, &["levitate", "handover", RESUME, &text], watchdog)
+    exec(program, &["levitate", "handover", RESUME, &text], watchdogs)
 }
 
 /// Executes the new init with a clean environment; answers why that failed.
-pub(super) fn exec_init(init: &Path, watchdog: Option<&Held>) -> io::Error {
+pub(super) fn exec_init(init: &Path, watchdogs: &[Held]) -> io::Error {
     guard::disarm();
     if let Err(e) = guard::reset_all_signals() {
         return e;
     }
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    exec(init, &["init"], watchdog)
+    exec(init, &["init"], watchdogs)
 }
 
-fn exec(program: &Path, args: &[&str], watchdog: Option<&Held>) -> io::Error {
-    match try_exec(program, args, watchdog) {
+fn exec(program: &Path, args: &[&str], watchdogs: &[Held]) -> io::Error {
+    match try_exec(program, args, watchdogs) {
         Ok(never) => match never {},
         Err(e) => e,
     }
 }
 
-fn try_exec(program: &Path, args: &[&str], watchdog: Option<&Held>) -> io::Result<Infallible> {
+fn try_exec(program: &Path, args: &[&str], watchdogs: &[Held]) -> io::Result<Infallible> {
     let program = text(program.as_os_str())?;
     let args = args.iter().map(|arg| text(OsStr::new(arg))).collect::<io::Result<Vec<_>>>()?;
     let mut environment = vec![text(OsStr::new(PATH))?, text(OsStr::new("TERM=linux"))?];
-    if let Some(held) = watchdog {
-        held.outlive_exec()?;
-        environment.push(text(OsStr::new(&format!("{FD_VARIABLE}={}", held.number())))?);
+    if let Some(variable) = watchdog::variable(watchdogs)? {
+        environment.push(text(OsStr::new(&variable))?);
     }
     Ok(nix::unistd::execve(&program, &args, &environment)?)
 }

@@ -95,17 +95,19 @@ impl HandoverSys for Kernel {
     }
 
     fn watchdog_facts(&mut self) -> WatchdogFacts {
-        watchdog::facts()
+        watchdog::facts(Path::new("/"))
     }
 
     fn adopt_watchdog(&mut self, fd: i32, device: &str) -> io::Result<Watchdog> {
-        let held = watchdog::Held::adopt(fd, device)?;
-        Ok(self.watchdog.insert(held).describe())
+        // Our own init names it in the environment as well: it is held already.
+        if let Some(held) = self.watchdogs.iter().find(|held| held.number() == fd) {
+            return Ok(held.describe());
+        }
+        Ok(self.hold(watchdog::Held::adopt(fd, device)?))
     }
 
     fn open_watchdog(&mut self, device: &str) -> io::Result<Watchdog> {
-        let held = watchdog::Held::open(device)?;
-        Ok(self.watchdog.insert(held).describe())
+        Ok(self.hold(watchdog::Held::open(device)?))
     }
 
     fn signal_everybody(&mut self, signal: Everybody) -> io::Result<()> {
@@ -169,7 +171,7 @@ impl HandoverSys for Kernel {
     }
 
     fn exec_self(&mut self, program: &Path, journey: &Journey) -> io::Result<()> {
-        Err(image::exec_self(program, journey, self.watchdog.as_ref()))
+        Err(image::exec_self(program, journey, &self.watchdogs))
     }
 
     fn make_dir(&mut self, path: &Path) -> io::Result<()> {
@@ -201,8 +203,8 @@ impl HandoverSys for Kernel {
 
     fn close_others(&mut self) -> io::Result<()> {
         let dev = self.voice.close();
-        let kept = self.watchdog.as_ref().map(watchdog::Held::number);
-        let closed = descriptors::close_others(kept);
+        let kept: Vec<i32> = self.watchdogs.iter().map(watchdog::Held::number).collect();
+        let closed = descriptors::close_others(&kept);
         self.voice = Voice::open(&dev);
         closed
     }
@@ -245,7 +247,7 @@ impl HandoverSys for Kernel {
     }
 
     fn exec_init(&mut self, init: &Path) -> io::Result<()> {
-        Err(image::exec_init(init, self.watchdog.as_ref()))
+        Err(image::exec_init(init, &self.watchdogs))
     }
 
     fn sync(&mut self, limit: u64) -> io::Result<()> {

@@ -12,8 +12,8 @@ use super::devices::ioctl_int;
 use crate::handover::report::Watchdog;
 use crate::handover::watchdog::{LONG_ENOUGH_S, WatchdogFacts};
 
-/// The environment variable that names the descriptor.
-pub(super) const FD_VARIABLE: &str = "LEVITATE_WATCHDOG_FD";
+/// The environment variable that names the descriptors, with commas between them.
+const FD_VARIABLE: &str = "LEVITATE_WATCHDOG_FD";
 
 // The kernel's include/uapi/linux/watchdog.h.
 const MAGIC: u8 = b'W';
@@ -47,9 +47,15 @@ impl Held {
         Ok(Self::fed_from_now(from_number(fd), device))
     }
 
-    /// The one that the environment names, if it is one.
-    pub(super) fn inherited() -> Option<Self> {
-        let fd: i32 = std::env::var(FD_VARIABLE).ok()?.parse().ok()?;
+    /// Those that the environment names, as far as they are some.
+    pub(super) fn inherited() -> Vec<Self> {
+        numbers(&std::env::var(FD_VARIABLE).unwrap_or_default())
+            .into_iter()
+            .filter_map(Self::inherit)
+            .collect()
+    }
+
+    fn inherit(fd: i32) -> Option<Self> {
         let device = link(fd).ok()?;
         is_watchdog(Path::new(&device)).then(|| Self { file: from_number(fd), device, fed: None })
     }
@@ -95,10 +101,31 @@ impl Held {
     }
 
     /// The next program gets it too. Closing it instead would stop nothing and leave nobody to feed it.
-    pub(super) fn outlive_exec(&self) -> io::Result<()> {
+    fn outlive_exec(&self) -> io::Result<()> {
         fcntl(&self.file, FcntlArg::F_SETFD(FdFlag::empty()))?;
         Ok(())
     }
+}
+
+/// Each number of the list once: two objects must not own one descriptor.
+fn numbers(list: &str) -> Vec<i32> {
+    let mut numbers = Vec::new();
+    for number in list.split(',').filter_map(|word| word.trim().parse::<i32>().ok()) {
+        if number > 2 && !numbers.contains(&number) {
+            numbers.push(number);
+        }
+    }
+    numbers
+}
+
+/// The list that the environment of the next program names them by; none if there are none.
+pub(super) fn variable(held: &[Held]) -> io::Result<Option<String>> {
+    let mut numbers = Vec::new();
+    for one in held {
+        one.outlive_exec()?;
+        numbers.push(one.number().to_string());
+    }
+    Ok((!numbers.is_empty()).then(|| format!("{FD_VARIABLE}={}", numbers.join(","))))
 }
 
 #[allow(unsafe_code)]
@@ -115,11 +142,13 @@ fn is_watchdog(link: &Path) -> bool {
     link.to_str().is_some_and(|link| link.starts_with("/dev/watchdog"))
 }
 
-/// Looks through all processes' descriptors and through sysfs.
-pub(super) fn facts() -> WatchdogFacts {
+/// Looks through all processes' descriptors and through sysfs, below `root` (`/` but in tests). What cannot be read is
+/// left out.
+pub(super) fn facts(root: &Path) -> WatchdogFacts {
     let mut facts = WatchdogFacts::default();
-    for pid in super::proc::pids(Path::new("/proc")).unwrap_or_default() {
-        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+    let proc = root.join("proc");
+    for pid in super::proc::pids(&proc).unwrap_or_default() {
+        let Ok(descriptors) = fs::read_dir(proc.join(format!("{pid}/fd"))) else { continue };
         for entry in descriptors.flatten() {
             let Ok(link) = fs::read_link(entry.path()) else { continue };
             if !is_watchdog(&link) {
@@ -127,12 +156,12 @@ pub(super) fn facts() -> WatchdogFacts {
             }
             let device = link.to_string_lossy().into_owned();
             match entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-                Some(fd) if pid == 1 => facts.own = Some((fd, device)),
+                Some(fd) if pid == 1 => facts.own.push((fd, device)),
                 _ => facts.holders.push((pid, device)),
             }
         }
     }
-    if let Ok(watchdogs) = fs::read_dir("/sys/class/watchdog") {
+    if let Ok(watchdogs) = fs::read_dir(root.join("sys/class/watchdog")) {
         for entry in watchdogs.flatten() {
             let device = format!("/dev/{}", entry.file_name().to_string_lossy());
             match fs::read_to_string(entry.path().join("state")).as_deref().map(str::trim) {
@@ -142,5 +171,51 @@ pub(super) fn facts() -> WatchdogFacts {
             }
         }
     }
+    // the order of a directory means nothing, and the first one comes first
+    facts.own.sort();
+    facts.active.sort();
+    facts.unknown.sort();
     facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_descriptors_is_read_and_no_number_counts_twice() {
+        assert_eq!(numbers("5,7"), [5, 7]);
+        assert_eq!(numbers("5"), [5]);
+        assert_eq!(numbers("5,x,,5,2,-1, 9"), [5, 9]);
+        assert_eq!(numbers(""), Vec::<i32>::new());
+    }
+
+    #[test]
+    fn every_descriptor_and_every_device_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let opens = |pid: i32, fd: i32, device: &str| {
+            let at = dir.path().join(format!("proc/{pid}/fd"));
+            fs::create_dir_all(&at).unwrap();
+            std::os::unix::fs::symlink(device, at.join(fd.to_string())).unwrap();
+        };
+        opens(1, 5, "/dev/watchdog0");
+        opens(1, 6, "/dev/watchdog1");
+        opens(90, 3, "/dev/watchdog2");
+        opens(90, 4, "/dev/null");
+        for (name, state) in
+            [("watchdog0", Some("active\n")), ("watchdog3", Some("inactive\n")), ("watchdog4", None)]
+        {
+            let at = dir.path().join("sys/class/watchdog").join(name);
+            fs::create_dir_all(&at).unwrap();
+            state.into_iter().for_each(|state| fs::write(at.join("state"), state).unwrap());
+        }
+        let expected = WatchdogFacts {
+            own: vec![(5, "/dev/watchdog0".into()), (6, "/dev/watchdog1".into())],
+            holders: vec![(90, "/dev/watchdog2".into())],
+            active: vec!["/dev/watchdog0".into()],
+            unknown: vec!["/dev/watchdog4".into()],
+            stopped: vec!["/dev/watchdog3".into()],
+        };
+        assert_eq!(facts(dir.path()), expected);
+    }
 }

@@ -18,11 +18,13 @@ use super::places::{Cross, Overrides};
 use super::setup::{debian, trim, write_pin};
 use super::target::ARMV7;
 use super::tools::Tools;
-use super::{cross, musl, unpack};
+use super::{cross, keep, musl, unpack};
 use crate::progress::{Progress, megabytes};
 
 /// Raised when what is done with unpacked packages changes.
 const RECIPE: &str = "1";
+/// So many folders of unpacked packages are kept besides those in use.
+const KEPT: usize = 2;
 /// The cross compiler with its libraries, from the folder of its packages.
 const GCC: &str = "armv7-gcc";
 
@@ -98,6 +100,14 @@ impl Parts<'_> {
     }
 
     fn unpacked(&mut self, apt: &Apt, resolved: &ResolvedArmhf) -> Result<(PathBuf, String)> {
+        let made = self.made(apt, resolved)?;
+        let all = self.cache.join("packages");
+        keep::hold(&made.0).map_err(SetupError::io("lock", &made.0))?;
+        keep::prune(&all, "armhf-", KEPT).map_err(SetupError::io("tidy", &all))?;
+        Ok(made)
+    }
+
+    fn made(&mut self, apt: &Apt, resolved: &ResolvedArmhf) -> Result<(PathBuf, String)> {
         let ResolvedArmhf { gcc, guest, musl, kernel } = resolved;
         let all: Vec<Deb> = [gcc, guest, musl, kernel].into_iter().flatten().cloned().collect();
         let key = packages::digest(&[RECIPE, &packages::key(&all)]);

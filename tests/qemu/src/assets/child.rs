@@ -16,6 +16,8 @@ use super::error::{Result, SetupError};
 
 /// How often a caller hears that time passes, even when the child says nothing.
 const TICK: Duration = Duration::from_millis(250);
+/// So long its last words are read after its end.
+const AFTER: Duration = Duration::from_secs(10);
 /// Lines of a failed child's log that are shown.
 const TAIL: usize = 15;
 
@@ -81,7 +83,10 @@ impl Job {
             }
         };
         // a grandchild may hold the streams open for ever: what is there by now is all that is waited for
-        while let Ok(said) = lines.recv_timeout(Duration::from_millis(500)) {
+        let last = Instant::now() + AFTER;
+        while Instant::now() < last
+            && let Ok(said) = lines.recv_timeout(Duration::from_millis(500))
+        {
             heard.take(said, &mut log, tick);
         }
         match status {

@@ -9,6 +9,9 @@ use std::time::SystemTime;
 
 use nix::fcntl::{Flock, FlockArg};
 
+/// Stands in the name of what is not whole.
+pub(crate) const UNFINISHED: &str = ".tmp-";
+
 /// Locks of this process, held until it ends, however it ends.
 static HELD: Mutex<Vec<Flock<File>>> = Mutex::new(Vec::new());
 
@@ -36,8 +39,49 @@ pub(crate) fn prune(parent: &Path, prefix: &str, keep: usize) -> io::Result<()> 
     for path in oldest(parent, prefix, keep) {
         let Ok(folder) = File::open(&path) else { continue };
         if let Ok(lock) = Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
-            fs::remove_dir_all(&path)?;
+            // cut off in the middle, half of it must not pass for the whole
+            let doomed = unfinished(&path);
+            fs::rename(&path, &doomed)?;
+            fs::remove_dir_all(&doomed)?;
             drop(lock);
+        }
+    }
+    Ok(())
+}
+
+/// A name beside `place` for something that is not whole: not yet, or not any more.
+pub(crate) fn unfinished(place: &Path) -> PathBuf {
+    let mut name = place.as_os_str().to_owned();
+    name.push(format!("{UNFINISHED}{}", std::process::id()));
+    PathBuf::from(name)
+}
+
+/// Removes what in `parent` is not whole. Only under the lock of its makers: nothing unfinished belongs to anybody then.
+pub(crate) fn sweep_unfinished(parent: &Path) -> io::Result<()> {
+    sweep(parent, |name, _| name.contains(UNFINISHED))
+}
+
+/// Removes the folders in `parent` that no living process holds. Only under the lock of those who make them.
+pub(crate) fn sweep_unheld(parent: &Path) -> io::Result<()> {
+    sweep(parent, |name, path| {
+        // earlier harnesses named them by the process and locked nothing
+        !Path::new("/proc").join(name).exists()
+            && File::open(path)
+                .is_ok_and(|folder| Flock::lock(folder, FlockArg::LockExclusiveNonblock).is_ok())
+    })
+}
+
+fn sweep(parent: &Path, doomed: impl Fn(&str, &Path) -> bool) -> io::Result<()> {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if !doomed(&entry.file_name().to_string_lossy(), &path) {
+            continue;
+        }
+        let folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
     }
     Ok(())
@@ -83,5 +127,37 @@ mod tests {
         assert!(hold(&path("t-held")).unwrap());
         prune(parent.path(), "t-", 0).unwrap();
         assert!(left("t-held") && !left("t-new"), "held by this process");
+    }
+
+    #[test]
+    fn what_is_not_whole_and_what_nobody_holds_is_swept_away() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = |name: &str| parent.path().join(name);
+        let half = unfinished(&path("half"));
+        for folder in [&path("whole"), &path("mine"), &half] {
+            fs::create_dir(folder).unwrap();
+        }
+        fs::write(unfinished(&path("pin")), "{").unwrap();
+        sweep_unfinished(parent.path()).unwrap();
+        let mut names: Vec<_> =
+            fs::read_dir(parent.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["mine", "whole"]);
+
+        assert!(hold(&path("mine")).unwrap());
+        sweep_unheld(parent.path()).unwrap();
+        assert!(path("mine").exists() && !path("whole").exists());
+    }
+
+    #[test]
+    fn a_pruning_that_is_cut_off_leaves_no_half_folder_under_a_whole_ones_name() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("t-1");
+        fs::create_dir_all(folder.join("part")).unwrap();
+        // the name that it is removed under is taken: as if it were stopped before the first file went
+        let doomed = unfinished(&folder);
+        fs::create_dir_all(doomed.join("in the way")).unwrap();
+        prune(parent.path(), "t-1", 1).unwrap_err();
+        assert!(folder.join("part").exists());
     }
 }

@@ -10,13 +10,15 @@ use super::child::Job;
 use super::error::{Result, SetupError};
 use super::packages::{self, Deb};
 use super::tools::Tools;
-use super::unpack;
+use super::{keep, unpack};
 use crate::progress::Step;
 
 /// The configuration; everything that it does not name is off.
 pub(crate) const FRAGMENT: &str = include_str!("../../kernel/virt-arm64.config");
 /// Raised when the way of building changes, so that old results are not taken for new ones.
 const RECIPE: &str = "1";
+/// So many pairs of kernels are kept besides those in use, at 7 MB each.
+const KEPT: usize = 8;
 /// Lines that the first build says, one for each file made: the percentage's 100.
 const LINES: u64 = 1708;
 /// What stands in `uname -v` of each: number and time. Fixed, so that everybody's kernels are the same.
@@ -73,6 +75,13 @@ impl Kernels<'_> {
             step.at(99, 100, "removing the source");
             unpack::remove(&tree)
         })
+    }
+
+    /// Holds the kernels for this process; of the others those used last are kept.
+    pub(crate) fn keep(&self) -> Result<()> {
+        let (place, all) = (self.place(), self.cache.join("kernel"));
+        keep::hold(&place).map_err(SetupError::io("lock", &place))?;
+        keep::prune(&all, "", KEPT).map_err(SetupError::io("tidy", &all))
     }
 
     fn configure(&self, tree: &Path, step: &mut Step<'_>) -> Result<()> {

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::error::{Result, SetupError};
-use super::unpack::remove;
+use super::keep;
 
 /// A cold set-up takes less than 20 minutes; whoever waits longer waits for something else.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
@@ -39,6 +40,9 @@ impl Lock {
                     let _ = write!(held, "{}", std::process::id());
                     return Ok(Self(held));
                 }
+                Err((_, error)) if error != Errno::EWOULDBLOCK => {
+                    return Err(SetupError::io("lock", &path)(error.into()));
+                }
                 Err((mut back, _)) => {
                     let mut holder = String::new();
                     let _ = back.rewind().and_then(|()| back.read_to_string(&mut holder));
@@ -64,22 +68,13 @@ impl Lock {
     }
 }
 
-/// Removes what interrupted set-ups left half made. Only under the lock: nothing half made belongs to anybody then.
+/// Removes what interrupted set-ups left half made, and the folders of runs that have ended. Only under the lock.
 pub(crate) fn sweep(cache: &Path) -> Result<()> {
-    for folder in ["packages", "kernel", "device"] {
-        for entry in fs::read_dir(cache.join(folder)).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().contains(".tmp-") {
-                remove(&entry.path())?;
-            }
-        }
+    for folder in ["packages", "kernel", "device"].map(|name| cache.join(name)) {
+        keep::sweep_unfinished(&folder).map_err(SetupError::io("tidy", &folder))?;
     }
-    // the folders of runs belong to living processes
-    for entry in fs::read_dir(cache.join("run")).into_iter().flatten().flatten() {
-        if !Path::new("/proc").join(entry.file_name()).exists() {
-            remove(&entry.path())?;
-        }
-    }
-    Ok(())
+    let runs = cache.join("run");
+    keep::sweep_unheld(&runs).map_err(SetupError::io("tidy", &runs))
 }
 
 #[cfg(test)]
@@ -103,14 +98,13 @@ mod tests {
     #[test]
     fn leftovers_of_the_dead_go_and_runs_of_the_living_stay() {
         let cache = tempfile::tempdir().unwrap();
-        let mine = format!("run/{}", std::process::id());
-        for folder in ["kernel/abc.tmp-1", "kernel/abc", "run/4194999", &mine] {
-            fs::create_dir_all(cache.path().join(folder)).unwrap();
+        let path = |name: &str| cache.path().join(name);
+        for folder in ["kernel/abc.tmp-1", "kernel/abc", "run/dead", "run/alive"] {
+            fs::create_dir_all(path(folder)).unwrap();
         }
+        assert!(keep::hold(&path("run/alive")).unwrap());
         sweep(cache.path()).unwrap();
-        assert!(
-            !cache.path().join("kernel/abc.tmp-1").exists() && !cache.path().join("run/4194999").exists()
-        );
-        assert!(cache.path().join("kernel/abc").exists() && cache.path().join(&mine).exists());
+        assert!(!path("kernel/abc.tmp-1").exists() && !path("run/dead").exists());
+        assert!(path("kernel/abc").exists() && path("run/alive").exists());
     }
 }

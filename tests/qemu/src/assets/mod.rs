@@ -20,7 +20,7 @@ mod setup;
 mod sources;
 pub(crate) mod target;
 pub(crate) mod tools;
-mod unpack;
+pub(crate) mod unpack;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

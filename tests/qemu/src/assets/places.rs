@@ -114,6 +114,38 @@ pub(crate) fn cache_root(get: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf
         .or_else(|| set("HOME").map(|home| home.join(".cache/levitate")))
         .ok_or_else(|| SetupError::Missing("no cache folder: set LEVITATE_CACHE (or HOME)".into()))
         .and_then(|path| std::path::absolute(&path).map_err(SetupError::io("find", &path)))
+        .and_then(usable)
+}
+
+/// Below the cache folder lie control sockets of QEMU: `run/abcdef/100/device-abcdef/serial-10`.
+const BELOW: usize = 40;
+/// A socket's address is at most so long (unix(7)), with a zero at its end.
+const SOCKET: usize = 107;
+
+/// Refuses a folder that the tools could not work in, before anything is downloaded into it.
+fn usable(path: PathBuf) -> Result<PathBuf> {
+    let refused = |why: String| {
+        SetupError::Missing(format!(
+            "the cache folder {} cannot be used: {why}; name another one by LEVITATE_CACHE",
+            path.display()
+        ))
+    };
+    let text = path.to_string_lossy();
+    // make and apt split at white space, lists of folders at colons, QEMU's options at commas
+    let splits = |c: char| c.is_whitespace() || matches!(c, ':' | ',' | '"' | '\'' | '\\' | '$' | '#' | '%');
+    if let Some(sign) = text.chars().find(|c| splits(*c)) {
+        return Err(refused(format!(
+            "there is {sign:?} in its name, which the kernel's make, apt, ssh or QEMU take apart"
+        )));
+    }
+    if text.len() + BELOW > SOCKET {
+        let most = SOCKET - BELOW;
+        return Err(refused(format!(
+            "its name has {} bytes; sockets lie below it, so it may have {most}",
+            text.len()
+        )));
+    }
+    Ok(path)
 }
 
 /// The variables as a table, for `--help` and for errors.
@@ -158,6 +190,24 @@ mod tests {
         assert!(cache_root(&environment(&[])).is_err());
         let relative = [("XDG_CACHE_HOME", "x"), ("HOME", "/h")];
         assert_eq!(cache_root(&environment(&relative)).unwrap(), PathBuf::from("/h/.cache/levitate"));
+    }
+
+    #[test]
+    fn a_cache_whose_name_the_tools_would_take_apart_is_refused_at_once() {
+        for (path, why) in [
+            ("/home/a b/c", "there is ' ' in its name"),
+            ("/a:b", "there is ':'"),
+            ("/a,b", "there is ','"),
+            (
+                &format!("/{}", "long/".repeat(14)),
+                "its name has 71 bytes; sockets lie below it, so it may have 67",
+            ),
+        ] {
+            let error = cache_root(&environment(&[("LEVITATE_CACHE", path)])).unwrap_err().to_string();
+            assert!(error.contains(why) && error.ends_with("name another one by LEVITATE_CACHE"), "{error}");
+        }
+        let longest = format!("/{}", "l".repeat(66));
+        assert!(cache_root(&environment(&[("LEVITATE_CACHE", &longest)])).is_ok());
     }
 
     #[test]

@@ -226,6 +226,7 @@ impl Setup {
         let mut step = self.progress.step(5, "kernels");
         if let Some(kernels) = &kernels {
             kernels.build(&mut step)?;
+            kernels.keep()?;
         }
         step.done("v1 and v2 are built");
         Ok(Packages {
@@ -312,7 +313,7 @@ pub(super) fn write_pin(pin: &Path, resolved: &impl serde::Serialize) -> Result<
     if let Some(folder) = pin.parent() {
         fs::create_dir_all(folder).map_err(SetupError::io("create", folder))?;
     }
-    let new = unpack::unfinished(pin);
+    let new = keep::unfinished(pin);
     let text = serde_json::to_vec_pretty(resolved).unwrap_or_default();
     fs::write(&new, text).map_err(SetupError::io("write", &new))?;
     fs::rename(&new, pin).map_err(SetupError::io("rename into place", pin))
@@ -350,6 +351,7 @@ fn lacking(own: &Overrides, way: Cross, on_path: &dyn Fn(&str) -> bool) -> Vec<S
         ("dtc", "device-tree-compiler"),
         ("ssh", "an OpenSSH client"),
         ("ssh-keygen", "an OpenSSH client"),
+        ("setpriv", "util-linux (busybox's has no --pdeathsig)"),
     ] {
         need(on_path(program), &format!("{program}: install {package}"));
     }
@@ -378,10 +380,16 @@ pub(super) fn trim(root: &Path) -> Result<()> {
     UNREAD.iter().try_for_each(|folder| unpack::remove(&root.join("usr/share").join(folder)))
 }
 
+/// A folder for this run's files, held as long as this process lives. Not named by the process: two containers that share a
+/// cache may have the same process ids.
 fn scratch(cache: &Path) -> Result<PathBuf> {
-    let path = cache.join("run").join(std::process::id().to_string());
-    fs::create_dir_all(&path).map_err(SetupError::io("create", &path))?;
-    Ok(path)
+    let runs = cache.join("run");
+    fs::create_dir_all(&runs).map_err(SetupError::io("create", &runs))?;
+    let folder =
+        tempfile::Builder::new().prefix("").tempdir_in(&runs).map_err(SetupError::io("write to", &runs))?;
+    let folder = folder.keep();
+    keep::hold(&folder).map_err(SetupError::io("lock", &folder))?;
+    Ok(folder)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Packages into a folder of the cache: made beside its place, put there by one rename.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,15 +10,9 @@ use std::time::Duration;
 
 use super::child::Job;
 use super::error::{Result, SetupError};
+use super::keep::unfinished;
 use super::packages::{self, Deb};
 use crate::progress::Step;
-
-/// A name beside `place` for something that is not whole yet; leftovers of it are removed by the next set-up.
-pub(crate) fn unfinished(place: &Path) -> PathBuf {
-    let mut name = place.as_os_str().to_owned();
-    name.push(format!(".tmp-{}", std::process::id()));
-    PathBuf::from(name)
-}
 
 /// Removes a folder with all that is in it, if it is there.
 pub(crate) fn remove(path: &Path) -> Result<()> {
@@ -39,7 +33,14 @@ pub(crate) fn whole(place: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Res
     remove(&new)?;
     fs::create_dir_all(&new).map_err(SetupError::io("create", &new))?;
     fill(&new)?;
+    // a crash of the machine must not leave empty files under a name that says they are whole
+    settle(&new).map_err(SetupError::io("write to disk", &new))?;
     fs::rename(&new, place).map_err(SetupError::io("rename into place", place))
+}
+
+/// Brings all that was written to the file system of `folder` onto its disk.
+pub(crate) fn settle(folder: &Path) -> std::io::Result<()> {
+    Ok(nix::unistd::syncfs(fs::File::open(folder)?)?)
 }
 
 /// Unpacks the packages of `from` into `into`, two at a time.

@@ -13,6 +13,7 @@ mod uboot_env;
 pub(crate) mod whole;
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
-use crate::assets::{Assets, keep};
+use crate::assets::{Assets, keep, unpack};
 use crate::boards::virt::Boot;
 use crate::nor_image::{self, ENV, FIRMWARE, KERNEL, ROOTFS};
 use crate::process;
@@ -120,8 +121,10 @@ fn kept(
     if hold()? {
         return Ok(folder);
     }
-    let new = tempfile::Builder::new().prefix("new-").tempdir_in(&all).map_err(Failure::harness)?;
+    keep::sweep_unfinished(&all).map_err(|e| Failure::file("tidy", &all, e))?;
+    let new = tempfile::Builder::new().prefix(keep::UNFINISHED).tempdir_in(&all).map_err(Failure::harness)?;
     build(new.path())?;
+    unpack::settle(new.path()).map_err(|e| Failure::file("write to disk", new.path(), e))?;
     std::fs::rename(new.path(), &folder).map_err(|e| Failure::file("make", &folder, e))?;
     drop(new.keep());
     let held = hold()?;
@@ -215,8 +218,11 @@ fn key(assets: &Assets, ssh_key: &Path, system: System) -> Result<String, Failur
         [&assets.device_binary, &assets.uboot, &assets.kernel_v1, &assets.kernel_v2, ssh_key];
     let kinds = [rootfs::Kind::System { version: "", system }, rootfs::Kind::Rescue];
     let mut hash = hash_of(&files, &kinds)?;
-    // The unpacked packages' folder is itself keyed by their versions.
     hash.update(assets.guest_root.as_os_str().as_encoded_bytes());
+    // The cache's folder of unpacked packages is itself keyed by their versions; one that the user named may change.
+    if !assets.guest_root.starts_with(&assets.cache) {
+        look_over(&assets.guest_root, &mut hash)?;
+    }
     hash.update(nor_image::mtdparts());
     Ok(name(hash))
 }
@@ -234,6 +240,7 @@ fn hash_of(files: &[&Path], kinds: &[rootfs::Kind]) -> Result<Sha256, Failure> {
     hash.update(include_str!("rootfs.rs"));
     hash.update(include_str!("system.rs"));
     hash.update(include_str!("uboot_env.rs"));
+    hash.update(include_str!("whole.rs"));
     for layer in kinds.iter().flat_map(|kind| rootfs::layers(*kind)) {
         for (path, mode) in rootfs::overlay_files(&Path::new(DEVICE).join(layer))? {
             hash.update(path.strip_prefix(DEVICE).unwrap_or(&path).as_os_str().as_encoded_bytes());
@@ -242,6 +249,22 @@ fn hash_of(files: &[&Path], kinds: &[rootfs::Kind]) -> Result<Sha256, Failure> {
         }
     }
     Ok(hash)
+}
+
+/// Names, sizes and times of all that is in a folder.
+fn look_over(folder: &Path, hash: &mut Sha256) -> Result<(), Failure> {
+    let failed = |e| Failure::file("look at", folder, e);
+    let mut entries: Vec<_> = std::fs::read_dir(folder).and_then(Iterator::collect).map_err(failed)?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let data = entry.metadata().map_err(failed)?;
+        hash.update(entry.path().as_os_str().as_encoded_bytes());
+        hash.update([data.len(), data.mtime().cast_unsigned()].map(u64::to_le_bytes).concat());
+        if data.is_dir() {
+            look_over(&entry.path(), hash)?;
+        }
+    }
+    Ok(())
 }
 
 fn name(hash: Sha256) -> String {

@@ -217,6 +217,7 @@ pub(super) fn assemble(
     }
     let public = ssh_key.with_extension("pub");
     copy(&public, &root.join("root/.ssh/authorized_keys"), 0o600)?;
+    open_folders(root)?;
     for (path, mode) in [("etc/shadow", 0o600), ("root", 0o700), ("root/.ssh", 0o700), ("tmp", 0o1777)] {
         set_mode(&root.join(path), mode)?;
     }
@@ -235,6 +236,8 @@ pub(super) fn layers(kind: Kind) -> Vec<&'static str> {
 /// same files differ in nearly all bytes; every file belongs to root.
 pub(super) fn squash(assets: &Assets, root: &Path, block: &str, out: &Path) -> Result<(), Failure> {
     let mut mksquashfs = assets.tool("mksquashfs");
+    // it refuses this variable together with the options that say the same
+    mksquashfs.env_remove("SOURCE_DATE_EPOCH");
     mksquashfs.arg(root).arg(out).args([
         "-all-root",
         "-comp",
@@ -309,6 +312,18 @@ fn take(packages: &Path, path: &Path, root: &Path, mode: u32) -> Result<(), Fail
         Ok(target) => link(&target.to_string_lossy(), &to),
         Err(_) => copy(&from, &to, mode),
     }
+}
+
+/// Gives every folder the mode that a distribution's has: they were made under the umask of whoever runs the harness.
+fn open_folders(folder: &Path) -> Result<(), Failure> {
+    set_mode(folder, 0o755)?;
+    for entry in fs::read_dir(folder).map_err(|e| Failure::file("list", folder, e))? {
+        let entry = entry.map_err(|e| Failure::file("list", folder, e))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_folders(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn lay_over(layer: &Path, root: &Path, version: &str) -> Result<(), Failure> {

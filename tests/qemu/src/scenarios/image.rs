@@ -117,7 +117,14 @@ fn booted(device: &Device, firmware: &Firmware, archive: &Path) -> Result<(), Fa
     };
     let machine = device.power_on(&boot)?;
     machine.ssh.wait_for_login(line::BOOT)?;
-    is_maintenance_root(&machine)
+    is_maintenance_root(&machine)?;
+    let status = machine.ssh.succeed("levitate status")?;
+    check!(status.contains("booted as an initramfs, without a hand-over"), "levitate status says:\n{status}");
+    check!(status.contains("reboot: leaves maintenance mode"), "levitate status says:\n{status}");
+    // there is a lease here, too, and it answers
+    let lease = machine.ssh.succeed("levitate lease")?;
+    check!(lease.starts_with("lease: ") && !lease.contains("not known"), "levitate lease says:\n{lease}");
+    Ok(())
 }
 
 fn is_maintenance_root(machine: &Machine) -> Result<(), Failure> {

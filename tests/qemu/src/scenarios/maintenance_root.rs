@@ -95,7 +95,7 @@ fn the_report(machine: &Machine) -> Result<(), Failure> {
     }
     let unmounted = report["unmounted"].to_string();
     check!(unmounted.contains("/persist"), "/persist is not among what was unmounted: {report}");
-    check!(report["watchdog"].is_object(), "the watchdog was not taken over: {report}");
+    check!(report["watchdogs"][0].is_object(), "the watchdog was not taken over: {report}");
     let status = machine.ssh.succeed("levitate status")?;
     check!(status.contains("maintenance"), "levitate status does not say where we are:\n{status}");
     let log = machine.ssh.succeed("cat /run/log/current")?;

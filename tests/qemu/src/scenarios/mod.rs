@@ -32,6 +32,7 @@ mod services_alone;
 mod services_beside_s6;
 mod services_console;
 mod services_keyboard;
+mod stored;
 mod streams;
 mod ubi;
 mod undo;

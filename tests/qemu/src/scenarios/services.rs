@@ -27,12 +27,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 /// Beside the login: a wombat with what it needs and what needs it, and a controlled service below it.
 const WOMBAT: &str = r#"
-packages = [{ program = "/bin/busybox", links = true }, "/usr/sbin/dropbear"]
-[keep]
-host_keys = ["/persist/dropbear/dropbear_ed25519_host_key"]
-network = true
-[services.sshd]
-run = ["/usr/sbin/dropbear", "-F", "-E", "-s", "-r", "/persist/dropbear/dropbear_ed25519_host_key"]
 [services.ground]
 type = "oneshot"
 up = "echo firm ground"
@@ -59,14 +53,15 @@ run = "exec sleep 100000"
 dependencies = ["wombat", "feed"]
 "#;
 
-/// A device in a maintenance root with these services.
-pub(super) fn with_services(assets: &Assets, config: &str) -> Result<(Device, Machine), Failure> {
+/// A device in a maintenance root with these services beside the login of its own configuration.
+pub(super) fn with_services(assets: &Assets, services: &str) -> Result<(Device, Machine), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let (machine, _) = line::power_on(&device, &firmware, 1)?;
     let file = device.file("services.toml");
-    std::fs::write(&file, config).map_err(|e| Failure::file("write", &file, e))?;
-    machine.ssh.put(&file, "/tmp/services.toml")?;
+    std::fs::write(&file, services).map_err(|e| Failure::file("write", &file, e))?;
+    machine.ssh.put(&file, "/tmp/more.toml")?;
+    machine.ssh.succeed("cat /etc/levitate.toml /tmp/more.toml > /tmp/services.toml")?;
     machine.ssh.succeed_for("levitate --config /tmp/services.toml", line::STAGE)?;
     line::enter_maintenance(&machine)?;
     Ok((device, machine))
@@ -98,6 +93,7 @@ fn quick_reference(assets: &Assets) -> Result<(), Failure> {
     one_process(&machine)?;
     exit_codes(&machine)?;
     the_log(&machine)?;
+    a_clock_that_is_set(&machine)?;
     for_people(&machine)
 }
 
@@ -177,6 +173,20 @@ fn the_log(machine: &Machine) -> Result<(), Failure> {
     machine.ssh.succeed("grep -q ' ground firm ground$' /run/log/current && grep -q ' wombat awake$' /run/uncaught-logs/current").map(drop)
 }
 
+/// Stamps rise all the same, and so do the names of what is archived by them.
+fn a_clock_that_is_set(machine: &Machine) -> Result<(), Failure> {
+    for (year, pid) in [(2040, "pouch"), (2001, "joey")] {
+        let set = format!("date -s {year}-01-01 > /dev/null && s6-svc -wr -T 20000 -r {pid}");
+        machine.ssh.succeed(&set)?;
+    }
+    let stamps = machine.ssh.succeed("cut -c1-25 /run/log/current")?;
+    let stamps: Vec<&str> = stamps.lines().collect();
+    check!(stamps.is_sorted_by(|before, after| before < after), "stamps go backwards:\n{stamps:#?}");
+    let last = machine.ssh.succeed("tail -n 1 /run/log/current | s6-tai64nlocal")?;
+    check!(last.starts_with("2040-01-01 "), "after the clock was set back the log says {last}");
+    Ok(())
+}
+
 fn for_people(machine: &Machine) -> Result<(), Failure> {
     let tree = machine.ssh.succeed("levitate services")?;
     for part in ["pouch", "└─ joey", "   └─ wombat", "controlled by keeper", "bundle default: "] {
@@ -191,12 +201,6 @@ fn for_people(machine: &Machine) -> Result<(), Failure> {
 
 /// What is controlled, and a pipeline beside it.
 const CONTROLLED: &str = r#"
-packages = [{ program = "/bin/busybox", links = true }, "/usr/sbin/dropbear"]
-[keep]
-host_keys = ["/persist/dropbear/dropbear_ed25519_host_key"]
-network = true
-[services.sshd]
-run = ["/usr/sbin/dropbear", "-F", "-E", "-s", "-r", "/persist/dropbear/dropbear_ed25519_host_key"]
 [services.plug]
 run = ["uevent-rule", "--service", "stick", "--symlink", "/dev/stick", "subsystem=block", "devtype=disk", "attr.serial=wombat"]
 [services.stick]
@@ -249,7 +253,19 @@ fn controllers(assets: &Assets) -> Result<(), Failure> {
     // Controllers that hear of their services' ends do not hold up the end of the system.
     let before = line::boot_id(&machine)?;
     line::reboot(&machine)?;
-    line::wait_for_other_boot(&machine, &before)
+    line::wait_for_other_boot(&machine, &before)?;
+    the_boot_before(&machine)
+}
+
+/// U-Boot leaves alone what its device tree reserves: the end of one maintenance root is told in the next.
+fn the_boot_before(machine: &Machine) -> Result<(), Failure> {
+    line::levitate(machine, &mut line::Nobody)?;
+    line::enter_maintenance(machine)?;
+    let kept = machine.ssh.succeed("cat /run/log/previous-boot/pmsg*")?;
+    for line in [" on-stick on the stick", " init reboot: stopping services", " init on-line: down"] {
+        check!(kept.lines().any(|kept| kept.ends_with(line)), "the boot before left no {line:?}:\n{kept}");
+    }
+    Ok(())
 }
 
 fn is_up(machine: &Machine, service: &str) -> Result<(), Failure> {

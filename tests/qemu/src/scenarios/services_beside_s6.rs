@@ -33,12 +33,6 @@ const LOUD: &str = "i=0; while [ $i -lt 12000 ]; do echo $i 12345678901234567890
 fn config() -> String {
     format!(
         r#"
-packages = [{{ program = "/bin/busybox", links = true }}, "/usr/sbin/dropbear"]
-[keep]
-host_keys = ["/persist/dropbear/dropbear_ed25519_host_key"]
-network = true
-[services.sshd]
-run = ["/usr/sbin/dropbear", "-F", "-E", "-s", "-r", "/persist/dropbear/dropbear_ed25519_host_key"]
 [services.mortal]
 run = "{MORTAL}"
 finish = "{FINISH}"

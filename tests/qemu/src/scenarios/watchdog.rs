@@ -60,7 +60,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
 
 fn timeout(machine: &Machine) -> Result<u64, Failure> {
     let report = json(machine, "/run/levitate/handover.json")?;
-    report["watchdog"]["timeout_s"]
+    report["watchdogs"][0]["timeout_s"]
         .as_u64()
         .ok_or_else(|| Failure::test(format!("no watchdog was taken over: {report}")))
 }
