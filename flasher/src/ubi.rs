@@ -55,7 +55,7 @@ pub trait Volumes {
     /// here. The volume is not changed.
     ///
     /// # Errors
-    /// [`UbiError`], with `EBUSY` if somebody already does.
+    /// [`UbiError`], with `EBUSY` if somebody has it open, if only to read.
     fn claim(&mut self, volume: &UbiVolume) -> Result<(), UbiError>;
 
     /// Makes an empty volume of the kind, size and alignment of another.

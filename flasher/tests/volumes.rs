@@ -176,7 +176,7 @@ fn what_cannot_be_written_is_refused_before_any_change() {
     let failure = plain(&mut busy, &noise(2, 9), Named::ByNumber, &bench).unwrap_err();
     assert_eq!(
         failure.to_string(),
-        "ubi0_1 \"rootfs\" is in use: held by the kernel (it cannot be opened for writing)"
+        "ubi0_1 \"rootfs\" is in use: held by the kernel or by a process (it cannot be opened exclusively)"
     );
     assert_eq!((failure.exit_code(), busy.holds("rootfs")), (1, Some(&before[..])));
     assert_eq!(bench.records.read(), None);

@@ -111,13 +111,25 @@ impl Volumes {
             let done = self.flashcp(&format!("/tmp/a {target}"), 1)?;
             check!(done.stderr.contains("mounted at /m"), "a mounted volume: {done}");
         }
-        // no table shows it any more, but the file system lives
-        let command =
-            "exec 7</m/file; umount -l /m; flashcp /tmp/a ubi0:data; one=$?; cat <&7; exec 7<&-; exit $one";
-        let done = ssh.run(command)?;
-        check!(done.code == Some(1), "a volume whose file system was unmounted lazily: {done}");
-        check!(done.stderr.contains("held by the kernel"), "a lazily unmounted file system: {done}");
-        check!(done.stdout.contains("kept"), "the file can not be read any more: {done}");
+        // no table shows it any more, but the file system lives; read-only it lets others write. A kernel that does not
+        // tell of it refuses an exclusive opening all the same
+        let hide = "mount -t tmpfs none /sys/fs/ubifs; ";
+        for (options, hide, says) in [
+            ("rw", "", "a UBIFS on it is alive"),
+            ("ro", "", "a UBIFS on it is alive"),
+            ("ro", hide, "held by the kernel"),
+        ] {
+            let command = format!(
+                "mount -o remount,{options} /m 2>/dev/null || mount -t ubifs -o {options} ubi:data /m || exit 99; \
+                 flashcp /tmp/a ubi0:data 2>&1 | grep -q 'mounted at /m' || exit 98; {hide}\
+                 exec 7</m/file; umount -l /m; flashcp /tmp/a ubi0:data; one=$?; cat <&7; exec 7<&-; \
+                 ! grep -q ' /sys/fs/ubifs ' /proc/mounts || umount /sys/fs/ubifs; usleep 200000; exit $one"
+            );
+            let done = ssh.run(&command)?;
+            check!(done.code == Some(1), "{options}: a file system that was unmounted lazily: {done}");
+            check!(done.stderr.contains(says), "{options}: a lazily unmounted file system: {done}");
+            check!(done.stdout.contains("kept"), "the file can not be read any more: {done}");
+        }
         let command = "sleep 100 </dev/ubi0_1 & flashcp /tmp/a ubi0:data; code=$?; kill $!; exit $code";
         let done = ssh.run(command)?;
         check!(done.code == Some(1), "a volume that is open: {done}");
