@@ -68,6 +68,14 @@ impl UbiVolume {
     }
 }
 
+impl UbiVolume {
+    /// Its kind and size, in words.
+    pub(crate) fn shape(&self) -> String {
+        let kind = if self.kind == VolumeKind::Static { "static" } else { "dynamic" };
+        format!("{kind} with {} blocks", self.blocks)
+    }
+}
+
 impl fmt::Display for UbiVolume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ubi{}_{} \"{}\"", self.ubi, self.number, self.name)

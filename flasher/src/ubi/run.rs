@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::work::{self, Plan, Work};
-use super::{Volumes, way};
+use super::{Volumes, Way, way};
 use crate::content::{self, Content};
 use crate::digest::Sha;
 use crate::error::{Direction, Error};
@@ -94,6 +94,11 @@ pub(crate) fn run_locked(
         };
         return Ok(report);
     }
+    let way = match way {
+        // Nothing is made: whatever stands in the way stays there.
+        Err(_) if same => Way::InPlace { why: "nothing differs" },
+        way => way?,
+    };
     if !same {
         report.target = format!("{volume}, {way}");
     }
