@@ -46,6 +46,21 @@ pub enum Error {
         /// By whom.
         users: Vec<String>,
     },
+    /// The volume that bears the name of the one that would be made cannot be what a run has left there.
+    #[error(
+        "{other} is where the new volume for {target} would be made, and no run of this tool has left it: {expected} \
+         expected, {found} found"
+    )]
+    VolumeInTheWay {
+        /// The volume.
+        target: String,
+        /// The one in the way.
+        other: String,
+        /// Kind and size of what would be made.
+        expected: String,
+        /// Kind and size of what is there.
+        found: String,
+    },
     /// A UBI image is for a whole MTD device.
     #[error("the image {image} is a UBI image: it is for the flash below UBI, not for the volume {target}")]
     UbiInVolume {
@@ -123,6 +138,16 @@ pub enum Error {
         image: String,
         /// What the image is.
         found: Option<Content>,
+    },
+    /// The image starts like one that a boot loader checks, and would not pass.
+    #[error("the image {image} is a damaged {kind}: {what}")]
+    Damaged {
+        /// The image's name.
+        image: String,
+        /// What it starts like, without an article.
+        kind: &'static str,
+        /// What is wrong with it, with numbers.
+        what: String,
     },
     /// A UBI image must keep the erase counters of raw NAND, which only `ubiformat` does.
     #[error(
