@@ -45,6 +45,7 @@ mod disks;
 mod handover;
 mod last_resort;
 mod linux;
+mod looks;
 mod previous_boot;
 mod watchdog;
 
