@@ -2,6 +2,8 @@
 
 pub mod path;
 
+mod wildcard;
+
 pub mod closure;
 
 pub mod users;
