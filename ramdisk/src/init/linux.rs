@@ -29,7 +29,7 @@ use super::sessions::{self, Session};
 use super::shutdown::Verb;
 use super::supervisor::{Outcome, Pid, StartProblem, Target};
 use super::watchdog::Watchdog;
-use super::{console, disks, handover};
+use super::{console, disks, handover, script};
 use crate::sys::process::{self, Child, Ended};
 
 /// At most this much is read from one pipe in a turn, so that one loud service does not keep the others waiting.
@@ -138,7 +138,7 @@ impl Linux {
 
     fn try_spawn(&mut self, launch: &Launch) -> Result<Pid, Errno> {
         let string = |bytes: &[u8]| process::c_string(bytes).map_err(|_| Errno::EINVAL);
-        let words = &launch.argv;
+        let words = script::runnable(&launch.argv);
         let argv = words.iter().map(|arg| string(arg.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         let program = string(&program_path(words.first().ok_or(Errno::ENOENT)?))?;
         let notification = launch.notification_fd.map(|_| pipe2(OFlag::O_CLOEXEC)).transpose()?;

@@ -47,6 +47,7 @@ mod last_resort;
 mod linux;
 mod looks;
 mod previous_boot;
+mod script;
 mod watchdog;
 
 use std::collections::BTreeSet;
