@@ -124,6 +124,16 @@ pub enum Error {
         /// What the image is.
         found: Option<Content>,
     },
+    /// The image starts like one that a boot loader checks, and would not pass.
+    #[error("the image {image} is a damaged {kind}: {what}")]
+    Damaged {
+        /// The image's name.
+        image: String,
+        /// What it starts like, without an article.
+        kind: &'static str,
+        /// What is wrong with it, with numbers.
+        what: String,
+    },
     /// A UBI image must keep the erase counters of raw NAND, which only `ubiformat` does.
     #[error(
         "{target} is raw NAND and the image {image} is a UBI image: use ubiformat, which keeps the erase counters"
@@ -227,6 +237,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// Whether somebody holds the flash's block device could not be found out.
+    #[error("cannot open mtd{number}'s block device exclusively, to keep others from it: {source}")]
+    NotClaimed {
+        /// N of mtdN.
+        number: u32,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The chip took an operation without an error and did nothing.
     #[error(
         "the {what} at {offset:#x} had no effect though no error was reported: the chip is write-protected \
@@ -325,6 +343,11 @@ fn kind(found: Option<Content>) -> String {
 mod tests {
     use super::*;
 
+    /// Each C library has its own words.
+    fn system(number: i32) -> String {
+        io::Error::from_raw_os_error(number).to_string()
+    }
+
     fn text(error: &Error) -> String {
         error.to_string()
     }
@@ -375,8 +398,10 @@ mod tests {
         };
         assert_eq!(
             text(&Error::Worn { offset: 0x20000, source }),
-            "the block at 0x20000 is worn out: it failed again and again; last: cannot erase 0x20000 to 0x40000: \
-             Input/output error (os error 5)"
+            format!(
+                "the block at 0x20000 is worn out: it failed again and again; last: cannot erase 0x20000 to 0x40000: {}",
+                system(nix::libc::EIO)
+            )
         );
         assert_eq!(
             text(&Error::Locked { start: 0x100, end: 0x200, source: None }),
@@ -414,7 +439,10 @@ mod tests {
         let claim = Error::Claim { number: 3, source: io::Error::from_raw_os_error(nix::libc::EBUSY) };
         assert_eq!(
             text(&claim),
-            "mtd3 is in use: its block device cannot be opened exclusively: Device or resource busy (os error 16)"
+            format!(
+                "mtd3 is in use: its block device cannot be opened exclusively: {}",
+                system(nix::libc::EBUSY)
+            )
         );
     }
 

@@ -1,6 +1,6 @@
 //! The kernel's MTD character device as a [`Mtd`].
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use crate::device::{Geometry, Kind, Mtd, MtdError, ReadHealth, Region};
 use crate::sys::ioctl::{self, Lock};
+use crate::target::Node;
 
 /// `MTD_WRITEABLE` of `<mtd/mtd-abi.h>`.
 pub(crate) const WRITEABLE: u32 = 0x400;
@@ -45,6 +46,17 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// The node stands for another device than its name says, so that the guard has judged another chip than the one that
+    /// would be written.
+    #[error("{} is another device: {expected} expected, {found} found", path.display())]
+    OtherDevice {
+        /// The device node.
+        path: PathBuf,
+        /// What it is named after.
+        expected: Node,
+        /// What it stands for.
+        found: Node,
+    },
     /// The node is not that of an MTD.
     #[error("{} is no MTD character device: {source}", path.display())]
     NotMtd {
@@ -78,21 +90,31 @@ pub struct KernelMtd {
 }
 
 impl KernelMtd {
-    /// Opens a node. `size` is the device's size in bytes as sysfs tells it, because `MEMGETINFO` has 32 bits for it.
+    /// Opens mtd`number` by its node. `size` is the device's size in bytes as sysfs tells it, because `MEMGETINFO` has 32 bits for it.
     ///
     /// # Errors
     /// [`OpenError`]; nothing was changed.
-    pub fn open(path: &Path, size: u64, bus: Bus, access: Access) -> Result<Self, OpenError> {
-        let open = |write| OpenOptions::new().read(true).write(write).open(path);
+    pub fn open(path: &Path, number: u32, size: u64, bus: Bus, access: Access) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Open { path: path.to_owned(), source };
-        let probe = open(false).map_err(failed)?;
+        let is_mtd = |meta: io::Result<Metadata>| match (Node::mtd(number), Node::of(&meta.map_err(failed)?))
+        {
+            (expected, found) if expected == found => Ok(()),
+            (expected, found) => Err(OpenError::OtherDevice { path: path.to_owned(), expected, found }),
+        };
+        // Before it is opened: that alone can change a device, or wait for ever.
+        is_mtd(std::fs::metadata(path))?;
+        let open = |write| {
+            let file = OpenOptions::new().read(true).write(write).open(path).map_err(failed)?;
+            is_mtd(file.metadata()).map(|()| file)
+        };
+        let probe = open(false)?;
         let info = ioctl::info(&probe)
             .map_err(|errno| OpenError::NotMtd { path: path.to_owned(), source: errno.into() })?;
         let writeable = info.flags & WRITEABLE != 0;
         let file = match access {
             Access::Read => probe,
             Access::Write if !writeable => return Err(OpenError::ReadOnly { path: path.to_owned() }),
-            Access::Write => open(true).map_err(failed)?,
+            Access::Write => open(true)?,
         };
         let regions = ioctl::regions(&file)
             .map_err(|errno| OpenError::Regions { path: path.to_owned(), source: errno.into() })?;
@@ -233,12 +255,21 @@ impl Mtd for KernelMtd {
 mod tests {
     use super::*;
 
+    /// The guard has looked at mtd5, whatever the node of that name stands for.
     #[test]
-    fn a_node_that_is_no_mtd_is_told_before_anything_else() {
-        let error = KernelMtd::open(Path::new("/dev/null"), 0, Bus::Other, Access::Write).unwrap_err();
-        assert!(error.to_string().starts_with("/dev/null is no MTD character device: "), "{error}");
-        let error = KernelMtd::open(Path::new("/dev/mtd999"), 0, Bus::Other, Access::Read).unwrap_err();
-        assert_eq!(error.to_string(), "cannot open /dev/mtd999: No such file or directory (os error 2)");
+    fn a_node_of_another_device_is_refused_with_both_numbers() {
+        let open = |path: &str| {
+            KernelMtd::open(Path::new(path), 5, 0, Bus::Other, Access::Write).unwrap_err().to_string()
+        };
+        assert_eq!(
+            open("/dev/null"),
+            "/dev/null is another device: character device 90:10 expected, character device 1:3 found"
+        );
+        assert_eq!(
+            open("/proc"),
+            "/proc is another device: character device 90:10 expected, no device found"
+        );
+        assert_eq!(open("/dev/mtd999"), "cannot open /dev/mtd999: No such file or directory (os error 2)");
     }
 
     #[test]

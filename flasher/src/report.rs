@@ -63,6 +63,13 @@ impl Unfinished {
     }
 }
 
+impl Locks {
+    /// What came of closing them again.
+    pub(crate) fn of(restored: Result<(), String>) -> Self {
+        restored.map_or_else(|error| Self::NotRestored { error }, |()| Self::AsBefore)
+    }
+}
+
 /// What a run did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -133,16 +140,30 @@ pub enum Flash {
 
 /// How a run ended badly.
 #[derive(Debug, thiserror::Error)]
-#[error("{error}")]
+#[error("{error}{}", besides(locks))]
 pub struct Failure {
     /// What is known of the flash.
     pub flash: Flash,
     /// Why.
     #[source]
     pub error: Error,
+    /// The chip's locks.
+    pub locks: Locks,
+}
+
+fn besides(locks: &Locks) -> String {
+    match locks {
+        Locks::AsBefore => String::new(),
+        Locks::NotRestored { error } => format!("; besides, the locks could not be restored: {error}"),
+    }
 }
 
 impl Failure {
+    /// An error after the first change.
+    pub(crate) fn unverified(error: Error) -> Self {
+        Self { flash: Flash::Unverified, ..error.into() }
+    }
+
     /// The exit code: 1 (untouched; 2 where the command line does not tell where a stream ends) or 3 (changed and not
     /// verified).
     #[must_use]
@@ -158,7 +179,7 @@ impl Failure {
 impl From<Error> for Failure {
     /// An error before the first change.
     fn from(error: Error) -> Self {
-        Self { flash: Flash::Untouched, error }
+        Self { flash: Flash::Untouched, error, locks: Locks::AsBefore }
     }
 }
 
@@ -178,7 +199,7 @@ mod tests {
         assert_eq!(report(Outcome::Differs { blocks: 1, first: 0 }, Locks::AsBefore), 5);
         assert_eq!(report(Outcome::Written, Locks::NotRestored { error: String::new() }), 4);
         let failure =
-            |flash| Failure { flash, error: Error::Protected { what: "erase", offset: 0 } }.exit_code();
+            |flash| Failure { flash, ..Error::Protected { what: "erase", offset: 0 }.into() }.exit_code();
         assert_eq!(failure(Flash::Untouched), 1);
         assert_eq!(failure(Flash::Unverified), 3);
     }

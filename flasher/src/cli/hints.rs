@@ -11,7 +11,7 @@ pub(super) fn hints(failure: &Failure) -> Vec<&'static str> {
             "to write the flash that the system runs from: run `levitate`, then `reboot`, log in, flash there",
             "(--allow-in-use writes it all the same, and whatever uses it breaks)",
         ]),
-        Error::Content { .. } => hints.push("if that is meant: --any-content"),
+        Error::Content { .. } | Error::Damaged { .. } => hints.push("if that is meant: --any-content"),
         Error::UbiOnNand { .. } => hints.push("(--raw-ubi writes its bytes all the same, and the counters are lost)"),
         Error::StreamToStatic { .. } => hints.push("say its size: --size"),
         Error::BadBlock { .. } => hints.push(
@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(hints(&content.into()), ["if that is meant: --any-content", "nothing was changed"]);
         let protected = Error::Protected { what: "erase", offset: 0 };
         assert_eq!(
-            hints(&Failure { flash: Flash::Unverified, error: protected }),
+            hints(&Failure::unverified(protected)),
             [
                 "if a jumper or a pin protects the chip, release it",
                 "the flash was changed and is not verified: do not reboot, run the same command again",

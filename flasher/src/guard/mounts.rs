@@ -5,9 +5,8 @@ use std::path::Path;
 
 use super::processes::{self, Process};
 use super::users::Use;
-
-/// The major number of mtdblock devices; the minor is the MTD's number. jffs2 mounts carry it too.
-const MTD_BLOCK_MAJOR: u64 = 31;
+// jffs2 mounts carry it too.
+use crate::target::MTD_BLOCK_MAJOR;
 
 /// Which block device (major, minor) lies on which MTD, beyond mtdblock's own numbers.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::event::{Event, Operations, Phase, Progress, Retry};
 use crate::options::Mode;
 use crate::record::{Record, Recorder, State};
-use crate::report::{Failure, Flash, Outcome, Report, Unfinished};
+use crate::report::{Failure, Outcome, Report, Unfinished};
 use crate::target::ubi::{UbiDevice, UbiVolume};
 use crate::ubi::VolumeJob;
 
@@ -220,8 +220,7 @@ pub(super) fn change(
             recorder.record().device = volume.node().display().to_string();
             report.sha256 = sha256;
             report.image_bytes = work.total;
-            report.unfinished =
-                finish(recorder, report).map_err(|error| Failure { flash: Flash::Unverified, error })?;
+            report.unfinished = finish(recorder, report).map_err(Failure::unverified)?;
             Ok(())
         }
         Err((Reached::Nothing, error)) => {
@@ -229,7 +228,7 @@ pub(super) fn change(
             Err(error.into())
         }
         Err((Reached::Void, error)) => {
-            let failure = Failure { flash: Flash::Unverified, error };
+            let failure = Failure::unverified(error);
             let record = recorder.record();
             record.state = State::Unverified;
             record.exit_code = Some(failure.exit_code());

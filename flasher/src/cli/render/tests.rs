@@ -182,8 +182,13 @@ fn every_kind_of_line_was_looked_at_in_every_style() {
             });
             page.add(&format!("the end of a plan, {mode:?} {code}"), &end);
         }
-        for flash in [Flash::Untouched, Flash::Unverified] {
-            let failure = Failure { flash, error: Error::Protected { what: "erase", offset: 0 } };
+        let open = Locks::NotRestored { error: "EIO".to_owned() };
+        for (flash, locks) in [
+            (Flash::Untouched, Locks::AsBefore),
+            (Flash::Unverified, Locks::AsBefore),
+            (Flash::Unverified, open),
+        ] {
+            let failure = Failure { flash, locks, ..Error::Protected { what: "erase", offset: 0 }.into() };
             let failed = |screen: &mut Screen| {
                 screen.event(&erase);
                 screen.failure(&failure);
