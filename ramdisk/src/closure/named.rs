@@ -18,6 +18,7 @@ pub enum Missing {
 }
 
 /// A processor and a C library: what a library must fit to be loaded.
+#[derive(PartialEq, Eq)]
 struct World {
     kind: Kind,
     linker: Linker,
@@ -73,13 +74,15 @@ impl Closures<'_> {
             let Some(found) = self.find(program)? else { continue };
             let Program::Elf(elf) = self.parse(&found.real)? else { continue };
             let Some(asked) = &elf.interpreter else { continue };
-            if worlds.iter().any(|world| world.kind == elf.kind) {
-                continue;
-            }
             let asked = Path::new(asked);
-            if let Some(interpreter) = self.find(asked)? {
-                let linker = search::linker(self.root, Some((asked, &interpreter.real)))?;
-                worlds.push(World { kind: elf.kind, linker });
+            let Some(interpreter) = self.find(asked)? else { continue };
+            let world = World {
+                kind: elf.kind,
+                linker: search::linker(self.root, Some((asked, &interpreter.real)))?,
+            };
+            // One processor can have two C libraries beside each other.
+            if !worlds.contains(&world) {
+                worlds.push(world);
             }
         }
         Ok(worlds)

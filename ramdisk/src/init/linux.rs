@@ -23,12 +23,13 @@ use thiserror::Error;
 use super::connections::{Connections, News};
 use super::interlock::{self, Gate};
 use super::kernel::{Connection, Event, Kernel, Launch, LaunchError};
+use super::looks::Looks;
 use super::options::Options;
 use super::sessions::{self, Session};
 use super::shutdown::Verb;
 use super::supervisor::{Outcome, Pid, StartProblem, Target};
 use super::watchdog::Watchdog;
-use super::{console, disks, handover};
+use super::{console, disks, handover, script};
 use crate::sys::process::{self, Child, Ended};
 
 /// At most this much is read from one pipe in a turn, so that one loud service does not keep the others waiting.
@@ -67,6 +68,7 @@ pub(super) struct Linux {
     connections: Connections,
     queue: VecDeque<Event>,
     watchdogs: Vec<Watchdog>,
+    looks: Looks,
 }
 
 impl Linux {
@@ -95,6 +97,7 @@ impl Linux {
             connections: Connections::default(),
             queue: VecDeque::new(),
             watchdogs: Vec::new(),
+            looks: Looks::default(),
         })
     }
 
@@ -135,8 +138,9 @@ impl Linux {
 
     fn try_spawn(&mut self, launch: &Launch) -> Result<Pid, Errno> {
         let string = |bytes: &[u8]| process::c_string(bytes).map_err(|_| Errno::EINVAL);
-        let argv = launch.argv.iter().map(|arg| string(arg.as_bytes())).collect::<Result<Vec<_>, _>>()?;
-        let program = string(&program_path(launch.argv.first().ok_or(Errno::ENOENT)?))?;
+        let words = script::runnable(&launch.argv);
+        let argv = words.iter().map(|arg| string(arg.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let program = string(&program_path(words.first().ok_or(Errno::ENOENT)?))?;
         let notification = launch.notification_fd.map(|_| pipe2(OFlag::O_CLOEXEC)).transpose()?;
         if let Some((read, _)) = &notification {
             nix::fcntl::fcntl(read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -270,6 +274,20 @@ impl Linux {
     }
 }
 
+fn milliseconds_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Feeds those whose time it is, for whoever waits outside of the loop.
+fn feeding(start: Instant, watchdogs: &mut [Watchdog]) -> impl FnMut() {
+    move || {
+        let now = milliseconds_since(start);
+        for watchdog in &mut *watchdogs {
+            watchdog.feed(now);
+        }
+    }
+}
+
 /// The path of a command: itself with a slash in it, otherwise the first executable file of that name in the services'
 /// PATH. Not found, it stays as it is, and exec says so.
 fn program_path(command: &OsStr) -> Vec<u8> {
@@ -289,7 +307,7 @@ fn program_path(command: &OsStr) -> Vec<u8> {
 
 impl Kernel for Linux {
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+        milliseconds_since(self.start)
     }
 
     fn wall(&self) -> Duration {
@@ -358,8 +376,13 @@ impl Kernel for Linux {
         interlock::look(&self.options.run, Path::new("/proc"))
     }
 
-    fn sessions(&mut self, servers: &[Pid]) -> Vec<Session> {
-        sessions::sessions(&sessions::read(Path::new("/proc")), servers)
+    fn sessions(&mut self, servers: &[Pid], others: &[Pid]) -> Vec<Session> {
+        let (proc, now) = (Path::new("/proc"), self.now());
+        let mut processes = sessions::table(proc);
+        let pids = sessions::worth_a_look(&processes, servers, others);
+        let feed = &mut feeding(self.start, &mut self.watchdogs);
+        self.looks.fill(proc, &mut processes, &pids, now, feed);
+        sessions::sessions(&processes, servers, others)
     }
 
     fn feed_watchdog(&mut self) -> Option<u64> {
@@ -376,14 +399,8 @@ impl Kernel for Linux {
     fn settle_disks(&mut self) {
         let now = self.now();
         self.watchdogs.iter_mut().for_each(|watchdog| watchdog.feed_now(now));
-        let (start, watchdogs) = (self.start, &mut self.watchdogs);
-        let mut feed = || {
-            let now = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-            for watchdog in watchdogs.iter_mut() {
-                watchdog.feed(now);
-            }
-        };
-        if !disks::settle(&mut feed) {
+        let in_time = disks::settle(&mut feeding(self.start, &mut self.watchdogs));
+        if !in_time {
             self.report("could not write back and unmount everything in time");
         }
     }

@@ -19,6 +19,7 @@ struct Script {
     cannot_spawn: bool,
     watchdog: Option<u64>,
     feeds: u32,
+    others: Vec<Pid>,
     next_pid: Pid,
     /// A staged root, and why it cannot be entered.
     staged: Option<&'static str>,
@@ -74,7 +75,8 @@ impl Kernel for Script {
     fn flash_gate(&mut self) -> Gate {
         self.gate.clone().unwrap_or(Gate::Open)
     }
-    fn sessions(&mut self, servers: &[Pid]) -> Vec<Session> {
+    fn sessions(&mut self, servers: &[Pid], others: &[Pid]) -> Vec<Session> {
+        self.others = others.to_vec();
         self.looks += 1;
         let session = |pid: &Pid| Session { user: "root".into(), pid: pid + 100, program: "sh".into() };
         servers.iter().filter(|_| self.logged_in).map(session).collect()
@@ -455,6 +457,7 @@ fn a_session_of_the_login_service_stops_the_lease_and_its_end_starts_it_again() 
         lease[0],
         r#"answer 1: {"state":"logged_in","sessions":[{"user":"root","pid":102,"program":"sh"}],"lease_ms":8000}"#
     );
+    assert_eq!(stage.init.kernel.others, [1], "net lets nobody in");
     stage.init.kernel.logged_in = false;
     stage.request(1, "lease");
     stage.pass(67_000);

@@ -45,7 +45,9 @@ mod disks;
 mod handover;
 mod last_resort;
 mod linux;
+mod looks;
 mod previous_boot;
+mod script;
 mod watchdog;
 
 use std::collections::BTreeSet;
