@@ -180,6 +180,20 @@ fn wrong_usage_is_100_an_unknown_name_3_and_no_pid_1_is_111() {
 }
 
 #[test]
+fn the_tree_says_why_where_process_1_cannot_be_asked() {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut context = context("levitate services", &mut out, &mut err);
+    context.socket = "/nonexistent/init.sock".into();
+    assert_eq!(tree::run(&mut context), 1);
+    let said = String::from_utf8(err).unwrap();
+    assert!(
+        said.starts_with("levitate services: fatal: process 1 does not listen at /nonexistent"),
+        "{said}"
+    );
+    assert!(out.is_empty());
+}
+
+#[test]
 fn every_command_tells_how_it_is_used_and_that_is_no_error() {
     for name in NAMES {
         let (code, out, err) = run_with(&format!("{name} --help"), Path::new("/none"), Path::new("/none"));
