@@ -39,7 +39,7 @@ true";
 
 /// What looks like a `flashcp` of the old system for some seconds, and says so if it comes to its end.
 const WRITER: &str = r#"
-    echo flashcp > /proc/self/comm
+    printf flashcp > /proc/self/comm
     echo '{"version":1,"state":"changing","pid":'$$',"command":["flashcp","x","mtd9"],"device":"/dev/mtd9"}' > /run/levitate/flash.json
     sleep 5
     echo "the writer of flash came to its end" > /dev/console
