@@ -6,7 +6,7 @@ use crate::event::{Event, Phase, Progress};
 use crate::options::{Check, Mode, Options};
 use crate::pipeline::{self, Job};
 use crate::plan_file::Entry;
-use crate::record::{Record, RecordDir};
+use crate::record::{Record, RecordDir, State};
 use crate::report::{Failure, Flash, Outcome, Report};
 use crate::source::Source;
 use crate::ubi::{self, VolumeJob, Volumes};
@@ -25,7 +25,7 @@ pub trait Surroundings {
     ///
     /// # Errors
     /// What opening says, and what these say.
-    fn run(&mut self, entry: &Entry, options: &Options, listen: Listen) -> Result<Run, Failure>;
+    fn run(&mut self, entry: &Entry, options: &Options, listen: Listen<'_>) -> Result<Run, Failure>;
 
     /// One image is done.
     fn done(&mut self, report: &Report);
@@ -33,22 +33,34 @@ pub trait Surroundings {
 
 /// What is to be told of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listen {
-    /// Everything.
-    All,
+pub enum Listen<'a> {
+    /// Everything. Behind it these ranges are still to be written: from the first change on they do not hold what they
+    /// shall hold.
+    All(&'a [Record]),
     /// How far the comparison is: the plan is told by the run that carries it out.
     Survey,
 }
 
+impl Listen<'_> {
+    fn planned(self) -> Vec<Record> {
+        match self {
+            Self::All(planned) => planned.to_vec(),
+            Self::Survey => Vec::new(),
+        }
+    }
+}
+
 /// Passes on what [`Listen`] allows.
 struct Filter<'a> {
-    listen: Listen,
+    listen: Listen<'a>,
     progress: &'a mut dyn Progress,
 }
 
 impl Progress for Filter<'_> {
     fn event(&mut self, event: &Event) {
-        if self.listen == Listen::All || matches!(event, Event::Progress { phase: Phase::Survey, .. }) {
+        if matches!(self.listen, Listen::All(_))
+            || matches!(event, Event::Progress { phase: Phase::Survey, .. })
+        {
             self.progress.event(event);
         }
     }
@@ -62,7 +74,7 @@ pub fn run_one(
     chip: &mut dyn Mtd,
     source: &mut dyn Source,
     job: Job<'_>,
-    listen: Listen,
+    listen: Listen<'_>,
 ) -> Result<Run, Failure> {
     let (place, options) = (job.place(), job.options);
     let mut filter = Filter { listen, progress: job.progress };
@@ -71,7 +83,7 @@ pub fn run_one(
         facts: job.facts,
         options: job.options,
         command: job.command,
-        records: job.records,
+        records: &job.records.with_planned(listen.planned()),
         hold: job.hold,
         progress: &mut filter,
     };
@@ -89,7 +101,7 @@ pub fn run_volume(
     volumes: &mut dyn Volumes,
     source: &mut dyn Source,
     job: VolumeJob<'_>,
-    listen: Listen,
+    listen: Listen<'_>,
 ) -> Result<Run, Failure> {
     let (volume, command) = (job.volume, job.command);
     let mut filter = Filter { listen, progress: job.progress };
@@ -99,7 +111,7 @@ pub fn run_volume(
         users: job.users,
         options: job.options,
         command,
-        records: job.records,
+        records: &job.records.with_planned(listen.planned()),
         hold: job.hold,
         progress: &mut filter,
     };
@@ -129,7 +141,7 @@ pub fn run(
         let mut checked: Vec<Record> = Vec::new();
         for entry in entries {
             let options = of(options.mode, entry.sha256.clone());
-            let run = surroundings.run(entry, &options, Listen::All)?;
+            let run = surroundings.run(entry, &options, Listen::All(&[]))?;
             worst = worst.max(run.report.exit_code());
             surroundings.done(&run.report);
             checked.push(run.record);
@@ -149,14 +161,15 @@ pub fn run(
     refuse_overlaps(&checked, options)?;
     let count = entries.len();
     for (number, record) in checked.iter_mut().enumerate() {
+        record.state = State::Unverified;
         record.error = Some(format!("image {} of {count} of a plan was not written yet", number + 1));
     }
-    let mut expected = Some(records.expect(&checked)?);
     let (mut worst, mut written) = (0, Flash::Untouched);
     for (number, (entry, digest)) in entries.iter().zip(digests).enumerate() {
         // The image that was checked, and no other that has taken its name since.
         let options = of(Mode::Write, Some(digest));
-        match surroundings.run(entry, &options, Listen::All) {
+        let planned = checked.get(number + 1..).unwrap_or_default();
+        match surroundings.run(entry, &options, Listen::All(planned)) {
             Ok(mut run) => {
                 if run.report.outcome == Outcome::Written {
                     written = Flash::Unverified;
@@ -168,16 +181,8 @@ pub fn run(
                 worst = worst.max(run.report.exit_code());
                 surroundings.done(&run.report);
             }
-            Err(failure) => {
-                if failure.flash == Flash::Untouched
-                    && written == Flash::Untouched
-                    && let Some(expected) = expected.take()
-                {
-                    records.take_back(expected);
-                    return Err(failure);
-                }
-                return Err(Failure { flash: Flash::Unverified, error: failure.error });
-            }
+            Err(failure) if written == Flash::Untouched => return Err(failure),
+            Err(failure) => return Err(Failure { flash: Flash::Unverified, ..failure }),
         }
     }
     Ok(worst)
@@ -207,7 +212,6 @@ mod tests {
     use crate::event::Silent;
     use crate::guard::{Facts, MtdFacts};
     use crate::hold::NoHold;
-    use crate::record::State;
     use crate::sim::Nor;
     use crate::source::Bytes;
     use crate::target::Target;
@@ -227,7 +231,7 @@ mod tests {
     }
 
     impl Surroundings for Sim {
-        fn run(&mut self, entry: &Entry, options: &Options, listen: Listen) -> Result<Run, Failure> {
+        fn run(&mut self, entry: &Entry, options: &Options, listen: Listen<'_>) -> Result<Run, Failure> {
             if options.mode == Mode::Write {
                 self.states.push(self.records.read().map(|record| record.state));
             }
@@ -271,7 +275,7 @@ mod tests {
 
         fn done(&mut self, report: &Report) {
             let after =
-                report.unfinished.as_ref().map_or(String::new(), |command| format!(", then {command}"));
+                report.unfinished.as_ref().map_or(String::new(), |run| format!(", then {}", run.command));
             self.told.push(format!("{} {:?}{after}", report.image, report.outcome));
         }
     }
@@ -321,7 +325,8 @@ mod tests {
         assert!(sim.chips[0].bytes().starts_with(&[0xaa; 700]));
         assert!(sim.chips[1].bytes().starts_with(&[0xbb; 900]));
         assert_eq!(sim.told, ["b Written", "a Written"]);
-        assert_eq!(sim.states, [Some(State::Unverified), Some(State::Unverified)]);
+        // Until the first change nothing is said: a signal that ends the comparison leaves no record.
+        assert_eq!(sim.states, [None, Some(State::Unverified)]);
         let record = sim.records.read().unwrap();
         assert_eq!((record.state, record.earlier.len()), (State::Verified, 0));
     }

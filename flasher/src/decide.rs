@@ -126,7 +126,8 @@ pub fn decide(found: Finding, rules: Rules) -> Step {
             Step::Keep
         }
         (Have::Blank, Want::Data, Blank::Trusted) => Step::Program,
-        (Have::OnlyClears, Want::Data, _) if rules.clear_in_place => Step::Clear,
+        // Where an erase was cut off inside the block, what reads 1 may be as weak as in a blank one.
+        (Have::OnlyClears, Want::Data, Blank::Trusted) if rules.clear_in_place => Step::Clear,
         _ => rewrite,
     }
 }
@@ -230,6 +231,9 @@ mod tests {
         assert_eq!(step(Have::Blank, Want::Data, rules), Step::EraseProgram);
         assert_eq!(step(Have::Same, Want::Blank, rules), Step::Erase);
         assert_eq!(step(Have::Same, Want::Data, rules), Step::Keep);
+        // What of the block reads 1 may be as weak as in a blank one.
+        let rules = Rules { clear_in_place: true, ..rules };
+        assert_eq!(step(Have::OnlyClears, Want::Data, rules), Step::EraseProgram);
     }
 
     #[test]

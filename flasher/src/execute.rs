@@ -43,6 +43,8 @@ pub(crate) struct Work<'a> {
     pub(crate) head_samples: Vec<(usize, Vec<u8>)>,
     /// The first bytes of the run that were programmed.
     pub(crate) first_run: Option<Range<u64>>,
+    /// The first byte behind everything that was erased or programmed, or was to be.
+    pub(crate) touched: u64,
     summary: Summary,
     erased: u64,
     written: u64,
@@ -84,6 +86,7 @@ impl<'a> Work<'a> {
             readback,
             head_samples: Vec::new(),
             first_run: None,
+            touched: 0,
             summary: plan.summary(geometry),
             erased: 0,
             written: 0,
@@ -115,6 +118,7 @@ impl<'a> Work<'a> {
     fn zero(&mut self, offset: u64) -> Result<bool, Error> {
         let zeros = [0; GRANULE_BYTES];
         let mut found = [0xff; GRANULE_BYTES];
+        self.touched = self.touched.max(offset + GRANULE);
         if self.chip.program(offset, &zeros).is_err() {
             return Ok(false);
         }
@@ -212,6 +216,7 @@ impl<'a> Work<'a> {
         let mut at = part.start;
         while let Some(run) = next_run(have, want, at..part.end, granule) {
             at = run.end;
+            self.touched = self.touched.max(block.start + run.end as u64);
             self.chip.program(block.start + run.start as u64, &want[run.clone()])?;
             self.operations.programmed += run.len() as u64;
             let start = block.start + run.start as u64;
@@ -230,6 +235,7 @@ impl<'a> Work<'a> {
     /// Erases `count` blocks. The first erase of a run is looked at: a protected chip swallows it without an error.
     pub(crate) fn erase(&mut self, range: Range<u64>, count: u64) -> Result<(), Error> {
         let start = range.start;
+        self.touched = self.touched.max(range.end);
         retry::erase(self.chip, &range, &mut self.retries)?;
         self.operations.erases += count;
         self.erased = (self.erased + count).min(self.summary.erases);

@@ -14,7 +14,8 @@ pub trait Hold {
     /// without a node is no error.
     ///
     /// # Errors
-    /// `EBUSY` if somebody has it.
+    /// `EBUSY` if somebody has it, `ENXIO`, `ENODEV` or `ENOENT` if nothing stands behind the node, and whatever else keeps
+    /// it from being asked.
     fn claim(&mut self, number: u32) -> io::Result<()>;
 
     /// Writes back and drops what the claimed devices' caches hold: before the first change, so that nothing old is

@@ -1,6 +1,6 @@
 //! The kernel's MTD character device as a [`Mtd`].
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use crate::device::{Geometry, Kind, Mtd, MtdError, ReadHealth, Region};
 use crate::sys::ioctl::{self, Lock};
+use crate::target::Node;
 
 /// `MTD_WRITEABLE` of `<mtd/mtd-abi.h>`.
 pub(crate) const WRITEABLE: u32 = 0x400;
@@ -45,6 +46,17 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// The node stands for another device than its name says, so that the guard has judged another chip than the one that
+    /// would be written.
+    #[error("{} is another device: {expected} expected, {found} found", path.display())]
+    OtherDevice {
+        /// The device node.
+        path: PathBuf,
+        /// What it is named after.
+        expected: Node,
+        /// What it stands for.
+        found: Node,
+    },
     /// The node is not that of an MTD.
     #[error("{} is no MTD character device: {source}", path.display())]
     NotMtd {
@@ -75,24 +87,35 @@ pub struct KernelMtd {
     file: File,
     geometry: Geometry,
     bitflip_threshold: Option<u32>,
+    ecc_step: Option<u64>,
 }
 
 impl KernelMtd {
-    /// Opens a node. `size` is the device's size in bytes as sysfs tells it, because `MEMGETINFO` has 32 bits for it.
+    /// Opens mtd`number` by its node. `size` is the device's size in bytes as sysfs tells it, because `MEMGETINFO` has 32 bits for it.
     ///
     /// # Errors
     /// [`OpenError`]; nothing was changed.
-    pub fn open(path: &Path, size: u64, bus: Bus, access: Access) -> Result<Self, OpenError> {
-        let open = |write| OpenOptions::new().read(true).write(write).open(path);
+    pub fn open(path: &Path, number: u32, size: u64, bus: Bus, access: Access) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Open { path: path.to_owned(), source };
-        let probe = open(false).map_err(failed)?;
+        let is_mtd = |meta: io::Result<Metadata>| match (Node::mtd(number), Node::of(&meta.map_err(failed)?))
+        {
+            (expected, found) if expected == found => Ok(()),
+            (expected, found) => Err(OpenError::OtherDevice { path: path.to_owned(), expected, found }),
+        };
+        // Before it is opened: that alone can change a device, or wait for ever.
+        is_mtd(std::fs::metadata(path))?;
+        let open = |write| {
+            let file = OpenOptions::new().read(true).write(write).open(path).map_err(failed)?;
+            is_mtd(file.metadata()).map(|()| file)
+        };
+        let probe = open(false)?;
         let info = ioctl::info(&probe)
             .map_err(|errno| OpenError::NotMtd { path: path.to_owned(), source: errno.into() })?;
         let writeable = info.flags & WRITEABLE != 0;
         let file = match access {
             Access::Read => probe,
             Access::Write if !writeable => return Err(OpenError::ReadOnly { path: path.to_owned() }),
-            Access::Write => open(true).map_err(failed)?,
+            Access::Write => open(true)?,
         };
         let regions = ioctl::regions(&file)
             .map_err(|errno| OpenError::Regions { path: path.to_owned(), source: errno.into() })?;
@@ -112,8 +135,11 @@ impl KernelMtd {
                 })
                 .collect(),
         };
-        let bitflip_threshold = if geometry.kind == Kind::Nand { threshold(&file) } else { None };
-        Ok(Self { file, geometry, bitflip_threshold })
+        let is_nand = geometry.kind == Kind::Nand;
+        let bitflip_threshold = if is_nand { threshold(&file) } else { None };
+        let ecc_step =
+            if is_nand { attribute(&file, "ecc_step_size").filter(|size| *size > 0) } else { None };
+        Ok(Self { file, geometry, bitflip_threshold, ecc_step })
     }
 
     fn lock_request(&self, what: Lock, text: &'static str, range: &Range<u64>) -> Result<bool, MtdError> {
@@ -131,11 +157,15 @@ impl KernelMtd {
 /// sysfs's `bitflip_threshold` of an open node. A kernel that does not tell (or tells 0) leaves one flip: every block
 /// with a corrected flip is then refreshed.
 fn threshold(file: &File) -> Option<u32> {
+    Some(attribute(file, "bitflip_threshold").filter(|flips| *flips > 0).unwrap_or(1))
+}
+
+/// A number that sysfs tells of an open node.
+fn attribute<T: std::str::FromStr>(file: &File, name: &str) -> Option<T> {
     let number = file.metadata().ok()?.rdev();
     let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
-    let path = format!("/sys/dev/char/{major}:{minor}/bitflip_threshold");
-    let told = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
-    Some(told.filter(|flips| *flips > 0).unwrap_or(1))
+    let path = format!("/sys/dev/char/{major}:{minor}/{name}");
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// The numbers are those of `<mtd/mtd-abi.h>`.
@@ -227,18 +257,31 @@ impl Mtd for KernelMtd {
     fn bitflip_threshold(&self) -> Option<u32> {
         self.bitflip_threshold
     }
+
+    fn ecc_step(&self) -> Option<u64> {
+        self.ecc_step
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The guard has looked at mtd5, whatever the node of that name stands for.
     #[test]
-    fn a_node_that_is_no_mtd_is_told_before_anything_else() {
-        let error = KernelMtd::open(Path::new("/dev/null"), 0, Bus::Other, Access::Write).unwrap_err();
-        assert!(error.to_string().starts_with("/dev/null is no MTD character device: "), "{error}");
-        let error = KernelMtd::open(Path::new("/dev/mtd999"), 0, Bus::Other, Access::Read).unwrap_err();
-        assert_eq!(error.to_string(), "cannot open /dev/mtd999: No such file or directory (os error 2)");
+    fn a_node_of_another_device_is_refused_with_both_numbers() {
+        let open = |path: &str| {
+            KernelMtd::open(Path::new(path), 5, 0, Bus::Other, Access::Write).unwrap_err().to_string()
+        };
+        assert_eq!(
+            open("/dev/null"),
+            "/dev/null is another device: character device 90:10 expected, character device 1:3 found"
+        );
+        assert_eq!(
+            open("/proc"),
+            "/proc is another device: character device 90:10 expected, no device found"
+        );
+        assert_eq!(open("/dev/mtd999"), "cannot open /dev/mtd999: No such file or directory (os error 2)");
     }
 
     #[test]

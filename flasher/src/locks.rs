@@ -7,6 +7,7 @@ use crate::decide::Step;
 use crate::device::{EraseBlock, Geometry, Mtd, MtdError};
 use crate::error::Error;
 use crate::plan::Plan;
+use crate::report::{Failure, Locks};
 
 /// The locked ranges of a partition, neighbours joined, as they were before a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,18 +44,22 @@ fn locked(chip: &mut dyn Mtd, geometry: &Geometry) -> Result<Vec<Range<u64>>, Mt
 /// top or bottom), the whole locked range that holds it is opened. No byte is changed.
 ///
 /// # Errors
-/// [`Error::Locked`] if it stays locked, and what asking says; what was unlocked is locked again.
-pub(crate) fn unlock(chip: &mut dyn Mtd, plan: &Plan, geometry: &Geometry) -> Result<Before, Error> {
-    let before = Before { locked: locked(chip, geometry)? };
-    let result = before.open(chip, plan, geometry);
-    if result.is_err() {
-        // The first error is the one to tell.
-        let _ = before.restore(chip, geometry);
+/// [`Error::Locked`] if it stays locked, and what asking says; what was unlocked is locked again, or the failure says
+/// that it is not.
+pub(crate) fn unlock(chip: &mut dyn Mtd, plan: &Plan, geometry: &Geometry) -> Result<Before, Failure> {
+    let before = Before { locked: locked(chip, geometry).map_err(Error::from)? };
+    match before.open(chip, plan, geometry) {
+        Ok(()) => Ok(before),
+        Err(error) => Err(before.untouched(chip, geometry, error)),
     }
-    result.map(|()| before)
 }
 
 impl Before {
+    /// The failure of a run that has opened locks, and changes nothing after all: they are closed again.
+    pub(crate) fn untouched(&self, chip: &mut dyn Mtd, geometry: &Geometry, error: Error) -> Failure {
+        Failure { locks: Locks::of(self.restore(chip, geometry)), ..error.into() }
+    }
+
     fn open(&self, chip: &mut dyn Mtd, plan: &Plan, geometry: &Geometry) -> Result<(), Error> {
         if self.locked.is_empty() {
             return Ok(());

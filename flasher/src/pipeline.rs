@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
+use crate::content::environment::{self, Start};
 use crate::content::{self, Content};
 use crate::decide::{Have, Rules};
 use crate::device::{Ecc, Geometry, Kind, Mtd};
@@ -15,17 +16,22 @@ use crate::hold::Hold;
 use crate::locks::{self, Before};
 use crate::map::Map;
 use crate::options::{BadBlocks, Check, Mode, Options, Rest};
-use crate::plan::{Plan, Summary, plan};
+use crate::plan::{Plan, plan};
 use crate::readback::Readback;
-use crate::record::{Record, RecordDir, Recorder, State};
-pub use crate::report::{Failure, Flash, Locks, Outcome, Report};
+use crate::record::{Record, RecordDir, Recorder};
+pub use crate::report::{Failure, Flash, Locks, Outcome, Report, Unfinished};
 use crate::retry;
 use crate::skip::Skipping;
 use crate::source::{ImageError, Source};
 use crate::survey::{Beyond, Buffers, Clearing, Survey, survey};
 use crate::target::Target;
 
+mod told;
+pub(crate) mod whole;
 pub(crate) mod worn;
+
+pub(crate) use told::first_record;
+use told::{Watch, finish};
 
 /// Everything around the chip and the image.
 pub struct Job<'a> {
@@ -124,7 +130,10 @@ fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, mut job: Job<'_>) -> Re
     let length = usize::try_from(source.size()).unwrap_or(usize::MAX).min(Content::MAGIC);
     source.read_at(0, &mut image_head[..length]).map_err(Error::from)?;
     let name = source.name().to_owned();
-    check_content(chip, &name, image_head, source.size(), &job)?;
+    let start = check_content(chip, &name, image_head, source.size(), &job)?;
+    let size = source.size();
+    let read = |at, buf: &mut [u8]| source.read_at(at, buf);
+    whole::check_whole(chip, start.as_ref(), &name, Some(size), size, read, &job)?;
     let mut buffers = Buffers::new(geometry.erase_size);
     let beyond = if options.mode == Mode::VerifyOnly { Beyond::Ignored } else { Beyond::Erased };
     let may_clear = Rules::new(&geometry, options, false).clear_in_place;
@@ -220,16 +229,17 @@ pub(crate) fn check_sizes(
     Ok(0..end)
 }
 
-/// What the target starts with beside what the image starts with; and on NAND, whether its blocks are good.
+/// What the target starts with beside what the image starts with; and on NAND, whether its blocks are good. Returns the
+/// target's first bytes, unless any content is right.
 pub(crate) fn check_content(
     chip: &mut dyn Mtd,
     image: &str,
     image_head: [u8; Content::MAGIC],
     size: u64,
     job: &Job<'_>,
-) -> Result<(), Error> {
+) -> Result<Option<Start>, Error> {
     if job.options.mode == Mode::VerifyOnly {
-        return Ok(());
+        return Ok(None);
     }
     let geometry = chip.geometry().clone();
     let target = || job.target.to_string();
@@ -250,9 +260,9 @@ pub(crate) fn check_content(
         }
     }
     if job.options.content == Check::Allow {
-        return Ok(());
+        return Ok(None);
     }
-    let mut head = [0xff; Content::MAGIC];
+    let mut head = [0xff; environment::START];
     // Not looked at: what cannot be read is of no known kind.
     let _ = retry::read(chip, 0, &mut head, &mut 0);
     content::check(&head, &image_head).map_err(|expected| Error::Content {
@@ -260,7 +270,8 @@ pub(crate) fn check_content(
         expected,
         image: image.to_owned(),
         found,
-    })
+    })?;
+    Ok(Some(head))
 }
 
 fn compared(geometry: &Geometry, plan: &Plan, found: &Survey) -> Outcome {
@@ -313,8 +324,10 @@ fn write(
     report.retries += work.retries;
     report.ecc.corrected += work.ecc.corrected;
     report.ecc.failed += work.ecc.failed;
+    let touched = work.touched;
     let recorder = watch.recorder;
-    end(chip, job, recorder, &locks, result, report)
+    let touched = if result.is_ok() { plan.range.end } else { touched };
+    end(chip, job, recorder, &locks, result, touched, report)
 }
 
 /// The end of a run that had nothing to change.
@@ -342,7 +355,7 @@ pub(crate) fn begin(
     job: &mut Job<'_>,
     plan: &Plan,
     record: Record,
-) -> Result<(Recorder, Before), Error> {
+) -> Result<(Recorder, Before), Failure> {
     let geometry = chip.geometry().clone();
     let places = places(chip, &plan.range);
     let mut claims = Vec::new();
@@ -353,11 +366,14 @@ pub(crate) fn begin(
         }
     }
     for number in claims {
-        match job.hold.claim(number) {
-            Err(source) if job.options.in_use == Check::Refuse => {
-                return Err(Error::Claim { number, source });
-            }
-            Ok(()) | Err(_) => {}
+        use nix::libc::{EBUSY, ENODEV, ENOENT, ENXIO};
+        let Err(source) = job.hold.claim(number) else { continue };
+        match source.raw_os_error() {
+            _ if job.options.in_use == Check::Allow => {}
+            Some(EBUSY) => return Err(Error::Claim { number, source }.into()),
+            // A node that nothing stands behind, as where the kernel has no mtdblock.
+            Some(ENXIO | ENODEV | ENOENT) => {}
+            _ => return Err(Error::NotClaimed { number, source }.into()),
         }
     }
     // Steeled first: no signal of a lost session comes between the record and what it tells of.
@@ -365,109 +381,47 @@ pub(crate) fn begin(
     job.hold.flush();
     // Before the record: bytes that a lock protects are still the old ones.
     let locks = locks::unlock(chip, plan, &geometry)?;
-    let recorder = Recorder::changing(job.records, record)?;
-    job.progress.event(&Event::FirstChange);
-    Ok((recorder, locks))
+    match Recorder::changing(job.records, record) {
+        Ok(recorder) => {
+            job.progress.event(&Event::FirstChange);
+            Ok((recorder, locks))
+        }
+        Err(error) => Err(locks.untouched(chip, &geometry, error)),
+    }
 }
 
-/// Everything that comes right after the last change, and the last entry of the record.
+/// Everything that comes right after the last change, and the last entry of the record. `touched` is the first byte behind
+/// everything that may have been changed (that is proven, after a success).
 pub(crate) fn end(
     chip: &mut dyn Mtd,
     job: &mut Job<'_>,
     mut recorder: Recorder,
     locks: &Before,
     result: Result<String, Error>,
+    touched: u64,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let geometry = chip.geometry().clone();
-    if let Err(error) = locks.restore(chip, &geometry) {
-        report.locks = Locks::NotRestored { error };
-    }
+    // Whole blocks, and never without the head.
+    let touched = places(chip, &(0..geometry.round_up(touched.max(1))));
+    let end = recorder.record().start + touched.end;
+    recorder.narrow(end);
+    report.locks = Locks::of(locks.restore(chip, &geometry));
     job.hold.flush();
     report.outcome = Outcome::Written;
     recorder.record().operations = report.operations;
     recorder.record().retries = report.retries;
     match result {
         Ok(sha256) => {
-            report.unfinished = finish(recorder, Ok(&sha256), report).map_err(unverified)?;
+            report.unfinished = finish(recorder, Ok(&sha256), report).map_err(Failure::unverified)?;
             Ok(())
         }
         Err(error) => {
-            let failure = unverified(worn::name(&geometry, error));
+            let failure =
+                Failure { locks: report.locks.clone(), ..Failure::unverified(worn::name(&geometry, error)) };
             // The first error is the one to tell.
             let _ = finish(recorder, Err(&failure), report);
             Err(failure)
         }
-    }
-}
-
-fn unverified(error: Error) -> Failure {
-    Failure { flash: Flash::Unverified, error }
-}
-
-/// `size` is `None` for a stream of unknown length: then the partition's size stands for it until the end is reached.
-pub(crate) fn first_record(
-    image: &str,
-    size: Option<u64>,
-    sha256: &str,
-    range: &Range<u64>,
-    place: &Place<'_>,
-) -> Record {
-    let Place { target, facts, command } = *place;
-    let facts = facts.mtd(target.number);
-    let base = facts.and_then(|facts| facts.start).unwrap_or(0);
-    Record {
-        device: target.node().display().to_string(),
-        name: target.name.clone(),
-        chip: facts.and_then(|facts| facts.chip_name()).map(str::to_owned),
-        start: base + range.start,
-        end: base + range.end,
-        ..Record::begun(image, size.unwrap_or(target.size), sha256, command)
-    }
-}
-
-/// Writes the last record. Returns the command of an earlier run that is still not verified.
-fn finish(
-    mut recorder: Recorder,
-    result: Result<&String, &Failure>,
-    report: &Report,
-) -> Result<Option<String>, Error> {
-    let record = recorder.record();
-    match result {
-        Ok(sha256) => {
-            record.state = State::Verified;
-            record.range_sha256 = Some(sha256.clone());
-            record.exit_code = Some(report.exit_code());
-            record.bytes_done = record.bytes_total;
-        }
-        Err(failure) => {
-            record.state = State::Unverified;
-            record.exit_code = Some(failure.exit_code());
-            record.error = Some(failure.to_string());
-        }
-    }
-    Ok(recorder.finish()?.map(|earlier| earlier.command.join(" ")))
-}
-
-/// Passes the news on, and keeps the record up to date with it.
-struct Watch<'a> {
-    progress: &'a mut dyn Progress,
-    recorder: Recorder,
-    plan: Summary,
-}
-
-impl Progress for Watch<'_> {
-    fn event(&mut self, event: &Event) {
-        if let Event::Progress { phase: Phase::Erase | Phase::Write | Phase::Verify, operations, .. } = event
-        {
-            let done = match event {
-                Event::Progress { phase: Phase::Write, done, .. } => {
-                    self.plan.bytes - self.plan.program_bytes + done
-                }
-                _ => self.recorder.record().bytes_done,
-            };
-            self.recorder.update(done, *operations);
-        }
-        self.progress.event(event);
     }
 }

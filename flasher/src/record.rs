@@ -139,12 +139,8 @@ pub fn now() -> u64 {
 #[derive(Debug, Clone)]
 pub struct RecordDir {
     dir: PathBuf,
-}
-
-/// What the record was before [`RecordDir::expect`].
-#[derive(Debug)]
-pub(crate) struct Expected {
-    before: Option<Record>,
+    /// Runs of the same plan that come behind the next one.
+    planned: Vec<Record>,
 }
 
 /// One flashcp at a time, held until it is dropped or the process ends.
@@ -163,7 +159,13 @@ impl RecordDir {
     /// Another directory.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self { dir: dir.to_owned(), planned: Vec::new() }
+    }
+
+    /// The same directory. From the next run's first change on its record says that these ranges are still to be written:
+    /// whatever ends a run over several ranges half-way, those that are missing are named.
+    pub(crate) fn with_planned(&self, planned: Vec<Record>) -> Self {
+        Self { dir: self.dir.clone(), planned }
     }
 
     /// The record's path.
@@ -214,40 +216,6 @@ impl RecordDir {
         Ok(RecordLock { _file: file })
     }
 
-    /// Says that none of these ranges holds what it shall hold, before the first of them is changed: whatever ends a
-    /// run over several ranges half-way, those that are missing are named. Runs that never ended well are kept.
-    ///
-    /// # Errors
-    /// [`Error::Record`].
-    pub(crate) fn expect(&self, records: &[Record]) -> Result<Expected, Error> {
-        let before = self.read();
-        let mut all: Vec<Record> = records.to_vec();
-        if let Some(mut latest) = before.clone() {
-            let older = std::mem::take(&mut latest.earlier);
-            let unfinished = std::iter::once(latest).chain(older).filter(|other| {
-                other.state != State::Verified && !records.iter().any(|record| other.is_within(record))
-            });
-            all.extend(unfinished);
-        }
-        for record in &mut all {
-            record.state = State::Unverified;
-        }
-        if let Some((first, rest)) = all.split_first_mut() {
-            first.earlier = rest.to_vec();
-            self.write(first)?;
-        }
-        Ok(Expected { before })
-    }
-
-    /// Takes back what [`RecordDir::expect`] has written, if nothing was changed after all.
-    pub(crate) fn take_back(&self, expected: Expected) {
-        // If it cannot be taken back, the record asks for a run that is not needed: that harms nobody.
-        let _ = match expected.before {
-            Some(record) => self.write(&record),
-            None => std::fs::remove_file(self.path()).map_err(|source| Self::failed(&self.path(), source)),
-        };
-    }
-
     fn write(&self, record: &Record) -> Result<(), Error> {
         let path = self.path();
         let temporary = self.dir.join(".flash.json.new");
@@ -269,6 +237,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 pub(crate) struct Recorder {
     dir: RecordDir,
     record: Record,
+    /// What is to be written behind it.
+    planned: Vec<Record>,
     /// What was there before this run.
     before: Option<Record>,
     written: Instant,
@@ -277,26 +247,35 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Writes the record with the state `changing`. Runs on other ranges that never ended well are carried along.
     pub(crate) fn changing(dir: &RecordDir, record: Record) -> Result<Self, Error> {
-        let recorder = Self::prepared(dir, record);
+        let mut recorder = Self::prepared(dir, record);
+        recorder.planned.clone_from(&dir.planned);
+        recorder.carry();
         dir.write(&recorder.record)?;
         Ok(recorder)
     }
 
     /// The same, but nothing is written yet: for a run that changes nothing.
-    pub(crate) fn prepared(dir: &RecordDir, mut record: Record) -> Self {
-        let before = dir.read();
-        let mut earlier = before.clone().into_iter().collect::<Vec<_>>();
-        if let Some(latest) = earlier.first_mut() {
-            let older = std::mem::take(&mut latest.earlier);
-            earlier.extend(older);
-        }
-        earlier.retain(|other| other.state != State::Verified && !other.is_within(&record));
-        for other in &mut earlier {
-            // Its writer holds no lock any more, so it ended without a word.
-            other.state = State::Unverified;
-        }
-        record.earlier = earlier;
-        Self { dir: dir.clone(), record, before, written: Instant::now() }
+    pub(crate) fn prepared(dir: &RecordDir, record: Record) -> Self {
+        let (before, planned) = (dir.read(), Vec::new());
+        let mut recorder = Self { dir: dir.clone(), record, planned, before, written: Instant::now() };
+        recorder.carry();
+        recorder
+    }
+
+    /// Carries along what is to be written behind this range, and the runs that never ended well.
+    fn carry(&mut self) {
+        let mut older = unsettled(self.before.as_ref(), &self.record);
+        older.retain(|other| !self.planned.iter().any(|planned| other.is_within(planned)));
+        let earlier = self.planned.iter().cloned().chain(older).collect();
+        self.record.earlier = earlier;
+    }
+
+    /// Says that the run has touched nothing behind `end`, which is counted as the record's own is. What an earlier run
+    /// has left behind it is not settled then. Bytes that were announced are not taken back on file before the end: a
+    /// writer that is killed may have touched any of them.
+    pub(crate) fn narrow(&mut self, end: u64) {
+        self.record.end = end.clamp(self.record.start, self.record.end);
+        self.carry();
     }
 
     /// Brings the record up to date if it is due. A failure changes nothing: the state on file stays right.
@@ -311,7 +290,11 @@ impl Recorder {
 
     /// Puts back what was there before, if nothing was changed after all.
     pub(crate) fn take_back(self) {
-        self.dir.take_back(Expected { before: self.before });
+        // If it cannot be taken back, the record asks for a run that is not needed: that harms nobody.
+        let _ = match self.before {
+            Some(record) => self.dir.write(&record).is_ok(),
+            None => std::fs::remove_file(self.dir.path()).is_ok(),
+        };
     }
 
     pub(crate) fn record(&mut self) -> &mut Record {
@@ -333,6 +316,21 @@ impl Recorder {
         self.dir.write(&latest)?;
         Ok(Some(latest))
     }
+}
+
+/// The runs that never ended well, but for those whose range lies within the record's.
+fn unsettled(before: Option<&Record>, record: &Record) -> Vec<Record> {
+    let mut earlier: Vec<Record> = before.cloned().into_iter().collect();
+    if let Some(latest) = earlier.first_mut() {
+        let older = std::mem::take(&mut latest.earlier);
+        earlier.extend(older);
+    }
+    earlier.retain(|other| other.state != State::Verified && !other.is_within(record));
+    for other in &mut earlier {
+        // Its writer holds no lock any more, so it ended without a word.
+        other.state = State::Unverified;
+    }
+    earlier
 }
 
 #[cfg(test)]

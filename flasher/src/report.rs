@@ -6,6 +6,7 @@ use crate::device::Ecc;
 use crate::error::Error;
 use crate::event::Operations;
 use crate::plan::Summary;
+use crate::record::Record;
 use crate::source::ImageError;
 
 /// How a run ended well.
@@ -40,6 +41,35 @@ pub enum Locks {
     },
 }
 
+/// A range that an earlier run has changed and not verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Its device node.
+    pub device: String,
+    /// The partition's or volume's name.
+    pub name: String,
+    /// Whether that is the device that this run has written, in other bytes.
+    pub same_device: bool,
+    /// The command that completes it.
+    pub command: String,
+}
+
+impl Unfinished {
+    /// What `earlier` has left, as a run on `device` tells it.
+    pub(crate) fn of(earlier: Record, device: &str) -> Self {
+        let same_device = earlier.device == device;
+        let command = earlier.command.join(" ");
+        Self { device: earlier.device, name: earlier.name, same_device, command }
+    }
+}
+
+impl Locks {
+    /// What came of closing them again.
+    pub(crate) fn of(restored: Result<(), String>) -> Self {
+        restored.map_or_else(|error| Self::NotRestored { error }, |()| Self::AsBefore)
+    }
+}
+
 /// What a run did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -63,8 +93,8 @@ pub struct Report {
     pub ecc: Ecc,
     /// The chip's locks.
     pub locks: Locks,
-    /// Another range that an earlier run left unverified: the command that completes it.
-    pub unfinished: Option<String>,
+    /// Another range that an earlier run left unverified.
+    pub unfinished: Option<Unfinished>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -110,16 +140,30 @@ pub enum Flash {
 
 /// How a run ended badly.
 #[derive(Debug, thiserror::Error)]
-#[error("{error}")]
+#[error("{error}{}", besides(locks))]
 pub struct Failure {
     /// What is known of the flash.
     pub flash: Flash,
     /// Why.
     #[source]
     pub error: Error,
+    /// The chip's locks.
+    pub locks: Locks,
+}
+
+fn besides(locks: &Locks) -> String {
+    match locks {
+        Locks::AsBefore => String::new(),
+        Locks::NotRestored { error } => format!("; besides, the locks could not be restored: {error}"),
+    }
 }
 
 impl Failure {
+    /// An error after the first change.
+    pub(crate) fn unverified(error: Error) -> Self {
+        Self { flash: Flash::Unverified, ..error.into() }
+    }
+
     /// The exit code: 1 (untouched; 2 where the command line does not tell where a stream ends) or 3 (changed and not
     /// verified).
     #[must_use]
@@ -135,7 +179,7 @@ impl Failure {
 impl From<Error> for Failure {
     /// An error before the first change.
     fn from(error: Error) -> Self {
-        Self { flash: Flash::Untouched, error }
+        Self { flash: Flash::Untouched, error, locks: Locks::AsBefore }
     }
 }
 
@@ -155,7 +199,7 @@ mod tests {
         assert_eq!(report(Outcome::Differs { blocks: 1, first: 0 }, Locks::AsBefore), 5);
         assert_eq!(report(Outcome::Written, Locks::NotRestored { error: String::new() }), 4);
         let failure =
-            |flash| Failure { flash, error: Error::Protected { what: "erase", offset: 0 } }.exit_code();
+            |flash| Failure { flash, ..Error::Protected { what: "erase", offset: 0 }.into() }.exit_code();
         assert_eq!(failure(Flash::Untouched), 1);
         assert_eq!(failure(Flash::Unverified), 3);
     }

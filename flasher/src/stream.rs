@@ -17,7 +17,7 @@ use crate::options::{BadBlocks, Mode, Rest};
 use crate::pipeline::{self, Job};
 use crate::plan::{Invalidation, Plan, Summary};
 use crate::record::{Record, Recorder};
-use crate::report::{Failure, Outcome, Report};
+use crate::report::{Failure, Locks, Outcome, Report};
 use crate::skip::Skipping;
 use crate::source::{Feed, ImageError};
 
@@ -83,7 +83,13 @@ fn run_once(mtd: &mut dyn Mtd, feed: &mut dyn Feed, mut job: Job<'_>) -> Result<
     }
     let mut magic = [0xff; Content::MAGIC];
     magic.iter_mut().zip(&head).for_each(|(to, from)| *to = *from);
-    pipeline::check_content(mtd, &name, magic, room, &job)?;
+    let start = pipeline::check_content(mtd, &name, magic, room, &job)?;
+    let first = |at: u64, buf: &mut [u8]| {
+        let at = usize::try_from(at).unwrap_or(usize::MAX);
+        buf.iter_mut().zip(head.iter().skip(at)).for_each(|(to, from)| *to = *from);
+        Ok(())
+    };
+    pipeline::whole::check_whole(mtd, start.as_ref(), &name, options.size, taken as u64, first, &job)?;
     // An image that ends within its head leaves the blocks behind its end alone.
     let late = geometry.round_up(taken as u64).min(late);
     head.truncate(usize::try_from(late).unwrap_or(usize::MAX));
@@ -105,17 +111,20 @@ fn run_once(mtd: &mut dyn Mtd, feed: &mut dyn Feed, mut job: Job<'_>) -> Result<
         digests: Vec::new(),
         differing: (0, None),
         started: None,
+        locks: Locks::AsBefore,
         name,
     };
     let mut report = run.report();
     let result = run.go(&mut report);
-    let Run { chip, started, job, .. } = run;
+    let end = run.end();
+    let Run { chip, started, job, locks: left, .. } = run;
     (report.operations, report.retries, report.ecc) = (chip.operations, chip.retries, chip.ecc);
     match (result, started) {
         (result, Some((recorder, locks))) => {
-            pipeline::end(chip.mtd, job, recorder, &locks, result, &mut report)?;
+            let touched = if result.is_ok() { end } else { chip.touched };
+            pipeline::end(chip.mtd, job, recorder, &locks, result, touched, &mut report)?;
         }
-        (Err(error), None) => return Err(error.into()),
+        (Err(error), None) => return Err(Failure { locks: left, ..error.into() }),
         (Ok(_), None) => in_use?,
     }
     report.elapsed = begun.elapsed();
@@ -152,6 +161,8 @@ struct Run<'a, 'j> {
     differing: (u64, Option<u64>),
     /// From the first change on.
     started: Option<(Recorder, Before)>,
+    /// Whether locks stay open that were opened for a change that did not come.
+    locks: Locks,
 }
 
 fn digest(bytes: &[u8]) -> [u8; 8] {
@@ -279,7 +290,11 @@ impl Run<'_, '_> {
             invalidation: Invalidation::None,
             steps: vec![Step::EraseProgram; blocks],
         };
-        self.started = Some(pipeline::begin(self.chip.mtd, self.job, &plan, record)?);
+        let begun = pipeline::begin(self.chip.mtd, self.job, &plan, record);
+        self.started = Some(begun.map_err(|failure| {
+            self.locks = failure.locks;
+            failure.error
+        })?);
         self.invalidate()
     }
 

@@ -10,6 +10,65 @@ pub mod ubi;
 /// The major number of MTD character devices; minor 2N is mtdN, 2N + 1 mtdNro.
 pub const MTD_CHAR_MAJOR: u64 = 90;
 
+/// The major number of mtdblock devices; minor N is mtdblockN.
+pub(crate) const MTD_BLOCK_MAJOR: u64 = 31;
+
+/// What a node in /dev stands for. Its name is only what somebody has called it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Node {
+    /// A character device with its numbers.
+    Char {
+        /// The major number.
+        major: u64,
+        /// The minor number.
+        minor: u64,
+    },
+    /// A block device with its numbers.
+    Block {
+        /// The major number.
+        major: u64,
+        /// The minor number.
+        minor: u64,
+    },
+    /// No device at all.
+    None,
+}
+
+impl Node {
+    /// What stat(2) or fstat(2) says.
+    #[must_use]
+    pub fn of(meta: &std::fs::Metadata) -> Self {
+        let (major, minor) = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
+        match meta.file_type() {
+            kind if kind.is_char_device() => Self::Char { major, minor },
+            kind if kind.is_block_device() => Self::Block { major, minor },
+            _ => Self::None,
+        }
+    }
+
+    /// The character device of mtd`number`, the one that can be written.
+    #[must_use]
+    pub fn mtd(number: u32) -> Self {
+        Self::Char { major: MTD_CHAR_MAJOR, minor: 2 * u64::from(number) }
+    }
+
+    /// The block device of mtd`number`.
+    #[must_use]
+    pub fn mtd_block(number: u32) -> Self {
+        Self::Block { major: MTD_BLOCK_MAJOR, minor: number.into() }
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Char { major, minor } => write!(f, "character device {major}:{minor}"),
+            Self::Block { major, minor } => write!(f, "block device {major}:{minor}"),
+            Self::None => f.write_str("no device"),
+        }
+    }
+}
+
 /// One line of /proc/mtd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {

@@ -2,14 +2,17 @@
 
 mod common;
 
-use common::{BLOCK, Bench, ONE, Run, SIZE, bench, facts, flash, noise, serial};
+use std::io;
+
+use common::system::here;
+use common::{BLOCK, Bench, ONE, Run, SIZE, Way, bench, facts, flash, flash_by, noise, serial};
 use flasher::device::Mtd;
 use flasher::error::Error;
 use flasher::event::Silent;
-use flasher::hold::NoHold;
+use flasher::hold::{Hold, NoHold};
 use flasher::options::Options;
 use flasher::record::State;
-use flasher::report::Failure;
+use flasher::report::{Failure, Locks};
 use flasher::sim::{Fault, Faulty, Nor};
 use flasher::source::{Bytes, ImageError, Source};
 
@@ -122,13 +125,17 @@ fn an_error_of_the_driver_is_told_with_its_place_and_the_flash_called_unverified
     ] {
         let (result, _, bench) = faulty(fault);
         let failure = result.unwrap_err();
-        assert_eq!((failure.to_string().as_str(), failure.exit_code()), (text, 3), "{fault:?}");
+        assert_eq!(
+            (failure.to_string().as_str(), failure.exit_code()),
+            (here(text).as_str(), 3),
+            "{fault:?}"
+        );
         assert_eq!(bench.records.read().unwrap().state, State::Unverified);
     }
     let (result, chip, bench) = faulty(Fault::ReadFailsFrom(1));
     let failure = result.unwrap_err();
     let text = "cannot read 16 bytes at 0x0: Input/output error (os error 5)";
-    assert_eq!((failure.to_string().as_str(), failure.exit_code()), (text, 1));
+    assert_eq!((failure.to_string().as_str(), failure.exit_code()), (here(text).as_str(), 1));
     assert_eq!((chip.inner().calls(), bench.records.read()), (0, None));
 }
 
@@ -184,5 +191,81 @@ fn a_chip_that_wraps_its_addresses_is_never_called_verified() {
         let failure = flash(&mut chip, &image, &Options::default(), &bench.records).unwrap_err();
         assert_eq!(failure.exit_code(), 3);
         assert!(matches!(failure.error, Error::Mismatch { .. }), "{failure}");
+    }
+}
+
+/// A full /run, for one: the last thing before the first change, and the locks are open already.
+#[test]
+fn a_record_that_cannot_be_written_leaves_the_chip_locked_as_it_was() {
+    for way in [Way::File, Way::Stream] {
+        let bench = bench();
+        std::fs::create_dir_all(bench.records.path().with_file_name(".flash.json.new")).unwrap();
+        let mut chip = serial().with_all_locked();
+        let (locked, old) = (chip.locked_blocks(), chip.bytes().to_vec());
+        let failure =
+            flash_by(way, &mut chip, &noise(2, 900), &Options::default(), &bench.records).unwrap_err();
+        assert!(matches!(failure.error, Error::Record { .. }), "{way:?}: {failure}");
+        assert_eq!((failure.exit_code(), chip.calls(), chip.locked_blocks()), (1, 0, locked), "{way:?}");
+        assert!(chip.bytes() == old);
+    }
+}
+
+/// A system that answers so when the flash's block device is to be kept from others.
+struct Refusing(i32);
+
+impl Hold for Refusing {
+    fn claim(&mut self, _: u32) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(self.0))
+    }
+
+    fn flush(&mut self) {}
+
+    fn steel(&mut self) {}
+}
+
+#[test]
+fn only_a_block_device_that_is_busy_is_called_in_use() {
+    use nix::libc::{EBUSY, EIO, ENODEV, ENOENT, ENXIO};
+    let run = |errno| {
+        let (bench, mut chip) = (bench(), serial());
+        let (facts, options) = (facts(chip.geometry()), Options::default());
+        let mut hold = Refusing(errno);
+        let run = Run { facts, options, records: &bench.records, hold: &mut hold, progress: &mut Silent };
+        let result = run.go(&mut chip, &mut Bytes::new("fw.bin", noise(2, SIZE)).unwrap());
+        result.map(drop).map_err(|failure| (failure.to_string(), failure.exit_code(), chip.calls()))
+    };
+    // A node that nothing stands behind, as where the kernel has no mtdblock.
+    for absent in [ENXIO, ENODEV, ENOENT] {
+        assert_eq!(run(absent), Ok(()));
+    }
+    let text = "mtd5 is in use: its block device cannot be opened exclusively: Device or resource busy (os error 16)";
+    assert_eq!(run(EBUSY), Err((text.to_owned(), 1, 0)));
+    let text = "cannot open mtd5's block device exclusively, to keep others from it: Input/output error (os error 5)";
+    assert_eq!(run(EIO), Err((text.to_owned(), 1, 0)));
+}
+
+/// The run's own error is the one to tell, and the locks are not passed over in silence.
+#[test]
+fn a_failed_run_tells_that_the_chip_is_not_locked_again() {
+    let left = "the locks could not be restored: 0x0 to 0x800 locked before, 0x400 to 0x800 now";
+    for way in [Way::File, Way::Stream] {
+        let bench = bench();
+        let inner = serial().with_all_locked();
+        let mut chip = Faulty::with_all(inner, vec![Fault::ProgramFailsFrom(3), Fault::LockFails]);
+        let failure =
+            flash_by(way, &mut chip, &noise(2, 900), &Options::default(), &bench.records).unwrap_err();
+        let text = failure.to_string();
+        assert!(text.starts_with("cannot program ") && text.contains(left), "{way:?}: {text}");
+        assert!(matches!(failure.locks, Locks::NotRestored { .. }));
+        assert_eq!((failure.exit_code(), bench.records.read().unwrap().error), (3, Some(text)));
+        // The same where nothing was changed yet.
+        std::fs::remove_file(bench.records.path()).unwrap();
+        std::fs::create_dir_all(bench.records.path().with_file_name(".flash.json.new")).unwrap();
+        let mut chip = Faulty::new(serial().with_all_locked(), Fault::LockFails);
+        let failure =
+            flash_by(way, &mut chip, &noise(2, 900), &Options::default(), &bench.records).unwrap_err();
+        let text = failure.to_string();
+        assert!(text.starts_with("cannot write the record ") && text.contains(left), "{way:?}: {text}");
+        assert_eq!(failure.exit_code(), 1);
     }
 }

@@ -184,7 +184,8 @@ impl Sweep {
                 }
                 for half in HalfErase::ALL {
                     // The zeros over the head that tell a later run of the cut lie where its addresses wrap to.
-                    if matches!(fault, Some(Fault::AddressWraps(_))) && half == HalfErase::Weak {
+                    let weak = matches!(half, HalfErase::PartErased | HalfErase::Weak);
+                    if matches!(fault, Some(Fault::AddressWraps(_))) && weak {
                         continue;
                     }
                     // The kinds differ for erases alone.

@@ -87,6 +87,44 @@ fn a_stream_that_ends_early_leaves_no_valid_head_and_says_where_it_ended() {
     }
 }
 
+/// A link that was lost, and a smaller image from a file: the partition is whole again, and nothing says otherwise.
+#[test]
+fn a_shorter_image_that_covers_what_a_lost_stream_has_touched_settles_it() {
+    let image = noise(2, SIZE);
+    let sha256 = feed(&mut serial(), &image, &sized(SIZE), &bench().records).unwrap().sha256;
+    let unsized_ = Options { sha256: Some(sha256), ..Options::default() };
+    for options in [unsized_, sized(SIZE)] {
+        for (end, length, settles) in [(3 * ONE + 9, 3 * ONE + 1, true), (6 * ONE, 3 * ONE, false)] {
+            let (mut chip, bench) = (serial(), bench());
+            feed(&mut chip, &image[..end], &options, &bench.records).unwrap_err();
+            let failed = bench.records.read().unwrap();
+            // Nothing behind the last block that came was touched.
+            let touched = 0x10000 + end.next_multiple_of(ONE) as u64;
+            assert_eq!((failed.start, failed.end), (0x10000, touched), "{end}");
+            let report =
+                common::flash(&mut chip, &noise(3, length), &Options::default(), &bench.records).unwrap();
+            let state = bench.records.read().unwrap().state;
+            assert_eq!(state == State::Verified, settles, "{end}, {length}: {report:?}");
+            let unfinished = report.unfinished.map(|run| (run.same_device, run.name, run.command));
+            let expected = (true, "firmware".to_owned(), "flashcp - mtd:firmware".to_owned());
+            assert_eq!(unfinished, (!settles).then_some(expected));
+        }
+    }
+}
+
+/// The record of a stream of unknown length names the whole partition at first.
+#[test]
+fn a_stream_settles_only_what_it_has_proven() {
+    let (mut chip, bench) = (serial(), bench());
+    feed(&mut chip, &noise(2, 6 * ONE), &sized(SIZE), &bench.records).unwrap_err();
+    let image = noise(3, 2 * ONE);
+    let sha256 = feed(&mut serial(), &image, &sized(2 * ONE), &common::bench().records).unwrap().sha256;
+    let options = Options { sha256: Some(sha256), ..Options::default() };
+    let report = feed(&mut chip, &image, &options, &bench.records).unwrap();
+    assert!(report.unfinished.is_some());
+    assert_eq!(bench.records.read().unwrap().state, State::Unverified);
+}
+
 #[test]
 fn a_stream_that_ends_within_its_head_changes_nothing() {
     for end in [1, 16, ONE - 1, ONE] {

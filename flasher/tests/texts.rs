@@ -15,6 +15,7 @@ use flasher::guard::{Conflict, FactsError, Holder, Relation, Use, User, Verdict}
 use flasher::kernel::OpenError;
 use flasher::plan_file::PlanError;
 use flasher::source::ImageError;
+use flasher::target::Node;
 use flasher::target::ubi::{UbiVolume, VolumeKind};
 use flasher::target::{Target, TargetError};
 use flasher::ubi::UbiError;
@@ -24,19 +25,19 @@ use flasher::ubi::UbiError;
 mod kept;
 use kept::kept;
 
-variants!(error_name, ERRORS, Error: Image Chip Target Facts Open Ubi StreamToStatic VolumeInUse UbiInVolume
-    TooLarge StreamTooLarge HeadTooLong Plan Overlap ReadOnly InUse Content UbiOnNand Digest BadBlock TooFewGood Locked
-    Worn Uncorrectable Geometry Busy Record Claim Protected Overwritten ReadBack Mismatch);
+variants!(error_name, ERRORS, Error: Image Chip Target Facts Open Ubi StreamToStatic VolumeInUse VolumeInTheWay UbiInVolume
+    TooLarge StreamTooLarge HeadTooLong Plan Overlap ReadOnly InUse Content Damaged UbiOnNand Digest BadBlock TooFewGood
+    Locked Worn Uncorrectable Geometry Busy Record Claim NotClaimed Protected Overwritten ReadBack Mismatch);
 variants!(chip_name, CHIP_ERRORS, MtdError: Unsupported Read Erase Program Lock Bad Mark);
 variants!(image_name, IMAGE_ERRORS, ImageError: Open Directory NotAFile Empty Read Shrank Grew Size Surplus Unproven
     NotCompressed Truncated Corrupt Window Changed);
 variants!(target_name, TARGET_ERRORS, TargetError: List Unknown Ambiguous NoVolume NotAPartition);
-variants!(open_name, OPEN_ERRORS, OpenError: Open NotMtd Regions ReadOnly);
+variants!(open_name, OPEN_ERRORS, OpenError: Open OtherDevice NotMtd Regions ReadOnly);
 variants!(facts_name, FACTS_ERRORS, FactsError: Read);
 variants!(plan_name, PLAN_ERRORS, PlanError: Read TooLarge Wrong);
 variants!(use_name, USES, Use: Mount Swap Loop Ubi Thread Open Process Busy);
 variants!(relation_name, RELATIONS, Relation: Same Parent Child Overlaps MayOverlap);
-variants!(content_name, CONTENTS, Content: Fit UImage Trx Squashfs Ubi);
+variants!(content_name, CONTENTS, Content: Fit UImage Trx Squashfs Ubi Environment);
 variants!(direction_name, DIRECTIONS, Direction: ReadsOne ReadsZero Both);
 
 fn eio() -> io::Error {
@@ -118,6 +119,7 @@ fn open_errors() -> Vec<OpenError> {
     let node = || path("/dev/mtd5");
     vec![
         OpenError::Open { path: node(), source: io::Error::from_raw_os_error(nix::libc::EACCES) },
+        OpenError::OtherDevice { path: node(), expected: Node::mtd(5), found: Node::mtd_block(5) },
         OpenError::NotMtd { path: node(), source: io::Error::from_raw_os_error(nix::libc::ENOTTY) },
         OpenError::Regions { path: node(), source: eio() },
         OpenError::ReadOnly { path: node() },
@@ -180,6 +182,12 @@ fn errors() -> Vec<Error> {
         Error::Ubi(UbiError { what: "update", on: s("ubi0:rootfs"), source: eio() }),
         Error::StreamToStatic { target: s("ubi0:rootfs") },
         Error::VolumeInUse { target: s("ubi0:rootfs"), users: vec![s("mounted at /"), s("open by 77")] },
+        Error::VolumeInTheWay {
+            target: volume().to_string(),
+            other: s("ubi0_4 \"rootfs.flashcp\""),
+            expected: s("dynamic with 8 blocks"),
+            found: s("static with 8 blocks"),
+        },
         Error::UbiInVolume { target: s("ubi0:rootfs"), image: image() },
         Error::TooLarge { image: image(), size: 1001, target: target(), room: 1000 },
         Error::StreamTooLarge { image: s("standard input"), target: target(), room: 1000 },
@@ -201,6 +209,7 @@ fn errors() -> Vec<Error> {
         Error::Busy { pid: 77, command: s("flashcp -v fw.bin mtd5") },
         Error::Record { path: s("/run/levitate/flash.json"), source: eio() },
         Error::Claim { number: 5, source: io::Error::from_raw_os_error(nix::libc::EBUSY) },
+        Error::NotClaimed { number: 5, source: eio() },
         Error::Protected { what: "erase", offset: 0 },
         Error::Overwritten { start: 0x1000, end: 0x2000 },
         Error::ReadBack { start: 0x1000, end: 0x2000 },
@@ -214,6 +223,9 @@ fn errors() -> Vec<Error> {
             .map(|expected| content(expected, Some(expected))),
     );
     all.push(content(Content::Fit, None));
+    all.push(content(Content::Environment, None));
+    let what = s("its header announces 164 bytes with itself, and there are 163");
+    all.push(Error::Damaged { image: image(), kind: "uImage", what });
     all
 }
 
@@ -244,7 +256,14 @@ fn every_error_has_a_text_that_was_looked_at() {
     listed(&mut text, PLAN_ERRORS, plan_name, &told(plan_errors()));
     listed(&mut text, USES, use_name, &told(uses()));
     listed(&mut text, RELATIONS, relation_name, &told(ALL_RELATIONS.to_vec()));
-    let contents = vec![Content::Fit, Content::UImage, Content::Trx, Content::Squashfs, Content::Ubi];
+    let contents = vec![
+        Content::Fit,
+        Content::UImage,
+        Content::Trx,
+        Content::Squashfs,
+        Content::Ubi,
+        Content::Environment,
+    ];
     listed(&mut text, CONTENTS, content_name, &told(contents));
     let directions = vec![Direction::ReadsOne, Direction::ReadsZero, Direction::Both];
     listed(&mut text, DIRECTIONS, direction_name, &told(directions));

@@ -11,8 +11,11 @@ pub(super) fn hints(failure: &Failure) -> Vec<&'static str> {
             "to write the flash that the system runs from: run `levitate`, then `reboot`, log in, flash there",
             "(--allow-in-use writes it all the same, and whatever uses it breaks)",
         ]),
-        Error::Content { .. } => hints.push("if that is meant: --any-content"),
+        Error::Content { .. } | Error::Damaged { .. } => hints.push("if that is meant: --any-content"),
         Error::UbiOnNand { .. } => hints.push("(--raw-ubi writes its bytes all the same, and the counters are lost)"),
+        Error::VolumeInTheWay { .. } => {
+            hints.push("if nobody needs it: remove it with ubirmvol; or name the target by its number, ubiN_V")
+        }
         Error::StreamToStatic { .. } => hints.push("say its size: --size"),
         Error::BadBlock { .. } => hints.push(
             "if the boot loader skips bad blocks, --bad-blocks=skip writes the image that way",
@@ -59,7 +62,7 @@ mod tests {
         assert_eq!(hints(&content.into()), ["if that is meant: --any-content", "nothing was changed"]);
         let protected = Error::Protected { what: "erase", offset: 0 };
         assert_eq!(
-            hints(&Failure { flash: Flash::Unverified, error: protected }),
+            hints(&Failure::unverified(protected)),
             [
                 "if a jumper or a pin protects the chip, release it",
                 "the flash was changed and is not verified: do not reboot, run the same command again",
@@ -74,6 +77,15 @@ mod tests {
         for (error, option) in [
             (Error::UbiOnNand { target: target(), image: image() }, "--raw-ubi"),
             (Error::StreamToStatic { target: target() }, "--size"),
+            (
+                Error::VolumeInTheWay {
+                    target: target(),
+                    other: target(),
+                    expected: String::new(),
+                    found: String::new(),
+                },
+                "ubirmvol",
+            ),
             (Error::BadBlock { target: target(), offset: 0 }, "--bad-blocks=skip"),
             (Error::Worn { offset: 0, source }, "--bad-blocks=mark"),
         ] {

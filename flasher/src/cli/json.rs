@@ -134,6 +134,13 @@ fn picture(map: &Map) -> String {
     }
 }
 
+fn locks(line: Line, locks: &Locks) -> Line {
+    match locks {
+        Locks::AsBefore => line,
+        Locks::NotRestored { error } => line.text("locks_not_restored", error),
+    }
+}
+
 /// One image's end, under the name of its event.
 pub(super) fn report(event: &str, report: &Report, exit_code: u8) -> String {
     let line = Line::new(event)
@@ -160,13 +167,10 @@ pub(super) fn report(event: &str, report: &Report, exit_code: u8) -> String {
             .number("ecc_failed", report.ecc.failed)
             .number("ecc_refreshed_blocks", report.ecc.refreshed)
     };
-    let line = match &report.locks {
-        Locks::AsBefore => line,
-        Locks::NotRestored { error } => line.text("locks_not_restored", error),
-    };
+    let line = locks(line, &report.locks);
     let line = match &report.unfinished {
         None => line,
-        Some(command) => line.text("unfinished", command),
+        Some(earlier) => line.text("unfinished", &earlier.command).text("unfinished_device", &earlier.device),
     };
     let milliseconds = u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX);
     line.number("milliseconds", milliseconds).done()
@@ -183,12 +187,11 @@ pub(super) fn failure(failure: &Failure, hints: &[&str]) -> String {
         Flash::Untouched => "untouched",
         Flash::Unverified => "unverified",
     };
-    Line::new("failed")
+    let line = Line::new("failed")
         .number("exit_code", failure.exit_code().into())
         .text("flash", flash)
-        .text("error", &failure.to_string())
-        .text("hint", &hints.join("\n"))
-        .done()
+        .text("error", &failure.to_string());
+    locks(line, &failure.locks).text("hint", &hints.join("\n")).done()
 }
 
 #[cfg(test)]
@@ -197,6 +200,7 @@ mod tests {
     use crate::device::Kind;
     use crate::error::Error;
     use crate::map::Mark;
+    use crate::report::Unfinished;
     use std::time::Duration;
 
     fn parsed(line: &str) -> serde_json::Value {
@@ -250,7 +254,12 @@ mod tests {
         let mut run = Report {
             outcome: Outcome::Differs { blocks: 2, first: 256 },
             locks: Locks::NotRestored { error: "EIO".to_owned() },
-            unfinished: Some("flashcp a b".to_owned()),
+            unfinished: Some(Unfinished {
+                device: "/dev/mtd1".to_owned(),
+                name: "kernel".to_owned(),
+                same_device: false,
+                command: "flashcp a b".to_owned(),
+            }),
             elapsed: Duration::from_millis(1290),
             ..Report::begun("mtd5 \"firmware\"".to_owned(), "fw.bin")
         };
@@ -261,10 +270,10 @@ mod tests {
             (&line["locks_not_restored"], &line["unfinished"]),
             (&"EIO".into(), &"flashcp a b".into())
         );
+        assert_eq!(line["unfinished_device"], "/dev/mtd1");
         run.outcome = Outcome::Written;
         assert_eq!(parsed(&report("image", &run, 4))["outcome"], "written");
-        let failed =
-            Failure { flash: Flash::Unverified, error: Error::Protected { what: "erase", offset: 0 } };
+        let failed = Failure::unverified(Error::Protected { what: "erase", offset: 0 });
         let line = parsed(&failure(&failed, &["run it again"]));
         assert_eq!((&line["exit_code"], &line["flash"]), (&3.into(), &"unverified".into()));
         assert_eq!(parsed(&end(0, 2)), serde_json::json!({"event": "end", "exit_code": 0, "images": 2}));

@@ -95,7 +95,8 @@ impl System<'_> {
             Mode::Write => Access::Write,
             Mode::DryRun | Mode::VerifyOnly => Access::Read,
         };
-        let mut chip = KernelMtd::open(&target.node(), size, bus, access).map_err(Error::from)?;
+        let chip = KernelMtd::open(&target.node(), target.number, size, bus, access);
+        let mut chip = chip.map_err(Error::from)?;
         let job = Job {
             target: &target,
             facts: &facts,
@@ -185,7 +186,7 @@ struct Batch<'a> {
 }
 
 impl Surroundings for Batch<'_> {
-    fn run(&mut self, entry: &Entry, options: &Options, listen: Listen) -> Result<Run, Failure> {
+    fn run(&mut self, entry: &Entry, options: &Options, listen: Listen<'_>) -> Result<Run, Failure> {
         let limits = self.system.limits;
         let mut image = AnyFile::open(&entry.image, Decompress::ByName, limits).map_err(Error::from)?;
         announce(self.screen, image.format());

@@ -3,7 +3,7 @@
 use crate::device::Ecc;
 use crate::event::Retry;
 use crate::options::Mode;
-use crate::report::{Outcome, Report};
+use crate::report::{Outcome, Report, Unfinished};
 
 /// How the image is compressed, and the memory that takes.
 pub(super) fn input(format: &str, window: u64, memory: u64) -> String {
@@ -74,8 +74,13 @@ pub(super) fn summary(report: &Report) -> String {
             "ECC: {corrected} flipped bits corrected, {failed} times too many; {refreshed} blocks refreshed\n"
         ));
     }
-    if let Some(command) = &report.unfinished {
-        text.push_str(&format!("another partition is still not verified, run again: {command}\n"));
+    if let Some(Unfinished { device, name, same_device, command }) = &report.unfinished {
+        let what = if *same_device {
+            format!("an earlier run changed more of {device} \"{name}\" than this one, and that")
+        } else {
+            format!("another partition, {device} \"{name}\",")
+        };
+        text.push_str(&format!("{what} is still not verified, run again: {command}\n"));
     }
     text
 }

@@ -11,7 +11,7 @@ use super::mounts::Devices;
 use super::users::{Use, User};
 use super::{mounts, processes};
 use crate::kernel::{Bus, WRITEABLE};
-use crate::target;
+use crate::target::{self, Node};
 
 /// Why the system could not be looked at. The flash was not touched.
 #[derive(Debug, thiserror::Error)]
@@ -247,18 +247,64 @@ fn is_mtd(path: &Path) -> bool {
 /// Opens mtd`number`'s block device so that nobody else can mount it or swap to it. `Ok(None)` if it has no node.
 ///
 /// # Errors
-/// `EBUSY` if somebody already does, and whatever else opening says.
+/// `EBUSY` if somebody already does, and whatever else opening says. A node that stands for another device is an error
+/// without a number.
 pub(crate) fn claim(root: &Path, number: u32) -> io::Result<Option<File>> {
     for node in [format!("dev/mtdblock{number}"), format!("dev/mtdblock/{number}")] {
         let path = root.join(node);
         // O_EXCL without O_CREAT means something for block devices alone.
-        if std::fs::metadata(&path).is_ok_and(|meta| meta.file_type().is_block_device()) {
-            return OpenOptions::new().read(true).custom_flags(OFlag::O_EXCL.bits()).open(path).map(Some);
+        let Ok(meta) = std::fs::metadata(&path) else { continue };
+        if meta.file_type().is_block_device() {
+            expect(&path, number, Node::of(&meta))?;
+            let file = OpenOptions::new().read(true).custom_flags(OFlag::O_EXCL.bits()).open(&path)?;
+            expect(&path, number, Node::of(&file.metadata()?))?;
+            return Ok(Some(file));
         }
     }
     Ok(None)
 }
 
+/// Another chip's block device would be claimed, and this one's left to others.
+fn expect(path: &Path, number: u32, found: Node) -> io::Result<()> {
+    let expected = Node::mtd_block(number);
+    if found == expected {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(io::Error::other(format!("{path} is another device: {expected} expected, {found} found")))
+}
+
 fn is_busy(root: &Path, number: u32) -> bool {
     claim(root, number).is_err_and(|error| error.raw_os_error() == Some(nix::libc::EBUSY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_block_device_of_another_chip_is_not_claimed() {
+        let path = Path::new("/dev/mtdblock3");
+        expect(path, 3, Node::Block { major: 31, minor: 3 }).unwrap();
+        for (major, minor) in [(31, 4), (7, 3)] {
+            let error = expect(path, 3, Node::Block { major, minor }).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "/dev/mtdblock3 is another device: block device 31:3 expected, block device {major}:{minor} found"
+                )
+            );
+        }
+        // Any block device of this machine, under a name that is not its own.
+        let is_block =
+            |path: &PathBuf| std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device());
+        let any = std::fs::read_dir("/dev").unwrap().flatten().map(|entry| entry.path()).find(is_block);
+        if let Some(any) = any {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir(root.path().join("dev")).unwrap();
+            std::os::unix::fs::symlink(any, root.path().join("dev/mtdblock999")).unwrap();
+            let error = claim(root.path(), 999).unwrap_err().to_string();
+            assert!(error.contains("block device 31:999 expected, block device "), "{error}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! A NOR chip: programming only clears bits, an erase sets all, and the power can be cut inside any operation.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 
@@ -13,8 +13,8 @@ use crate::event::Operations;
 pub struct Nor {
     geometry: Geometry,
     bytes: Vec<u8>,
-    /// Blocks (by start) that read 0xff and are not safely erased.
-    weak: BTreeSet<u64>,
+    /// Bytes that read 0xff and are not safely erased: where each run of them starts, and where it ends.
+    weak: BTreeMap<u64, u64>,
     locked: Option<BTreeSet<u64>>,
     /// Only a part at the top or at the bottom can be locked.
     one_end: bool,
@@ -36,7 +36,7 @@ impl Nor {
         Self {
             geometry,
             bytes,
-            weak: BTreeSet::new(),
+            weak: BTreeMap::new(),
             locked: None,
             one_end: false,
             power: Power::default(),
@@ -119,11 +119,10 @@ impl Nor {
         self.power.cycle();
     }
 
-    /// Time passes: every block that was taken for erased and was not loses bits.
+    /// Time passes: every byte that was taken for erased and was not loses bits.
     pub fn age(&mut self) {
-        for start in std::mem::take(&mut self.weak) {
-            let block = self.geometry.block_at(start);
-            let bytes = slice(&mut self.bytes, &block.range());
+        for (start, end) in std::mem::take(&mut self.weak) {
+            let bytes = slice(&mut self.bytes, &(start..end));
             for byte in bytes.iter_mut().step_by(5) {
                 *byte &= 0xdf;
             }
@@ -155,8 +154,9 @@ impl Nor {
             HalfErase::PartErased | HalfErase::Weak => 0xff,
         };
         slice(&mut self.bytes, &range).fill(byte);
-        if half == HalfErase::Weak {
-            self.weak.insert(block.start);
+        self.weak.remove(&block.start);
+        if matches!(half, HalfErase::PartErased | HalfErase::Weak) && !range.is_empty() {
+            self.weak.insert(range.start, range.end);
         }
     }
 

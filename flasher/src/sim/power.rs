@@ -9,7 +9,7 @@ pub enum HalfErase {
     ZerosFromEnd,
     /// It was filled with zeros, and not erased yet.
     AllZero,
-    /// The first part reads 0xff, the rest is old data.
+    /// The first part reads 0xff, the rest is old data. The part's bits are weak.
     PartErased,
     /// All reads 0xff, but some bits are weak: programmed over, they read 0 later.
     Weak,

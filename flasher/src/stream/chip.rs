@@ -24,6 +24,8 @@ pub(super) struct Chip<'a> {
     pub(super) ecc: Ecc,
     /// A page of the last look was beyond correction.
     pub(super) unreadable: bool,
+    /// The first byte behind everything that was erased or programmed, or was to be.
+    pub(super) touched: u64,
     /// A page of the last look had as many flipped bits as the chip's threshold.
     flipping: bool,
     piece: Vec<u8>,
@@ -62,6 +64,7 @@ impl<'a> Chip<'a> {
             retries: 0,
             ecc: Ecc::default(),
             unreadable: false,
+            touched: 0,
             flipping: false,
             piece: vec![0; piece],
             erase_is_proven: false,
@@ -75,8 +78,9 @@ impl<'a> Chip<'a> {
         let health = retry::read(self.mtd, offset, piece, &mut self.retries)?;
         self.ecc.add(health);
         self.unreadable |= health.failed > 0;
-        self.flipping |= self.mtd.bitflip_threshold().is_some_and(|threshold| health.corrected >= threshold);
         self.operations.read += length as u64;
+        let (range, read) = (offset..offset + length as u64, &mut self.operations.read);
+        self.flipping |= retry::is_flipping(self.mtd, range, health, &mut self.retries, read)?;
         Ok(piece)
     }
 
@@ -146,6 +150,7 @@ impl<'a> Chip<'a> {
 
     /// Erases a block. The first erase is looked at: a protected chip swallows it without an error.
     pub(super) fn erase(&mut self, block: EraseBlock) -> Result<(), Error> {
+        self.touched = self.touched.max(block.end());
         retry::erase(self.mtd, &block.range(), &mut self.retries)?;
         self.operations.erases += 1;
         if !self.erase_is_proven {
@@ -162,6 +167,7 @@ impl<'a> Chip<'a> {
     /// Programs one granule to zero; whether it reads so.
     pub(super) fn zero(&mut self, offset: u64) -> Result<bool, Error> {
         let zeros = [0; GRANULE_BYTES];
+        self.touched = self.touched.max(offset + zeros.len() as u64);
         if self.mtd.program(offset, &zeros).is_err() {
             return Ok(false);
         }
@@ -182,6 +188,7 @@ impl<'a> Chip<'a> {
             let mut at = 0;
             while let Some(run) = next_run(&self.piece, want, at..want.len(), granule) {
                 at = run.end;
+                self.touched = self.touched.max(start + run.end as u64);
                 self.mtd.program(start + run.start as u64, &want[run.clone()])?;
                 self.operations.programmed += run.len() as u64;
             }

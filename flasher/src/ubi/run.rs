@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::work::{self, Plan, Work};
-use super::{Volumes, way};
+use super::{Volumes, Way, way};
 use crate::content::{self, Content};
 use crate::digest::Sha;
 use crate::error::{Direction, Error};
@@ -94,6 +94,11 @@ pub(crate) fn run_locked(
         };
         return Ok(report);
     }
+    let way = match way {
+        // Nothing is made: whatever stands in the way stays there.
+        Err(_) if same => Way::InPlace { why: "nothing differs" },
+        way => way?,
+    };
     if !same {
         report.target = format!("{volume}, {way}");
     }
@@ -149,9 +154,10 @@ pub(super) fn check_use(volumes: &mut dyn Volumes, job: &VolumeJob<'_>) -> Resul
     let target = || job.volume.to_string();
     let claimed = if job.users.is_empty() {
         match volumes.claim(job.volume) {
-            // A UBIFS that was unmounted lazily is in no table.
+            // Not everybody is in a table.
             Err(error) if error.source.raw_os_error() == Some(nix::libc::EBUSY) => {
-                let users = vec!["held by the kernel (it cannot be opened for writing)".to_owned()];
+                let users =
+                    vec!["held by the kernel or by a process (it cannot be opened exclusively)".to_owned()];
                 Err(Error::VolumeInUse { target: target(), users })
             }
             claimed => claimed.map_err(Error::from),
@@ -174,6 +180,10 @@ pub(super) fn check_content(have: &[u8], want: &[u8], image: &str, job: &VolumeJ
     let (target, image, found) = (job.volume.to_string(), image.to_owned(), Content::of(want));
     if found == Some(Content::Ubi) {
         return Err(Error::UbiInVolume { target, image });
+    }
+    let head = want.get(..want.len().min(content::uimage::HEADER)).unwrap_or_default();
+    if let Some(what) = content::uimage::damage(head, None) {
+        return Err(Error::Damaged { image, kind: "uImage", what });
     }
     content::check(have, want).map_err(|expected| Error::Content { target, expected, image, found })
 }

@@ -5,8 +5,8 @@ use crate::error::Error;
 use crate::event::{Event, Operations, Phase, Progress, Retry};
 use crate::options::Mode;
 use crate::record::{Record, Recorder, State};
-use crate::report::{Failure, Flash, Outcome, Report};
-use crate::target::ubi::{UbiDevice, UbiVolume};
+use crate::report::{Failure, Outcome, Report, Unfinished};
+use crate::target::ubi::{Named, UbiDevice, UbiVolume};
 use crate::ubi::VolumeJob;
 
 /// A run under way, with two blocks' worth of bytes.
@@ -144,9 +144,10 @@ pub(crate) fn record(
     }
 }
 
-/// The last record of a run that ended well. Returns the command of an earlier one that is still not verified.
-pub(super) fn finish(mut recorder: Recorder, report: &Report) -> Result<Option<String>, Error> {
+/// The last record of a run that ended well. Returns the latest of the earlier ones that are still not verified.
+pub(super) fn finish(mut recorder: Recorder, report: &Report) -> Result<Option<Unfinished>, Error> {
     let record = recorder.record();
+    let device = record.device.clone();
     record.state = State::Verified;
     record.image_sha256 = Some(report.sha256.clone());
     record.range_sha256 = Some(report.sha256.clone());
@@ -154,7 +155,7 @@ pub(super) fn finish(mut recorder: Recorder, report: &Report) -> Result<Option<S
     (record.image_bytes, record.bytes_total) = (report.image_bytes, report.image_bytes);
     record.bytes_done = record.bytes_total;
     (record.operations, record.retries) = (report.operations, report.retries);
-    Ok(recorder.finish()?.map(|earlier| earlier.command.join(" ")))
+    Ok(recorder.finish()?.map(|earlier| Unfinished::of(earlier, &device)))
 }
 
 /// What is about to be done.
@@ -219,8 +220,7 @@ pub(super) fn change(
             recorder.record().device = volume.node().display().to_string();
             report.sha256 = sha256;
             report.image_bytes = work.total;
-            report.unfinished =
-                finish(recorder, report).map_err(|error| Failure { flash: Flash::Unverified, error })?;
+            report.unfinished = finish(recorder, report).map_err(Failure::unverified)?;
             Ok(())
         }
         Err((Reached::Nothing, error)) => {
@@ -228,7 +228,7 @@ pub(super) fn change(
             Err(error.into())
         }
         Err((Reached::Void, error)) => {
-            let failure = Failure { flash: Flash::Unverified, error };
+            let failure = Failure::unverified(error);
             let record = recorder.record();
             record.state = State::Unverified;
             record.exit_code = Some(failure.exit_code());
@@ -252,7 +252,8 @@ fn write_beside(
     let volume = job.volume;
     let mut made = false;
     let write = || {
-        // What an earlier run left.
+        // What an earlier run left. Looked at once more: somebody may have made one of that name since.
+        super::way(&work.volumes.device()?, volume, Named::ByName)?;
         if let Ok(left) = work.find(beside) {
             work.volumes.remove(&left)?;
         }

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::event::{Operations, Phase, Retry};
 use crate::map::{Map, Mark};
 use crate::plan::Summary;
-use crate::report::{Flash, Outcome};
+use crate::report::{Flash, Outcome, Unfinished};
 
 #[macro_use]
 #[path = "../../../tests/common/kept.rs"]
@@ -102,6 +102,15 @@ fn events() -> Vec<(&'static str, Mode, Event)> {
     ]
 }
 
+fn unfinished(same_device: bool) -> Option<Unfinished> {
+    Some(Unfinished {
+        device: "/dev/mtd1".to_owned(),
+        name: "kernel".to_owned(),
+        same_device,
+        command: "flashcp a.bin mtd1".to_owned(),
+    })
+}
+
 fn reports() -> Vec<(&'static str, Mode, Report)> {
     let written = || report(Outcome::Written);
     vec![
@@ -115,7 +124,12 @@ fn reports() -> Vec<(&'static str, Mode, Report)> {
         (
             "beside another that is unfinished",
             Mode::Write,
-            Report { unfinished: Some("flashcp a.bin mtd1".to_owned()), ..written() },
+            Report { unfinished: unfinished(false), ..written() },
+        ),
+        (
+            "beside more of the same partition that is unfinished",
+            Mode::Write,
+            Report { unfinished: unfinished(true), ..written() },
         ),
         (
             "with locks that stay open",
@@ -168,8 +182,13 @@ fn every_kind_of_line_was_looked_at_in_every_style() {
             });
             page.add(&format!("the end of a plan, {mode:?} {code}"), &end);
         }
-        for flash in [Flash::Untouched, Flash::Unverified] {
-            let failure = Failure { flash, error: Error::Protected { what: "erase", offset: 0 } };
+        let open = Locks::NotRestored { error: "EIO".to_owned() };
+        for (flash, locks) in [
+            (Flash::Untouched, Locks::AsBefore),
+            (Flash::Unverified, Locks::AsBefore),
+            (Flash::Unverified, open),
+        ] {
+            let failure = Failure { flash, locks, ..Error::Protected { what: "erase", offset: 0 }.into() };
             let failed = |screen: &mut Screen| {
                 screen.event(&erase);
                 screen.failure(&failure);

@@ -25,6 +25,8 @@ pub(super) struct Promise {
     pub(super) armed: fn(&Machine) -> Result<(), Failure>,
     /// Checked in the maintenance root.
     pub(super) entered: fn(&Machine) -> Result<(), Failure>,
+    /// The end of the maintenance root, when the new firmware is written.
+    pub(super) leave: fn(&Machine) -> Result<(), Failure>,
 }
 
 /// Mounts with their options, files with modes and links, what the init reads, and processes: whatever arming could
@@ -120,7 +122,7 @@ fn the_whole_way(device: &Device, firmware: &Firmware, promise: &Promise) -> Res
     (promise.entered)(&machine)?;
 
     line::flash(&machine, &firmware.firmware_v2, &mut Nobody)?;
-    line::reboot(&machine)?;
+    (promise.leave)(&machine)?;
     line::wait_for_other_boot(&machine, &boot)?;
     line::runs_firmware(&machine, 2)?;
     // v2 is the main job's own system; its levitate reads what v1's hand-over wrote
