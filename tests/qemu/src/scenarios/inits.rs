@@ -39,11 +39,13 @@ ls /usr/sbin /usr/bin
 pidof linuxrc
 true";
 
-/// What looks like a `flashcp` of the old system for some seconds, and says so if it comes to its end.
+/// What looks like a `flashcp` of the old system until some seconds after the reboot, and says so if it comes to its end.
+/// The seconds are more than sysvinit takes from there to the wait.
 const WRITER: &str = r#"
-    echo flashcp > /proc/self/comm
+    printf flashcp > /proc/self/comm
     echo '{"version":1,"state":"changing","pid":'$$',"command":["flashcp","x","mtd9"],"device":"/dev/mtd9"}' > /run/levitate/flash.json
-    sleep 5
+    until [ -e /run/levitate/rebooting ]; do sleep 1; done
+    sleep 10
     echo "the writer of flash came to its end" > /dev/console
     sed -i s/changing/verified/ /run/levitate/flash.json
 "#;
@@ -100,8 +102,11 @@ fn the_whole_way(device: &Device, firmware: &Firmware, promise: &Promise) -> Res
             WRITER.replace('\'', r"'\''")
         ))?;
         line::wait_until(&machine, "grep -q changing /run/levitate/flash.json", line::BOOT)?;
+        machine.ssh.run("touch /run/levitate/rebooting; reboot")?;
+        line::wait_until(&machine, "test -e /etc/levitate/manifest.json", line::HAND_OVER)?;
+    } else {
+        line::enter_maintenance(&machine)?;
     }
-    line::enter_maintenance(&machine)?;
     check!(line::boot_id(&machine)? == boot, "the board was reset on the way into the maintenance root");
     if promise.lets_flash_be {
         for line in ["which is changing flash", "the writer of flash came to its end"] {
