@@ -153,7 +153,7 @@ impl Geometry {
 /// What a read said about the health of the bytes it returned.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadHealth {
-    /// Bit flips that the device's ECC corrected; always 0 on NOR.
+    /// Bit flips that the device's ECC corrected, in all of its steps together; always 0 on NOR.
     pub corrected: u32,
     /// ECC steps that could not be corrected: their bytes are wrong. The kernel hands them out all the same.
     pub failed: u32,
@@ -326,6 +326,12 @@ pub trait Mtd {
     /// [`MtdError::Unsupported`] where blocks do not go bad, [`MtdError::Mark`].
     fn mark_bad(&mut self, _offset: u64) -> Result<(), MtdError> {
         Err(MtdError::Unsupported)
+    }
+
+    /// How many bytes one ECC step has, where the kernel tells it: [`ReadHealth::corrected`] is the sum over all steps of what
+    /// was read (of whole pages, where a driver reads no parts of them).
+    fn ecc_step(&self) -> Option<u64> {
+        None
     }
 
     /// From so many corrected flips in one ECC step on, data is to be moved or refreshed (the kernel's

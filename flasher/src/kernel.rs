@@ -87,6 +87,7 @@ pub struct KernelMtd {
     file: File,
     geometry: Geometry,
     bitflip_threshold: Option<u32>,
+    ecc_step: Option<u64>,
 }
 
 impl KernelMtd {
@@ -134,8 +135,11 @@ impl KernelMtd {
                 })
                 .collect(),
         };
-        let bitflip_threshold = if geometry.kind == Kind::Nand { threshold(&file) } else { None };
-        Ok(Self { file, geometry, bitflip_threshold })
+        let is_nand = geometry.kind == Kind::Nand;
+        let bitflip_threshold = if is_nand { threshold(&file) } else { None };
+        let ecc_step =
+            if is_nand { attribute(&file, "ecc_step_size").filter(|size| *size > 0) } else { None };
+        Ok(Self { file, geometry, bitflip_threshold, ecc_step })
     }
 
     fn lock_request(&self, what: Lock, text: &'static str, range: &Range<u64>) -> Result<bool, MtdError> {
@@ -153,11 +157,15 @@ impl KernelMtd {
 /// sysfs's `bitflip_threshold` of an open node. A kernel that does not tell (or tells 0) leaves one flip: every block
 /// with a corrected flip is then refreshed.
 fn threshold(file: &File) -> Option<u32> {
+    Some(attribute(file, "bitflip_threshold").filter(|flips| *flips > 0).unwrap_or(1))
+}
+
+/// A number that sysfs tells of an open node.
+fn attribute<T: std::str::FromStr>(file: &File, name: &str) -> Option<T> {
     let number = file.metadata().ok()?.rdev();
     let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
-    let path = format!("/sys/dev/char/{major}:{minor}/bitflip_threshold");
-    let told = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
-    Some(told.filter(|flips| *flips > 0).unwrap_or(1))
+    let path = format!("/sys/dev/char/{major}:{minor}/{name}");
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// The numbers are those of `<mtd/mtd-abi.h>`.
@@ -248,6 +256,10 @@ impl Mtd for KernelMtd {
 
     fn bitflip_threshold(&self) -> Option<u32> {
         self.bitflip_threshold
+    }
+
+    fn ecc_step(&self) -> Option<u64> {
+        self.ecc_step
     }
 }
 

@@ -41,6 +41,35 @@ pub(crate) fn read(
     Ok(health)
 }
 
+/// Whether an ECC step of the bytes that were just read has so many flipped bits that they are to be refreshed. The
+/// driver's count is the sum over the steps: where that is as high as one step's threshold the steps are read one by
+/// one. A driver that reads whole pages only gives the page's sum each time; its pages are refreshed early. `read` counts
+/// the bytes.
+pub(crate) fn is_flipping(
+    chip: &mut dyn Mtd,
+    range: Range<u64>,
+    health: ReadHealth,
+    retries: &mut u64,
+    read: &mut u64,
+) -> Result<bool, MtdError> {
+    let Some(threshold) = chip.bitflip_threshold().filter(|threshold| health.corrected >= *threshold) else {
+        return Ok(false);
+    };
+    let length = range.end - range.start;
+    let Some(step) = chip.ecc_step().filter(|step| (1..length).contains(step)) else { return Ok(true) };
+    let mut bytes = vec![0; usize::try_from(step).unwrap_or(0)];
+    let mut at = range.start;
+    while at < range.end {
+        let left = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(bytes.len());
+        if self::read(chip, at, &mut bytes[..left], retries)?.corrected >= threshold {
+            return Ok(true);
+        }
+        *read += left as u64;
+        at += left as u64;
+    }
+    Ok(false)
+}
+
 /// Erases. If one call for several blocks fails each block is erased by itself, so that the error names the one
 /// that fails.
 pub(crate) fn erase(chip: &mut dyn Mtd, range: &Range<u64>, retries: &mut u64) -> Result<(), MtdError> {

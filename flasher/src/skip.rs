@@ -141,6 +141,10 @@ impl Mtd for Skipping<'_> {
         self.chip.bitflip_threshold()
     }
 
+    fn ecc_step(&self) -> Option<u64> {
+        self.chip.ecc_step()
+    }
+
     fn place(&self, offset: u64) -> u64 {
         self.chip.place(self.map.place(offset))
     }

@@ -14,10 +14,10 @@ use crate::event::{Event, Phase, Retry};
 use crate::locks::Before;
 use crate::map::Map;
 use crate::options::{BadBlocks, Mode, Rest};
-use crate::pipeline::{self, Job, Locks};
+use crate::pipeline::{self, Job};
 use crate::plan::{Invalidation, Plan, Summary};
 use crate::record::{Record, Recorder};
-use crate::report::{Failure, Outcome, Report};
+use crate::report::{Failure, Locks, Outcome, Report};
 use crate::skip::Skipping;
 use crate::source::{Feed, ImageError};
 

@@ -121,7 +121,6 @@ pub fn survey(
     let geometry = chip.geometry().clone();
     let page = usize::try_from(geometry.write_size).unwrap_or(PIECE);
     let granule = usize::try_from(geometry.granule()).unwrap_or(usize::MAX);
-    let threshold = chip.bitflip_threshold();
     let mut sha = Sha::default();
     let mut found = Survey::default();
     let (mut head_is_blank, mut others_hold_data) = (false, false);
@@ -147,7 +146,9 @@ pub fn survey(
             let (have, want) = (&mut have[part.clone()], &mut want[part]);
             let health = retry::read(chip, block.start + seen as u64, have, &mut found.retries)?;
             found.ecc.add(health);
-            flipping |= threshold.is_some_and(|threshold| health.corrected >= threshold);
+            let (from, retries) = (block.start + seen as u64, &mut found.retries);
+            let range = from..from + have.len() as u64;
+            flipping |= retry::is_flipping(chip, range, health, retries, &mut found.read)?;
             blank &= is_blank(have);
             if beyond == Beyond::Ignored {
                 let image = image.saturating_sub(seen).min(want.len());

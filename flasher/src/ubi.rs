@@ -5,6 +5,7 @@
 use std::fmt;
 use std::io;
 
+use crate::error::Error;
 use crate::target::ubi::{Named, UbiDevice, UbiVolume};
 
 mod run;
@@ -55,7 +56,7 @@ pub trait Volumes {
     /// here. The volume is not changed.
     ///
     /// # Errors
-    /// [`UbiError`], with `EBUSY` if somebody already does.
+    /// [`UbiError`], with `EBUSY` if somebody has it open, if only to read.
     fn claim(&mut self, volume: &UbiVolume) -> Result<(), UbiError>;
 
     /// Makes an empty volume of the kind, size and alignment of another.
@@ -120,28 +121,46 @@ impl fmt::Display for Way {
     }
 }
 
-/// The name of the volume beside `name`.
+/// The name of the volume beside `name`: one that nobody else gives, because what a run that was cut off has left there
+/// is removed, and power that is lost takes the record along.
 #[must_use]
 pub fn beside(name: &str) -> String {
-    format!("{name}.new")
+    format!("{name}.flashcp")
+}
+
+/// Whether a volume of the name [`beside`] can be what a run over `volume` has left there: it is made like that one, and
+/// takes its place. One whose update was cut off holds nothing that could be lost.
+fn is_left(volume: &UbiVolume, beside: &UbiVolume) -> bool {
+    let like = |volume: &UbiVolume| (volume.kind, volume.blocks, volume.alignment);
+    beside.torn || like(volume) == like(beside)
 }
 
 /// The safest way that there is room for.
-#[must_use]
-pub fn way(device: &UbiDevice, volume: &UbiVolume, named: Named) -> Way {
+///
+/// # Errors
+/// [`Error::VolumeInTheWay`].
+pub fn way(device: &UbiDevice, volume: &UbiVolume, named: Named) -> Result<Way, Error> {
     let beside = beside(&volume.name);
+    let there = device.volumes.iter().find(|other| other.name == beside);
+    if let (Named::ByName, Some(other)) = (named, there.filter(|other| !is_left(volume, other))) {
+        return Err(Error::VolumeInTheWay {
+            target: volume.to_string(),
+            other: other.to_string(),
+            shapes: Box::new((volume.shape(), other.shape())),
+        });
+    }
     // What an earlier run left is removed first.
-    let left = device.volumes.iter().find(|other| other.name == beside).map_or(0, |other| other.blocks);
-    match named {
+    let left = there.map_or(0, |other| other.blocks);
+    Ok(match named {
         Named::ByNumber => Way::InPlace { why: "it is named by its number, and a new volume has another" },
         Named::ByName if beside.len() > crate::sys::ubi::MAX_NAME => {
-            Way::InPlace { why: "its name leaves no room for `.new`" }
+            Way::InPlace { why: "its name leaves no room for `.flashcp`" }
         }
         Named::ByName if device.free_blocks.saturating_add(left) < volume.blocks => {
             Way::InPlace { why: "there is no room for a second volume of its size" }
         }
         Named::ByName => Way::Swap { beside },
-    }
+    })
 }
 
 #[cfg(test)]
@@ -177,21 +196,23 @@ mod tests {
         };
         let device = |free_blocks, volumes| UbiDevice { number: 0, free_blocks, volumes };
         let rootfs = volume(1, "rootfs", 10);
-        let swap = Way::Swap { beside: "rootfs.new".to_owned() };
-        assert_eq!(way(&device(10, vec![rootfs.clone()]), &rootfs, Named::ByName), swap);
+        let swap = Way::Swap { beside: "rootfs.flashcp".to_owned() };
+        assert_eq!(way(&device(10, vec![rootfs.clone()]), &rootfs, Named::ByName).unwrap(), swap);
         let full = device(9, vec![rootfs.clone()]);
-        assert!(matches!(way(&full, &rootfs, Named::ByName), Way::InPlace { why } if why.contains("room")));
-        assert_eq!(swap.to_string(), "by way of rootfs.new and a swap of names");
+        assert!(
+            matches!(way(&full, &rootfs, Named::ByName).unwrap(), Way::InPlace { why } if why.contains("room"))
+        );
+        assert_eq!(swap.to_string(), "by way of rootfs.flashcp and a swap of names");
         assert_eq!(
-            way(&full, &rootfs, Named::ByName).to_string(),
+            way(&full, &rootfs, Named::ByName).unwrap().to_string(),
             "in place, which is not atomic (there is no room for a second volume of its size)"
         );
         // What a run that was cut off has left makes room.
-        let left = device(2, vec![rootfs.clone(), volume(2, "rootfs.new", 8)]);
-        assert_eq!(way(&left, &rootfs, Named::ByName), swap);
-        let by_number = way(&device(10, Vec::new()), &rootfs, Named::ByNumber);
+        let left = device(0, vec![rootfs.clone(), volume(2, "rootfs.flashcp", 10)]);
+        assert_eq!(way(&left, &rootfs, Named::ByName).unwrap(), swap);
+        let by_number = way(&device(10, Vec::new()), &rootfs, Named::ByNumber).unwrap();
         assert!(matches!(by_number, Way::InPlace { why } if why.contains("number")));
         let long = volume(1, &"x".repeat(125), 1);
-        assert!(matches!(way(&device(10, Vec::new()), &long, Named::ByName), Way::InPlace { .. }));
+        assert!(matches!(way(&device(10, Vec::new()), &long, Named::ByName).unwrap(), Way::InPlace { .. }));
     }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{BLOCK, BLOCKS, ONE, SIZE, bench, flash, nand, noise};
+use common::{BLOCK, BLOCKS, ONE, SIZE, Way, bench, flash, flash_by, nand, noise};
 use flasher::device::Mtd;
 use flasher::error::Error;
 use flasher::options::{BadBlocks, Check, Mode, Options, Rest};
@@ -107,6 +107,24 @@ fn a_block_is_kept_only_while_its_flipped_bits_are_below_the_threshold() {
         let verify = Options { mode: Mode::VerifyOnly, ..Options::default() };
         chip.flip(3 * BLOCK + 70, flips);
         assert_eq!(flash(&mut chip, &image, &verify, &bench().records).unwrap().outcome, Outcome::Equal);
+    }
+}
+
+/// The threshold is that of one ECC step, and the driver's count the sum over a page.
+#[test]
+fn flipped_bits_that_lie_in_several_ecc_steps_of_a_page_are_no_reason_to_rewrite_it() {
+    let image = noise(1, SIZE);
+    for way in [Way::File, Way::Stream] {
+        let mut chip = chip();
+        chip.flip_each_step(3 * BLOCK + 70);
+        let options = Options { bad_blocks: BadBlocks::Skip, ..Options::default() };
+        let report = flash_by(way, &mut chip, &image, &options, &bench().records).unwrap();
+        assert_eq!((report.operations.erases, report.ecc.refreshed), (0, 0), "{way:?}");
+        assert!(report.ecc.corrected >= u64::from(Nand::THRESHOLD));
+        // One step that is as bad makes the difference.
+        chip.flip(3 * BLOCK + 70, Nand::THRESHOLD - 1);
+        let report = flash_by(way, &mut chip, &image, &options, &bench().records).unwrap();
+        assert_eq!(report.ecc.refreshed, 1, "{way:?}");
     }
 }
 

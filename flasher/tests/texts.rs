@@ -25,7 +25,7 @@ use flasher::ubi::UbiError;
 mod kept;
 use kept::kept;
 
-variants!(error_name, ERRORS, Error: Image Chip Target Facts Open Ubi StreamToStatic VolumeInUse UbiInVolume
+variants!(error_name, ERRORS, Error: Image Chip Target Facts Open Ubi StreamToStatic VolumeInUse VolumeInTheWay UbiInVolume
     TooLarge StreamTooLarge HeadTooLong Plan Overlap ReadOnly InUse Content Damaged UbiOnNand Digest BadBlock TooFewGood
     Locked Worn Uncorrectable Geometry Busy Record Claim NotClaimed Protected Overwritten ReadBack Mismatch);
 variants!(chip_name, CHIP_ERRORS, MtdError: Unsupported Read Erase Program Lock Bad Mark);
@@ -182,6 +182,11 @@ fn errors() -> Vec<Error> {
         Error::Ubi(UbiError { what: "update", on: s("ubi0:rootfs"), source: eio() }),
         Error::StreamToStatic { target: s("ubi0:rootfs") },
         Error::VolumeInUse { target: s("ubi0:rootfs"), users: vec![s("mounted at /"), s("open by 77")] },
+        Error::VolumeInTheWay {
+            target: volume().to_string(),
+            other: s("ubi0_4 \"rootfs.flashcp\""),
+            shapes: Box::new((s("dynamic with 8 blocks"), s("static with 8 blocks"))),
+        },
         Error::UbiInVolume { target: s("ubi0:rootfs"), image: image() },
         Error::TooLarge { image: image(), size: 1001, target: target(), room: 1000 },
         Error::StreamTooLarge { image: s("standard input"), target: target(), room: 1000 },

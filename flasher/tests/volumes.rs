@@ -94,7 +94,10 @@ fn an_image_is_written_beside_the_old_one_and_takes_its_name() {
         let report = plain(&mut device, &image, Named::ByName, &bench).unwrap();
         assert_eq!((report.outcome.clone(), report.exit_code()), (Outcome::Written, 0));
         assert!(device.holds("rootfs").unwrap().starts_with(&image));
-        assert_eq!((device.holds("rootfs.new"), device.holds("kernel")), (None, Some(b"kernel".as_slice())));
+        assert_eq!(
+            (device.holds("rootfs.flashcp"), device.holds("kernel")),
+            (None, Some(b"kernel".as_slice()))
+        );
         let after = device.device().unwrap();
         assert_eq!((after.volumes.len(), after.free_blocks), (2, 8));
         let record = bench.records.read().unwrap();
@@ -176,7 +179,7 @@ fn what_cannot_be_written_is_refused_before_any_change() {
     let failure = plain(&mut busy, &noise(2, 9), Named::ByNumber, &bench).unwrap_err();
     assert_eq!(
         failure.to_string(),
-        "ubi0_1 \"rootfs\" is in use: held by the kernel (it cannot be opened for writing)"
+        "ubi0_1 \"rootfs\" is in use: held by the kernel or by a process (it cannot be opened exclusively)"
     );
     assert_eq!((failure.exit_code(), busy.holds("rootfs")), (1, Some(&before[..])));
     assert_eq!(bench.records.read(), None);
@@ -383,6 +386,49 @@ fn a_wrong_reading_that_passes_is_read_again_and_stops_nothing() {
             let last = clean.reads() - 1;
             let report = go(&mut device(8, VolumeKind::Dynamic).with_misreading(last, how)).unwrap();
             assert_eq!((report.outcome, report.retries), (Outcome::Written, 1), "{way:?}, {how:?}");
+        }
+    }
+}
+
+/// Only a volume that bears this tool's name, of the kind and size that it makes, can be its own.
+#[test]
+fn a_volume_that_is_not_of_a_run_that_was_cut_off_is_never_removed() {
+    let image = noise(2, 700);
+    for way in [Way::File, Way::Stream] {
+        let go = |device: &mut SimVolumes, mode, named| {
+            let options = Options { mode, size: Some(700), ..Options::default() };
+            let bench = bench();
+            let result = go_by(way, device, &image, named, &options, &[], &bench);
+            assert_eq!(bench.records.read().is_some(), result.is_ok() && mode == Mode::Write);
+            result
+        };
+        // Somebody else's, as a name for the next image.
+        let mut device =
+            device(20, VolumeKind::Dynamic).with("rootfs.new", VolumeKind::Dynamic, 8, b"theirs");
+        go(&mut device, Mode::Write, Named::ByName).unwrap();
+        assert!(device.holds("rootfs.new").unwrap().starts_with(b"theirs"), "{way:?}");
+        for (kind, blocks) in [(VolumeKind::Static, 8), (VolumeKind::Dynamic, 7)] {
+            let mut device =
+                self::device(20, VolumeKind::Dynamic).with("rootfs.flashcp", kind, blocks, b"theirs");
+            for mode in [Mode::DryRun, Mode::Write] {
+                let failure = go(&mut device, mode, Named::ByName).unwrap_err();
+                let kind = if kind == VolumeKind::Static { "static" } else { "dynamic" };
+                assert_eq!(
+                    failure.to_string(),
+                    format!(
+                        "ubi0_2 \"rootfs.flashcp\" is where the new volume for ubi0_1 \"rootfs\" would be made, and no \
+                         run of this tool has left it: dynamic with 8 blocks expected, {kind} with {blocks} blocks found"
+                    )
+                );
+                assert_eq!((failure.exit_code(), device.calls()), (1, 0));
+            }
+            assert_eq!(go(&mut device, Mode::VerifyOnly, Named::ByName).unwrap().exit_code(), 5);
+            // In place it is in nobody's way, and the image that is there already leaves it alone.
+            go(&mut device, Mode::Write, Named::ByNumber).unwrap();
+            if way == Way::File {
+                assert_eq!(go(&mut device, Mode::Write, Named::ByName).unwrap().outcome, Outcome::Unchanged);
+            }
+            assert!(device.holds("rootfs.flashcp").unwrap().starts_with(b"theirs"));
         }
     }
 }

@@ -16,6 +16,10 @@ after a power cut the boot loader finds the old image, the new one, or none.
 Flash that is in use is not written. Once the flash changes, a lost session
 does not stop it; its report is in /run/levitate/flash.json.
 
+ubiN:NAME is written as a new volume NAME.flashcp, which takes the name when it
+is proven; without room for it, and ubiN_V always, in place. That name is this
+tool's own: a volume of NAME's kind and size that bears it is removed.
+
 Options:
   -v, --verbose       print progress also where there is no terminal
   -p, --partition     write only what differs (the default; accepted as it is)

@@ -13,6 +13,9 @@ pub(super) fn hints(failure: &Failure) -> Vec<&'static str> {
         ]),
         Error::Content { .. } | Error::Damaged { .. } => hints.push("if that is meant: --any-content"),
         Error::UbiOnNand { .. } => hints.push("(--raw-ubi writes its bytes all the same, and the counters are lost)"),
+        Error::VolumeInTheWay { .. } => {
+            hints.push("if nobody needs it: remove it with ubirmvol; or name the target by its number, ubiN_V");
+        }
         Error::StreamToStatic { .. } => hints.push("say its size: --size"),
         Error::BadBlock { .. } => hints.push(
             "if the boot loader skips bad blocks, --bad-blocks=skip writes the image that way",
@@ -74,6 +77,7 @@ mod tests {
         for (error, option) in [
             (Error::UbiOnNand { target: target(), image: image() }, "--raw-ubi"),
             (Error::StreamToStatic { target: target() }, "--size"),
+            (Error::VolumeInTheWay { target: target(), other: target(), shapes: Box::default() }, "ubirmvol"),
             (Error::BadBlock { target: target(), offset: 0 }, "--bad-blocks=skip"),
             (Error::Worn { offset: 0, source }, "--bad-blocks=mark"),
         ] {

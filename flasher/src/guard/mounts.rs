@@ -7,6 +7,7 @@ use super::processes::{self, Process};
 use super::users::Use;
 // jffs2 mounts carry it too.
 use crate::target::MTD_BLOCK_MAJOR;
+use crate::target::ubi::Source;
 
 /// Which block device (major, minor) lies on which MTD, beyond mtdblock's own numbers.
 #[derive(Debug, Default)]
@@ -169,8 +170,11 @@ pub(super) fn block_name(path: &str) -> Option<u32> {
     number.strip_prefix('/').unwrap_or(number).parse().ok()
 }
 
-/// `ubi0:rootfs`, `ubi0_1`, `/dev/ubi0_1`
+/// `ubi0:rootfs`, `ubi:rootfs`, `ubi0_1`, `/dev/ubi0_1`
 fn ubi_source(source: &str) -> Option<u32> {
+    if let Some(source) = Source::parse(source) {
+        return Some(source.ubi);
+    }
     ubi_number(source.strip_prefix("/dev/").unwrap_or(source).strip_prefix("ubi")?)
 }
 
@@ -235,6 +239,8 @@ mod tests {
         assert_eq!(block_name("/dev/sda1"), None);
         assert_eq!(ubi_source("ubi2:root fs"), Some(2));
         assert_eq!(ubi_source("/dev/ubi0_1"), Some(0));
+        assert_eq!(ubi_source("ubi!rootfs"), Some(0));
+        assert_eq!(ubi_source("ubi3"), Some(0));
         assert_eq!(ubi_source("tmpfs"), None);
     }
 

@@ -342,4 +342,8 @@ impl<M: Mtd> Mtd for Faulty<M> {
     fn bitflip_threshold(&self) -> Option<u32> {
         self.inner.bitflip_threshold()
     }
+
+    fn ecc_step(&self) -> Option<u64> {
+        self.inner.ecc_step()
+    }
 }

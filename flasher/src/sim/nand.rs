@@ -29,8 +29,10 @@ pub struct Nand {
     geometry: Geometry,
     bytes: Vec<u8>,
     oob: Vec<u8>,
-    /// Flipped bits by page number.
+    /// Flipped bits by page number, in the page's first ECC step.
     flips: BTreeMap<u64, u32>,
+    /// Pages with one flipped bit in each ECC step.
+    spread: BTreeSet<u64>,
     /// Pages that read right and will not for long.
     unstable: BTreeSet<u64>,
     /// Blocks (by start) that read 0xff and are not safely erased.
@@ -45,7 +47,9 @@ fn eio() -> io::Error {
 }
 
 impl Nand {
-    /// So many flipped bits of a page are corrected.
+    /// The bytes of one ECC step.
+    pub const STEP: u64 = 16;
+    /// So many flipped bits of a step are corrected.
     pub const STRENGTH: u32 = 4;
     /// From so many on the page is to be refreshed, as the kernel's default has it: three quarters.
     pub const THRESHOLD: u32 = 3;
@@ -60,6 +64,7 @@ impl Nand {
             bytes,
             oob,
             flips: BTreeMap::new(),
+            spread: BTreeSet::new(),
             unstable: BTreeSet::new(),
             weak: BTreeSet::new(),
             worn: BTreeMap::new(),
@@ -82,7 +87,12 @@ impl Nand {
         self
     }
 
-    /// Flips so many bits of the page at `offset`, until it is erased.
+    /// Flips one bit of each ECC step of the page at `offset`, until it is erased.
+    pub fn flip_each_step(&mut self, offset: u64) {
+        self.spread.insert(offset / self.geometry.write_size);
+    }
+
+    /// Flips so many bits of the first ECC step of the page at `offset`, until it is erased.
     pub fn flip(&mut self, offset: u64, bits: u32) {
         self.flips.insert(offset / self.geometry.write_size, bits);
     }
@@ -187,6 +197,7 @@ impl Nand {
         for page in self.pages(range) {
             self.oob(page).fill(0xff);
             self.flips.remove(&page);
+            self.spread.remove(&page);
             self.unstable.remove(&page);
         }
     }
@@ -283,8 +294,16 @@ impl Nand {
         self.counts.read += buf.len() as u64;
         let mut health = ReadHealth::default();
         for page in self.pages(&range) {
+            let start = page * self.geometry.write_size;
+            let steps = (start..start + self.geometry.write_size).step_by(16);
+            let steps = steps.filter(|step| *step < range.end && range.start < step + Self::STEP);
+            if self.spread.contains(&page) {
+                health.corrected += u32::try_from(steps.clone().count()).unwrap_or(0);
+            }
             match self.flips.get(&page).copied().unwrap_or(0) {
-                flips @ 0..=Self::STRENGTH => health.corrected += flips,
+                flips @ 0..=Self::STRENGTH => {
+                    health.corrected += if steps.clone().any(|step| step == start) { flips } else { 0 };
+                }
                 _ => {
                     health.failed += 1;
                     let at = (page * self.geometry.write_size).max(offset) - offset;
@@ -342,5 +361,9 @@ impl Mtd for Nand {
 
     fn bitflip_threshold(&self) -> Option<u32> {
         Some(Self::THRESHOLD)
+    }
+
+    fn ecc_step(&self) -> Option<u64> {
+        Some(Self::STEP)
     }
 }

@@ -78,8 +78,9 @@ impl<'a> Chip<'a> {
         let health = retry::read(self.mtd, offset, piece, &mut self.retries)?;
         self.ecc.add(health);
         self.unreadable |= health.failed > 0;
-        self.flipping |= self.mtd.bitflip_threshold().is_some_and(|threshold| health.corrected >= threshold);
         self.operations.read += length as u64;
+        let (range, read) = (offset..offset + length as u64, &mut self.operations.read);
+        self.flipping |= retry::is_flipping(self.mtd, range, health, &mut self.retries, read)?;
         Ok(piece)
     }
 

@@ -42,6 +42,13 @@ struct RenameVolumes {
     entries: [Rename; MAX_RENAMES],
 }
 
+/// `struct ubi_rsvol_req`, which is packed.
+#[repr(C, packed)]
+struct ResizeVolume {
+    bytes: i64,
+    number: i32,
+}
+
 /// `UBI_VOL_NUM_AUTO`
 const ANY_NUMBER: i32 = -1;
 
@@ -53,10 +60,11 @@ pub(crate) enum Kind {
 }
 
 mod request {
-    use super::{MakeVolume, RenameVolumes};
+    use super::{MakeVolume, RenameVolumes, ResizeVolume};
 
     nix::ioctl_write_ptr!(make, b'o', 0, MakeVolume);
     nix::ioctl_write_ptr!(remove, b'o', 1, i32);
+    nix::ioctl_write_ptr!(resize, b'o', 2, ResizeVolume);
     nix::ioctl_write_ptr!(rename, b'o', 3, RenameVolumes);
     nix::ioctl_write_ptr!(update, b'O', 0, i64);
 }
@@ -101,6 +109,16 @@ pub(crate) fn remove(ubi: &File, number: u32) -> nix::Result<()> {
     unsafe { request::remove(ubi.as_raw_fd(), &raw const number) }.map(drop)
 }
 
+/// UBI_IOCRSVOL to the size that the volume has: the kernel opens it exclusively for that, and changes nothing. `EBUSY` if
+/// anybody has it open, a UBIFS that only reads as well. `ubi` is the UBI device's node, `bytes` the volume's whole size.
+#[allow(unsafe_code)]
+pub(crate) fn open_exclusively(ubi: &File, number: u32, bytes: u64) -> nix::Result<()> {
+    let number = i32::try_from(number).map_err(|_| Errno::EINVAL)?;
+    let request = ResizeVolume { bytes: i64::try_from(bytes).map_err(|_| Errno::EOVERFLOW)?, number };
+    // SAFETY: the descriptor is open, and `request` is a live structure of the kernel's layout that it only reads.
+    unsafe { request::resize(ubi.as_raw_fd(), &raw const request) }.map(drop)
+}
+
 /// UBI_IOCRNVOL: gives all the volumes their new names at once; after a power cut either all have them or none.
 #[allow(unsafe_code)]
 pub(crate) fn rename(ubi: &File, names: &[(u32, &str)]) -> nix::Result<()> {
@@ -133,6 +151,7 @@ mod tests {
     fn the_structures_have_the_kernels_sizes() {
         assert_eq!(size_of::<MakeVolume>(), 152);
         assert_eq!(size_of::<Rename>(), 136);
+        assert_eq!(size_of::<ResizeVolume>(), 12);
         assert_eq!(size_of::<RenameVolumes>(), 4368);
         assert_eq!(std::mem::offset_of!(MakeVolume, name), 24);
     }

@@ -68,6 +68,14 @@ impl UbiVolume {
     }
 }
 
+impl UbiVolume {
+    /// Its kind and size, in words.
+    pub(crate) fn shape(&self) -> String {
+        let kind = if self.kind == VolumeKind::Static { "static" } else { "dynamic" };
+        format!("{kind} with {} blocks", self.blocks)
+    }
+}
+
 impl fmt::Display for UbiVolume {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ubi{}_{} \"{}\"", self.ubi, self.number, self.name)
@@ -135,6 +143,7 @@ pub fn resolve(root: &Path, wanted: &str) -> Result<Option<(UbiVolume, Named)>, 
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rest<'a> {
     Number(u32),
     Name(&'a str),
@@ -149,32 +158,90 @@ fn split(wanted: &str) -> Option<(u32, Rest<'_>)> {
     Some((ubi.parse().ok()?, Rest::Number(number.parse().ok()?)))
 }
 
-/// Who uses a volume, in words: mounts of UBIFS in any mount namespace, a block device on top of it, and processes that
-/// have it open. The kernel's own exclusive opening is asked by whoever writes.
+/// The volume that a mount's source means to UBIFS, as `open_ubi` of the kernel's `fs/ubifs/super.c` reads it where it
+/// is no device node: `ubi:NAME`, `ubiV` (both of device 0), `ubiN_V` or `ubiN:NAME`, with `!` for `:` as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Source<'a> {
+    /// N of ubiN.
+    pub(crate) ubi: u32,
+    volume: Rest<'a>,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        let name = |rest: &'a str| rest.strip_prefix([':', '!']).filter(|name| !name.is_empty());
+        let rest = text.strip_prefix("ubi")?;
+        if let Some(name) = name(rest) {
+            return Some(Self { ubi: 0, volume: Rest::Name(name) });
+        }
+        let (first, rest) = leading_number(rest)?;
+        if rest.is_empty() {
+            return Some(Self { ubi: 0, volume: Rest::Number(first) });
+        }
+        if let Some(name) = name(rest) {
+            return Some(Self { ubi: first, volume: Rest::Name(name) });
+        }
+        let (number, rest) = leading_number(rest.strip_prefix('_')?)?;
+        rest.is_empty().then_some(Self { ubi: first, volume: Rest::Number(number) })
+    }
+
+    fn is(self, volume: &UbiVolume) -> bool {
+        let same = match self.volume {
+            Rest::Number(number) => number == volume.number,
+            Rest::Name(name) => name == volume.name,
+        };
+        same && self.ubi == volume.ubi
+    }
+}
+
+/// A number as the kernel's `simple_strtoul` takes it from the front: 0x and 0 make it hexadecimal and octal.
+fn leading_number(text: &str) -> Option<(u32, &str)> {
+    let (radix, digits) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hex) if hex.starts_with(|c: char| c.is_ascii_hexdigit()) => (16, hex),
+        _ if text.starts_with('0') => (8, text),
+        _ => (10, text),
+    };
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    let (number, rest) = digits.split_at_checked(end)?;
+    Some((u32::from_str_radix(number, radix).ok()?, rest))
+}
+
+/// Who uses a volume, in words: mounts of UBIFS in any mount namespace, a UBIFS that is mounted nowhere any more, a block
+/// device on top of it, and processes that have it open. The kernel's own exclusive opening is asked by whoever writes.
 #[must_use]
 pub fn users(root: &Path, volume: &UbiVolume) -> Vec<String> {
     let short = format!("ubi{}_{}", volume.ubi, volume.number);
-    let names = [format!("ubi{}:{}", volume.ubi, volume.name), format!("/dev/{short}"), short.clone()];
     let mut users = Vec::new();
     let own = std::fs::read_link(root.join("proc/self")).ok();
+    // The kernel keeps these as long as the file system lives; read-only ones have no thread.
+    let places = ["sys/fs/ubifs", "sys/kernel/debug/ubifs"];
+    let mut lives = places.iter().any(|place| root.join(place).join(&short).exists());
+    let mut mounted = false;
     for process in std::fs::read_dir(root.join("proc")).into_iter().flatten().flatten() {
         // `self` and `thread-self` are there as well.
         let is_process = process.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
         if !is_process {
             continue;
         }
+        let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+        lives |= comm.trim().strip_prefix("ubifs_bgt") == short.strip_prefix("ubi");
         if own.as_deref() != Some(Path::new(&process.file_name())) && has_open(root, &process.path(), volume)
         {
-            let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             let pid = process.file_name().to_string_lossy().into_owned();
             users.push(format!("process {pid} ({}) has /dev/{short} open", comm.trim()));
         }
         let Ok(table) = std::fs::read(process.path().join("mountinfo")) else { continue };
-        for mount in mounts_of(&table) {
-            if names.contains(&mount.source) {
+        for mount in mounts_of(&table).into_iter().filter(|mount| mount.fs_type == "ubifs") {
+            let node = Path::new(&mount.source);
+            let by_node = || is_node(root, &process.path().join("root"), node, volume);
+            if Source::parse(&mount.source).is_some_and(|source| source.is(volume)) || by_node() {
+                mounted = true;
                 users.push(format!("mounted at {}", mount.mount_point));
             }
         }
+    }
+    if lives && !mounted {
+        users.push("a UBIFS on it is alive, though no mount shows it".to_owned());
     }
     let block = format!("ubiblock{}_{}", volume.ubi, volume.number);
     if root.join("sys/class/block").join(&block).exists() {
@@ -185,16 +252,26 @@ pub fn users(root: &Path, volume: &UbiVolume) -> Vec<String> {
     users
 }
 
-/// By the device's numbers, or by its name where these cannot be had.
-fn has_open(root: &Path, process: &Path, volume: &UbiVolume) -> bool {
-    let node = volume.node();
+/// Whether a path, as the process sees it, is the volume's node: by the device's numbers, or by its name where these
+/// cannot be had.
+fn is_node(root: &Path, view: &Path, path: &Path, volume: &UbiVolume) -> bool {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    path == volume.node() || has_numbers(root, &view.join(relative), volume)
+}
+
+fn has_numbers(root: &Path, path: &Path, volume: &UbiVolume) -> bool {
     let class = root.join(format!("sys/class/ubi/ubi{}_{}/dev", volume.ubi, volume.number));
     let numbers = std::fs::read_to_string(class).unwrap_or_default();
+    std::fs::metadata(path)
+        .is_ok_and(|meta| meta.file_type().is_char_device() && dev(meta.rdev()) == numbers.trim())
+}
+
+fn has_open(root: &Path, process: &Path, volume: &UbiVolume) -> bool {
+    let node = volume.node();
     let descriptors = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
     descriptors.into_iter().any(|descriptor| {
-        let by_numbers = std::fs::metadata(descriptor.path())
-            .is_ok_and(|meta| meta.file_type().is_char_device() && dev(meta.rdev()) == numbers.trim());
-        by_numbers || std::fs::read_link(descriptor.path()).is_ok_and(|link| link == node)
+        has_numbers(root, &descriptor.path(), volume)
+            || std::fs::read_link(descriptor.path()).is_ok_and(|link| link == node)
     })
 }
 
@@ -287,6 +364,55 @@ mod tests {
                 "process 12 (reader) has /dev/ubi0_1 open"
             ]
         );
+        let (other, _) = resolve(root.path(), "ubi0:kernel").unwrap().unwrap();
+        assert!(users(root.path(), &other).is_empty());
+    }
+
+    /// What mount(8) was told stays in the table as it is.
+    #[test]
+    fn a_mount_is_a_user_however_its_volume_was_named() {
+        let root = root();
+        let proc = root.path().join("proc/12");
+        std::fs::create_dir_all(&proc).unwrap();
+        let of = |name: &str| resolve(root.path(), name).unwrap().unwrap().0;
+        for source in [
+            "ubi0:rootfs",
+            "ubi0!rootfs",
+            "ubi:rootfs",
+            "ubi!rootfs",
+            "ubi1",
+            "ubi0_1",
+            "ubi0x0_01",
+            "/dev/ubi0_1",
+        ] {
+            let line = format!("21 1 0:17 / /mnt ro - ubifs {source} ro\n");
+            std::fs::write(proc.join("mountinfo"), line).unwrap();
+            assert_eq!(users(root.path(), &of("ubi0:rootfs")), ["mounted at /mnt"], "{source}");
+            assert!(users(root.path(), &of("ubi0:kernel")).is_empty(), "{source}");
+        }
+        for source in
+            ["ubi", "ubi:", "ubi0:", "ubi0_", "ubi0_1x", "ubi1:rootfs", "ubi1_1", "rootfs", "ubi08", "ubi-1"]
+        {
+            let line = format!("21 1 0:17 / /mnt ro - ubifs {source} ro\n");
+            std::fs::write(proc.join("mountinfo"), line).unwrap();
+            assert!(users(root.path(), &of("ubi0:rootfs")).is_empty(), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_ubifs_that_no_table_shows_is_a_user_as_long_as_it_lives() {
+        let root = root();
+        let (volume, _) = resolve(root.path(), "ubi0:rootfs").unwrap().unwrap();
+        let lives = ["a UBIFS on it is alive, though no mount shows it"];
+        for place in ["sys/fs/ubifs/ubi0_1", "sys/kernel/debug/ubifs/ubi0_1"] {
+            std::fs::create_dir_all(root.path().join(place)).unwrap();
+            assert_eq!(users(root.path(), &volume), lives, "{place}");
+            std::fs::remove_dir(root.path().join(place)).unwrap();
+        }
+        let proc = root.path().join("proc/12");
+        std::fs::create_dir_all(&proc).unwrap();
+        std::fs::write(proc.join("comm"), "ubifs_bgt0_1\n").unwrap();
+        assert_eq!(users(root.path(), &volume), lives);
         let (other, _) = resolve(root.path(), "ubi0:kernel").unwrap().unwrap();
         assert!(users(root.path(), &other).is_empty());
     }

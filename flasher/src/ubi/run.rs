@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::work::{self, Plan, Work};
-use super::{Volumes, way};
+use super::{Volumes, Way, way};
 use crate::content::{self, Content};
 use crate::digest::Sha;
 use crate::error::{Direction, Error};
@@ -94,6 +94,11 @@ pub(crate) fn run_locked(
         };
         return Ok(report);
     }
+    let way = match way {
+        // Nothing is made: whatever stands in the way stays there.
+        Err(_) if same => Way::InPlace { why: "nothing differs" },
+        way => way?,
+    };
     if !same {
         report.target = format!("{volume}, {way}");
     }
@@ -149,9 +154,10 @@ pub(super) fn check_use(volumes: &mut dyn Volumes, job: &VolumeJob<'_>) -> Resul
     let target = || job.volume.to_string();
     let claimed = if job.users.is_empty() {
         match volumes.claim(job.volume) {
-            // A UBIFS that was unmounted lazily is in no table.
+            // Not everybody is in a table.
             Err(error) if error.source.raw_os_error() == Some(nix::libc::EBUSY) => {
-                let users = vec!["held by the kernel (it cannot be opened for writing)".to_owned()];
+                let users =
+                    vec!["held by the kernel or by a process (it cannot be opened exclusively)".to_owned()];
                 Err(Error::VolumeInUse { target: target(), users })
             }
             claimed => claimed.map_err(Error::from),

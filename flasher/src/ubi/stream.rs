@@ -17,7 +17,7 @@ use crate::record::Recorder;
 use crate::report::{Failure, Outcome, Report};
 use crate::source::{Feed, ImageError};
 use crate::stream::input::Input;
-use crate::target::ubi::{UbiVolume, VolumeKind};
+use crate::target::ubi::{Named, UbiVolume, VolumeKind};
 
 /// Does what the options say. Memory: two logical erase blocks, eight bytes for each of the image, and a constant.
 ///
@@ -47,7 +47,9 @@ pub fn run(
     }
     let in_use = check_use(volumes, &job)?;
     let device = volumes.device().map_err(Error::from)?;
-    let way = way(&device, volume, job.named);
+    // What is only compared is in nobody's way.
+    let named = if options.mode == Mode::VerifyOnly { Named::ByNumber } else { job.named };
+    let way = way(&device, volume, named)?;
     let mut run = Run { input, name, digests: Vec::new(), pending: 0, differing: (0, 0) };
     let mut work = Work::new(volumes, volume.block_size, room);
     let differs = run.pass_over(&mut work, &mut job, &way)?;

@@ -54,6 +54,17 @@ impl Volumes for SystemVolumes {
     }
 
     fn claim(&mut self, volume: &UbiVolume) -> Result<(), UbiError> {
+        // Who only reads is in nobody's way, but for one who wants it to himself. Its size is asked right before: with
+        // another one this would be a change.
+        let now = self.device()?.volumes.into_iter().find(|now| now.number == volume.number);
+        let room = now.map_or(volume.room(), |now| now.room());
+        let exclusive = self
+            .on_device("claim", &volume.to_string(), |file| ubi::open_exclusively(file, volume.number, room));
+        if let Err(error) = exclusive
+            && error.source.raw_os_error() == Some(nix::libc::EBUSY)
+        {
+            return Err(error);
+        }
         let failed = |source| UbiError { what: "claim", on: volume.to_string(), source };
         self.claimed = Some((volume.number, self.open(&volume.node(), true).map_err(failed)?));
         Ok(())

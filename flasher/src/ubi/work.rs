@@ -6,7 +6,7 @@ use crate::event::{Event, Operations, Phase, Progress, Retry};
 use crate::options::Mode;
 use crate::record::{Record, Recorder, State};
 use crate::report::{Failure, Outcome, Report, Unfinished};
-use crate::target::ubi::{UbiDevice, UbiVolume};
+use crate::target::ubi::{Named, UbiDevice, UbiVolume};
 use crate::ubi::VolumeJob;
 
 /// A run under way, with two blocks' worth of bytes.
@@ -252,7 +252,8 @@ fn write_beside(
     let volume = job.volume;
     let mut made = false;
     let write = || {
-        // What an earlier run left.
+        // What an earlier run left. Looked at once more: somebody may have made one of that name since.
+        super::way(&work.volumes.device()?, volume, Named::ByName)?;
         if let Ok(left) = work.find(beside) {
             work.volumes.remove(&left)?;
         }

@@ -75,7 +75,7 @@ impl Volumes {
         // the volume that took the name has another number
         check!(done.stdout.contains("ubi0_3 \"rootfs\""), "the new volume is not named: {done}");
         self.holds("rootfs", "/tmp/a", image.len())?;
-        self.machine.ssh.succeed("! ls /sys/class/ubi/*/name | xargs grep -l rootfs.new")?;
+        self.machine.ssh.succeed("! ls /sys/class/ubi/*/name | xargs grep -l rootfs.flashcp")?;
         self.flashcp("--verify-only /tmp/a ubi0:rootfs", 0)?;
         let done = self.flashcp("--json /tmp/a ubi0:rootfs", 0)?;
         check!(done.stdout.contains("\"outcome\":\"unchanged\""), "it was written again: {done}");
@@ -111,13 +111,25 @@ impl Volumes {
             let done = self.flashcp(&format!("/tmp/a {target}"), 1)?;
             check!(done.stderr.contains("mounted at /m"), "a mounted volume: {done}");
         }
-        // no table shows it any more, but the file system lives
-        let command =
-            "exec 7</m/file; umount -l /m; flashcp /tmp/a ubi0:data; one=$?; cat <&7; exec 7<&-; exit $one";
-        let done = ssh.run(command)?;
-        check!(done.code == Some(1), "a volume whose file system was unmounted lazily: {done}");
-        check!(done.stderr.contains("held by the kernel"), "a lazily unmounted file system: {done}");
-        check!(done.stdout.contains("kept"), "the file can not be read any more: {done}");
+        // no table shows it any more, but the file system lives; read-only it lets others write. A kernel that does not
+        // tell of it refuses an exclusive opening all the same
+        let hide = "mount -t tmpfs none /sys/fs/ubifs; ";
+        for (options, hide, says) in [
+            ("rw", "", "a UBIFS on it is alive"),
+            ("ro", "", "a UBIFS on it is alive"),
+            ("ro", hide, "held by the kernel"),
+        ] {
+            let command = format!(
+                "mount -o remount,{options} /m 2>/dev/null || mount -t ubifs -o {options} ubi:data /m || exit 99; \
+                 flashcp /tmp/a ubi0:data 2>&1 | grep -q 'mounted at /m' || exit 98; {hide}\
+                 exec 7</m/file; umount -l /m; flashcp /tmp/a ubi0:data; one=$?; cat <&7; exec 7<&-; \
+                 ! grep -q ' /sys/fs/ubifs ' /proc/mounts || umount /sys/fs/ubifs; usleep 200000; exit $one"
+            );
+            let done = ssh.run(&command)?;
+            check!(done.code == Some(1), "{options}: a file system that was unmounted lazily: {done}");
+            check!(done.stderr.contains(says), "{options}: a lazily unmounted file system: {done}");
+            check!(done.stdout.contains("kept"), "the file can not be read any more: {done}");
+        }
         let command = "sleep 100 </dev/ubi0_1 & flashcp /tmp/a ubi0:data; code=$?; kill $!; exit $code";
         let done = ssh.run(command)?;
         check!(done.code == Some(1), "a volume that is open: {done}");
@@ -146,7 +158,7 @@ impl Volumes {
         check!(done.code == Some(1), "a stream that ends early, beside the old volume: {done}");
         check!(done.stderr.contains("ended at byte"), "a stream that ends early: {done}");
         self.holds("rootfs", "/tmp/a", size)?;
-        ssh.succeed("! grep rootfs.new /sys/class/ubi/*/name")?;
+        ssh.succeed("! grep rootfs.flashcp /sys/class/ubi/*/name")?;
         let done = ssh.run("flashcp - ubi0:rootfs < /tmp/a")?;
         check!(done.code == Some(2), "a stream whose end nothing proves: {done}");
         let done = ssh.run("gzip -c /tmp/c | flashcp --decompress - ubi0:fixed")?;
@@ -217,7 +229,7 @@ impl Volumes {
         self.holds("rootfs", "/tmp/a", 20 * LEB + 777)?;
         let state = ssh.succeed("cat /run/levitate/flash.json")?;
         check!(state.contains("\"verified\"") && !state.contains("unverified"), "the record: {state}");
-        ssh.succeed("! grep rootfs.new /sys/class/ubi/*/name").map(drop)
+        ssh.succeed("! grep rootfs.flashcp /sys/class/ubi/*/name").map(drop)
     }
 
     /// A UBI image is for ubiformat.
@@ -306,11 +318,11 @@ fn power_cut(assets: &Assets) -> Result<(), Failure> {
 
     let machine = on(false)?;
     volume_holds(&machine, "rootfs", "/tmp/old", SMALL)?;
-    let left = machine.ssh.succeed("grep -lx rootfs.new /sys/class/ubi/ubi0_*/name | wc -l")?;
+    let left = machine.ssh.succeed("grep -lx rootfs.flashcp /sys/class/ubi/ubi0_*/name | wc -l")?;
     check!(left == "1", "the power was not cut while the new volume was written: nothing was tested");
     machine.ssh.succeed_for("flashcp /tmp/new ubi0:rootfs", line::FLASH)?;
     volume_holds(&machine, "rootfs", "/tmp/new", SMALL)?;
-    machine.ssh.succeed("! grep rootfs.new /sys/class/ubi/*/name")?;
+    machine.ssh.succeed("! grep rootfs.flashcp /sys/class/ubi/*/name")?;
     // the other image, in place
     machine.ssh.succeed("mv /tmp/old /tmp/image; mv /tmp/new /tmp/old; mv /tmp/image /tmp/new")?;
     let number = machine.ssh.succeed("basename $(dirname $(grep -lx rootfs /sys/class/ubi/ubi0_*/name))")?;
