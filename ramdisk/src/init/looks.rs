@@ -11,10 +11,11 @@ use std::time::Duration;
 use super::sessions::{Look, Processes, look};
 use crate::sys::process::ask_child;
 
-/// For all processes together; it takes milliseconds.
-const LIMIT: Duration = Duration::from_secs(1);
-/// One that could not be looked at is left alone for so long: a child that waits for it may be stuck as well.
-const LEAVE_ALONE_MS: u64 = 600_000;
+/// For all processes together; it takes milliseconds, but for a board that is very busy.
+const LIMIT: Duration = Duration::from_secs(2);
+/// One that could not be looked at is left alone for so long: a child that waits for it may be stuck as well. Not for ever:
+/// it may have been somebody who logs in while the board was busy.
+const LEAVE_ALONE_MS: u64 = 60_000;
 
 /// What is known of processes from earlier looks.
 #[derive(Debug, Default)]
@@ -27,7 +28,7 @@ pub(super) struct Looks {
 
 impl Looks {
     /// Fills in what is to be known of `pids` in the table; of those that are stuck it is what was seen last. `meanwhile` is
-    /// called again and again while it waits, which it does for a second at most.
+    /// called again and again while it waits, which it does for two seconds at most.
     pub(super) fn fill(
         &mut self,
         proc: &Path,
@@ -42,6 +43,9 @@ impl Looks {
             !self.left_alone.contains_key(pid) && processes.get(pid).is_some_and(|process| !process.is_stuck)
         };
         let asked: Vec<i32> = pids.iter().copied().filter(is_free).collect();
+        if asked.is_empty() {
+            return self.fill_in(processes, pids);
+        }
         let answer = ask_child(LIMIT, meanwhile, |to| {
             for pid in &asked {
                 let Ok(mut line) = serde_json::to_vec(&look(proc, *pid)) else { continue };
@@ -60,6 +64,10 @@ impl Looks {
             self.left_alone.insert(*stuck, now.saturating_add(LEAVE_ALONE_MS));
         }
         self.known.extend(looks.into_iter().map(|look| (look.pid, look)));
+        self.fill_in(processes, pids);
+    }
+
+    fn fill_in(&self, processes: &mut Processes, pids: &[i32]) {
         for pid in pids {
             if let (Some(process), Some(look)) = (processes.get_mut(pid), self.known.get(pid)) {
                 process.program.clone_from(&look.program);
@@ -91,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_cannot_be_looked_at_costs_a_second_once_and_keeps_what_was_seen() {
+    fn one_that_cannot_be_looked_at_is_waited_for_once_and_keeps_what_was_seen() {
         let proc = tempfile::tempdir().unwrap();
         let user = |pid: i32| Some(format!("u{pid}"));
         for pid in [7, 8, 9] {
