@@ -354,7 +354,8 @@ impl Run<'_, '_> {
             return Ok(());
         }
         self.chip.retries += 1;
-        self.job.progress.event(&Event::Retry { offset: block.start, what: Retry::Reread });
+        let offset = self.chip.mtd.place(block.start);
+        self.job.progress.event(&Event::Retry { offset, what: Retry::Reread });
         if expected == Some(self.read_digest(block)?) && !self.chip.unreadable {
             return Ok(());
         }

@@ -96,7 +96,8 @@ impl Run<'_, '_> {
             let again = rewrites > 0;
             for (number, ((block, _), step)) in blocks.iter().zip(&steps).enumerate().rev() {
                 if again {
-                    self.job.progress.event(&Event::Retry { offset: block.start, what: Retry::Rewrite });
+                    let offset = self.chip.mtd.place(block.start);
+                    self.job.progress.event(&Event::Retry { offset, what: Retry::Rewrite });
                 }
                 let is_erased = number == 0 && self.erased_head;
                 if again || step.erases() && !is_erased {
