@@ -48,18 +48,15 @@ pub enum Error {
     },
     /// The volume that bears the name of the one that would be made cannot be what a run has left there.
     #[error(
-        "{other} is where the new volume for {target} would be made, and no run of this tool has left it: {expected} \
-         expected, {found} found"
+        "{other} is where the new volume for {target} would be made, and no run of this tool has left it: {what}"
     )]
     VolumeInTheWay {
         /// The volume.
         target: String,
         /// The one in the way.
         other: String,
-        /// Kind and size of what would be made.
-        expected: String,
-        /// Kind and size of what is there.
-        found: String,
+        /// Kind and size of what would be made, and of what is there.
+        what: String,
     },
     /// A UBI image is for a whole MTD device.
     #[error("the image {image} is a UBI image: it is for the flash below UBI, not for the volume {target}")]

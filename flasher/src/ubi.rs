@@ -146,8 +146,7 @@ pub fn way(device: &UbiDevice, volume: &UbiVolume, named: Named) -> Result<Way, 
         return Err(Error::VolumeInTheWay {
             target: volume.to_string(),
             other: other.to_string(),
-            expected: volume.shape(),
-            found: other.shape(),
+            what: format!("{} expected, {} found", volume.shape(), other.shape()),
         });
     }
     // What an earlier run left is removed first.

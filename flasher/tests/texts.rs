@@ -185,8 +185,7 @@ fn errors() -> Vec<Error> {
         Error::VolumeInTheWay {
             target: volume().to_string(),
             other: s("ubi0_4 \"rootfs.flashcp\""),
-            expected: s("dynamic with 8 blocks"),
-            found: s("static with 8 blocks"),
+            what: s("dynamic with 8 blocks expected, static with 8 blocks found"),
         },
         Error::UbiInVolume { target: s("ubi0:rootfs"), image: image() },
         Error::TooLarge { image: image(), size: 1001, target: target(), room: 1000 },

@@ -14,7 +14,7 @@ pub(super) fn hints(failure: &Failure) -> Vec<&'static str> {
         Error::Content { .. } => hints.push("if that is meant: --any-content"),
         Error::UbiOnNand { .. } => hints.push("(--raw-ubi writes its bytes all the same, and the counters are lost)"),
         Error::VolumeInTheWay { .. } => {
-            hints.push("if nobody needs it: remove it with ubirmvol; or name the target by its number, ubiN_V")
+            hints.push("if nobody needs it: remove it with ubirmvol; or name the target by its number, ubiN_V");
         }
         Error::StreamToStatic { .. } => hints.push("say its size: --size"),
         Error::BadBlock { .. } => hints.push(
@@ -77,15 +77,7 @@ mod tests {
         for (error, option) in [
             (Error::UbiOnNand { target: target(), image: image() }, "--raw-ubi"),
             (Error::StreamToStatic { target: target() }, "--size"),
-            (
-                Error::VolumeInTheWay {
-                    target: target(),
-                    other: target(),
-                    expected: String::new(),
-                    found: String::new(),
-                },
-                "ubirmvol",
-            ),
+            (Error::VolumeInTheWay { target: target(), other: target(), what: String::new() }, "ubirmvol"),
             (Error::BadBlock { target: target(), offset: 0 }, "--bad-blocks=skip"),
             (Error::Worn { offset: 0, source }, "--bad-blocks=mark"),
         ] {
