@@ -1,6 +1,9 @@
-//! What kind of thing an image or a partition starts with. People do flash downloaded error pages.
+//! What kind of thing an image or a partition starts with. People do flash downloaded error pages, and halves of images.
 
 use std::fmt;
+
+pub(crate) mod environment;
+pub(crate) mod uimage;
 
 /// A kind of content that a magic number tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub enum Content {
     Squashfs,
     /// UBI's erase counter header: `UBI#`.
     Ubi,
+    /// U-Boot's environment. It has no magic number: its check sum tells it.
+    Environment,
 }
 
 impl Content {
@@ -43,6 +48,7 @@ impl fmt::Display for Content {
             Self::Trx => "a TRX image",
             Self::Squashfs => "a squashfs",
             Self::Ubi => "a UBI image",
+            Self::Environment => "a U-Boot environment",
         })
     }
 }

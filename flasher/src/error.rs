@@ -48,7 +48,9 @@ pub enum Error {
     },
     /// The volume that bears the name of the one that would be made cannot be what a run has left there.
     #[error(
-        "{other} is where the new volume for {target} would be made, and no run of this tool has left it: {what}"
+        "{other} is where the new volume for {target} would be made, and no run of this tool has left it: {} expected, {} \
+         found",
+        shapes.0, shapes.1
     )]
     VolumeInTheWay {
         /// The volume.
@@ -56,7 +58,7 @@ pub enum Error {
         /// The one in the way.
         other: String,
         /// Kind and size of what would be made, and of what is there.
-        what: String,
+        shapes: Box<(String, String)>,
     },
     /// A UBI image is for a whole MTD device.
     #[error("the image {image} is a UBI image: it is for the flash below UBI, not for the volume {target}")]
@@ -135,6 +137,16 @@ pub enum Error {
         image: String,
         /// What the image is.
         found: Option<Content>,
+    },
+    /// The image starts like one that a boot loader checks, and would not pass.
+    #[error("the image {image} is a damaged {kind}: {what}")]
+    Damaged {
+        /// The image's name.
+        image: String,
+        /// What it starts like, without an article.
+        kind: &'static str,
+        /// What is wrong with it, with numbers.
+        what: String,
     },
     /// A UBI image must keep the erase counters of raw NAND, which only `ubiformat` does.
     #[error(
@@ -345,6 +357,11 @@ fn kind(found: Option<Content>) -> String {
 mod tests {
     use super::*;
 
+    /// Each C library has its own words.
+    fn system(number: i32) -> String {
+        io::Error::from_raw_os_error(number).to_string()
+    }
+
     fn text(error: &Error) -> String {
         error.to_string()
     }
@@ -395,8 +412,10 @@ mod tests {
         };
         assert_eq!(
             text(&Error::Worn { offset: 0x20000, source }),
-            "the block at 0x20000 is worn out: it failed again and again; last: cannot erase 0x20000 to 0x40000: \
-             Input/output error (os error 5)"
+            format!(
+                "the block at 0x20000 is worn out: it failed again and again; last: cannot erase 0x20000 to 0x40000: {}",
+                system(nix::libc::EIO)
+            )
         );
         assert_eq!(
             text(&Error::Locked { start: 0x100, end: 0x200, source: None }),
@@ -434,7 +453,10 @@ mod tests {
         let claim = Error::Claim { number: 3, source: io::Error::from_raw_os_error(nix::libc::EBUSY) };
         assert_eq!(
             text(&claim),
-            "mtd3 is in use: its block device cannot be opened exclusively: Device or resource busy (os error 16)"
+            format!(
+                "mtd3 is in use: its block device cannot be opened exclusively: {}",
+                system(nix::libc::EBUSY)
+            )
         );
     }
 

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
+use crate::content::environment::{self, Start};
 use crate::content::{self, Content};
 use crate::decide::{Have, Rules};
 use crate::device::{Ecc, Geometry, Kind, Mtd};
@@ -26,6 +27,7 @@ use crate::survey::{Beyond, Buffers, Clearing, Survey, survey};
 use crate::target::Target;
 
 mod told;
+pub(crate) mod whole;
 pub(crate) mod worn;
 
 pub(crate) use told::first_record;
@@ -128,7 +130,10 @@ fn run_once(chip: &mut dyn Mtd, source: &mut dyn Source, mut job: Job<'_>) -> Re
     let length = usize::try_from(source.size()).unwrap_or(usize::MAX).min(Content::MAGIC);
     source.read_at(0, &mut image_head[..length]).map_err(Error::from)?;
     let name = source.name().to_owned();
-    check_content(chip, &name, image_head, source.size(), &job)?;
+    let start = check_content(chip, &name, image_head, source.size(), &job)?;
+    let size = source.size();
+    let read = |at, buf: &mut [u8]| source.read_at(at, buf);
+    whole::check_whole(chip, start.as_ref(), &name, Some(size), size, read, &job)?;
     let mut buffers = Buffers::new(geometry.erase_size);
     let beyond = if options.mode == Mode::VerifyOnly { Beyond::Ignored } else { Beyond::Erased };
     let may_clear = Rules::new(&geometry, options, false).clear_in_place;
@@ -224,16 +229,17 @@ pub(crate) fn check_sizes(
     Ok(0..end)
 }
 
-/// What the target starts with beside what the image starts with; and on NAND, whether its blocks are good.
+/// What the target starts with beside what the image starts with; and on NAND, whether its blocks are good. Returns the
+/// target's first bytes, unless any content is right.
 pub(crate) fn check_content(
     chip: &mut dyn Mtd,
     image: &str,
     image_head: [u8; Content::MAGIC],
     size: u64,
     job: &Job<'_>,
-) -> Result<(), Error> {
+) -> Result<Option<Start>, Error> {
     if job.options.mode == Mode::VerifyOnly {
-        return Ok(());
+        return Ok(None);
     }
     let geometry = chip.geometry().clone();
     let target = || job.target.to_string();
@@ -254,9 +260,9 @@ pub(crate) fn check_content(
         }
     }
     if job.options.content == Check::Allow {
-        return Ok(());
+        return Ok(None);
     }
-    let mut head = [0xff; Content::MAGIC];
+    let mut head = [0xff; environment::START];
     // Not looked at: what cannot be read is of no known kind.
     let _ = retry::read(chip, 0, &mut head, &mut 0);
     content::check(&head, &image_head).map_err(|expected| Error::Content {
@@ -264,7 +270,8 @@ pub(crate) fn check_content(
         expected,
         image: image.to_owned(),
         found,
-    })
+    })?;
+    Ok(Some(head))
 }
 
 fn compared(geometry: &Geometry, plan: &Plan, found: &Survey) -> Outcome {

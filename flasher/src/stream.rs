@@ -83,7 +83,13 @@ fn run_once(mtd: &mut dyn Mtd, feed: &mut dyn Feed, mut job: Job<'_>) -> Result<
     }
     let mut magic = [0xff; Content::MAGIC];
     magic.iter_mut().zip(&head).for_each(|(to, from)| *to = *from);
-    pipeline::check_content(mtd, &name, magic, room, &job)?;
+    let start = pipeline::check_content(mtd, &name, magic, room, &job)?;
+    let first = |at: u64, buf: &mut [u8]| {
+        let at = usize::try_from(at).unwrap_or(usize::MAX);
+        buf.iter_mut().zip(head.iter().skip(at)).for_each(|(to, from)| *to = *from);
+        Ok(())
+    };
+    pipeline::whole::check_whole(mtd, start.as_ref(), &name, options.size, taken as u64, first, &job)?;
     // An image that ends within its head leaves the blocks behind its end alone.
     let late = geometry.round_up(taken as u64).min(late);
     head.truncate(usize::try_from(late).unwrap_or(usize::MAX));

@@ -146,7 +146,7 @@ pub fn way(device: &UbiDevice, volume: &UbiVolume, named: Named) -> Result<Way, 
         return Err(Error::VolumeInTheWay {
             target: volume.to_string(),
             other: other.to_string(),
-            what: format!("{} expected, {} found", volume.shape(), other.shape()),
+            shapes: Box::new((volume.shape(), other.shape())),
         });
     }
     // What an earlier run left is removed first.

@@ -4,6 +4,7 @@ mod common;
 
 use std::io;
 
+use common::system::here;
 use common::{BLOCK, Bench, ONE, Run, SIZE, Way, bench, facts, flash, flash_by, noise, serial};
 use flasher::device::Mtd;
 use flasher::error::Error;
@@ -124,13 +125,17 @@ fn an_error_of_the_driver_is_told_with_its_place_and_the_flash_called_unverified
     ] {
         let (result, _, bench) = faulty(fault);
         let failure = result.unwrap_err();
-        assert_eq!((failure.to_string().as_str(), failure.exit_code()), (text, 3), "{fault:?}");
+        assert_eq!(
+            (failure.to_string().as_str(), failure.exit_code()),
+            (here(text).as_str(), 3),
+            "{fault:?}"
+        );
         assert_eq!(bench.records.read().unwrap().state, State::Unverified);
     }
     let (result, chip, bench) = faulty(Fault::ReadFailsFrom(1));
     let failure = result.unwrap_err();
     let text = "cannot read 16 bytes at 0x0: Input/output error (os error 5)";
-    assert_eq!((failure.to_string().as_str(), failure.exit_code()), (text, 1));
+    assert_eq!((failure.to_string().as_str(), failure.exit_code()), (here(text).as_str(), 1));
     assert_eq!((chip.inner().calls(), bench.records.read()), (0, None));
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use std::io;
 
-use common::{BLOCK, BLOCKS, ONE, Run, SIZE, bench, facts, flash, noise, serial, uniform};
+use common::{BLOCK, BLOCKS, ONE, Run, SIZE, bench, facts, flash, noise, serial, system::here, uniform};
 use flasher::device::{Geometry, Kind, Mtd};
 use flasher::event::{Event, Phase, Progress, Silent};
 use flasher::guard::facts::MtdFacts;
@@ -107,8 +107,8 @@ fn the_same_image_again_changes_nothing_and_is_verified() {
     let report = flash(&mut chip, &image, &Options::default(), &bench.records).unwrap();
     assert_eq!((report.outcome.clone(), report.exit_code()), (Outcome::Unchanged, 0));
     assert_eq!(chip.calls(), calls);
-    // One pass over the range, and the four bytes that tell its kind.
-    assert_eq!(chip.counts().read - read, 4 * BLOCK + 4);
+    // One pass over the range, and the bytes that tell its kind.
+    assert_eq!(chip.counts().read - read, 4 * BLOCK + 16);
 }
 
 #[test]
@@ -247,10 +247,9 @@ fn what_was_locked_is_locked_again_and_nothing_else_was_unlocked() {
     let mut chip = Faulty::new(serial().with_all_locked(), Fault::LockFails);
     let report = flash(&mut chip, &image, &Options::default(), &bench.records).unwrap();
     assert_eq!(report.exit_code(), 4);
-    let error =
-        "0x0 to 0x800 locked before, 0x200 to 0x800 now (cannot lock 0x0 to 0x800: Input/output error (os \
-                 error 5))"
-            .to_owned();
+    let error = here(
+        "0x0 to 0x800 locked before, 0x200 to 0x800 now (cannot lock 0x0 to 0x800: Input/output error (os error 5))",
+    );
     assert_eq!(report.locks, Locks::NotRestored { error });
     assert_eq!(bench.records.read().unwrap().exit_code, Some(4));
 }
@@ -346,7 +345,9 @@ fn overlapping_partitions_are_held_and_their_caches_flushed_around_the_change() 
     let failure = result.unwrap_err();
     assert_eq!(
         failure.to_string(),
-        "mtd4 is in use: its block device cannot be opened exclusively: Device or resource busy (os error 16)"
+        here(
+            "mtd4 is in use: its block device cannot be opened exclusively: Device or resource busy (os error 16)"
+        )
     );
     assert_eq!((failure.exit_code(), calls), (1, 0));
 }

@@ -5,6 +5,7 @@ mod common;
 
 use std::io::Write;
 
+use common::system::here;
 use common::{BLOCK, Chip, Way, boot_sectors, facts, flash, flash_by, nand, noise, uniform};
 use flasher::device::{Geometry, Kind, Mtd, MtdError};
 use flasher::error::Error;
@@ -185,7 +186,7 @@ fn stuck_locks_leave_the_flash_untouched_and_are_told() {
         let mut chip = Faulty::new(Nor::new(uniform(Kind::SpiNor, 8), old.clone()).with_all_locked(), fault);
         let locked = chip.inner().locked_blocks();
         let failure = flash(&mut chip, &noise(2, 300), &Options::default(), &records).unwrap_err();
-        assert_eq!((failure.to_string().as_str(), failure.exit_code()), (text, 1));
+        assert_eq!((failure.to_string().as_str(), failure.exit_code()), (here(text).as_str(), 1));
         assert!(chip.inner().bytes() == old && chip.inner().calls() == 0);
         assert_eq!((chip.inner().locked_blocks(), records.read()), (locked, None));
     }

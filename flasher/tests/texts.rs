@@ -26,8 +26,8 @@ mod kept;
 use kept::kept;
 
 variants!(error_name, ERRORS, Error: Image Chip Target Facts Open Ubi StreamToStatic VolumeInUse VolumeInTheWay UbiInVolume
-    TooLarge StreamTooLarge HeadTooLong Plan Overlap ReadOnly InUse Content UbiOnNand Digest BadBlock TooFewGood Locked
-    Worn Uncorrectable Geometry Busy Record Claim NotClaimed Protected Overwritten ReadBack Mismatch);
+    TooLarge StreamTooLarge HeadTooLong Plan Overlap ReadOnly InUse Content Damaged UbiOnNand Digest BadBlock TooFewGood
+    Locked Worn Uncorrectable Geometry Busy Record Claim NotClaimed Protected Overwritten ReadBack Mismatch);
 variants!(chip_name, CHIP_ERRORS, MtdError: Unsupported Read Erase Program Lock Bad Mark);
 variants!(image_name, IMAGE_ERRORS, ImageError: Open Directory NotAFile Empty Read Shrank Grew Size Surplus Unproven
     NotCompressed Truncated Corrupt Window Changed);
@@ -37,7 +37,7 @@ variants!(facts_name, FACTS_ERRORS, FactsError: Read);
 variants!(plan_name, PLAN_ERRORS, PlanError: Read TooLarge Wrong);
 variants!(use_name, USES, Use: Mount Swap Loop Ubi Thread Open Process Busy);
 variants!(relation_name, RELATIONS, Relation: Same Parent Child Overlaps MayOverlap);
-variants!(content_name, CONTENTS, Content: Fit UImage Trx Squashfs Ubi);
+variants!(content_name, CONTENTS, Content: Fit UImage Trx Squashfs Ubi Environment);
 variants!(direction_name, DIRECTIONS, Direction: ReadsOne ReadsZero Both);
 
 fn eio() -> io::Error {
@@ -185,7 +185,7 @@ fn errors() -> Vec<Error> {
         Error::VolumeInTheWay {
             target: volume().to_string(),
             other: s("ubi0_4 \"rootfs.flashcp\""),
-            what: s("dynamic with 8 blocks expected, static with 8 blocks found"),
+            shapes: Box::new((s("dynamic with 8 blocks"), s("static with 8 blocks"))),
         },
         Error::UbiInVolume { target: s("ubi0:rootfs"), image: image() },
         Error::TooLarge { image: image(), size: 1001, target: target(), room: 1000 },
@@ -222,6 +222,9 @@ fn errors() -> Vec<Error> {
             .map(|expected| content(expected, Some(expected))),
     );
     all.push(content(Content::Fit, None));
+    all.push(content(Content::Environment, None));
+    let what = s("its header announces 164 bytes with itself, and there are 163");
+    all.push(Error::Damaged { image: image(), kind: "uImage", what });
     all
 }
 
@@ -252,7 +255,14 @@ fn every_error_has_a_text_that_was_looked_at() {
     listed(&mut text, PLAN_ERRORS, plan_name, &told(plan_errors()));
     listed(&mut text, USES, use_name, &told(uses()));
     listed(&mut text, RELATIONS, relation_name, &told(ALL_RELATIONS.to_vec()));
-    let contents = vec![Content::Fit, Content::UImage, Content::Trx, Content::Squashfs, Content::Ubi];
+    let contents = vec![
+        Content::Fit,
+        Content::UImage,
+        Content::Trx,
+        Content::Squashfs,
+        Content::Ubi,
+        Content::Environment,
+    ];
     listed(&mut text, CONTENTS, content_name, &told(contents));
     let directions = vec![Direction::ReadsOne, Direction::ReadsZero, Direction::Both];
     listed(&mut text, DIRECTIONS, direction_name, &told(directions));

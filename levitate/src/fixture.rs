@@ -44,10 +44,27 @@ pub(crate) struct RecordedMounts {
     pub(crate) mounted: Vec<PathBuf>,
     /// The request for which this says true fails.
     pub(crate) refuse: Option<fn(&str) -> bool>,
+    /// At this request, counted from 0 and after it is done, the process ends.
+    pub(crate) killed_at: Option<usize>,
     base: PathBuf,
 }
 
 impl RecordedMounts {
+    /// The options of /run's mount after all that was asked for.
+    pub(crate) fn options_now(&self) -> Vec<String> {
+        let first = ["rw", "nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
+        self.asked.last().map_or(first, |last| last.options.clone())
+    }
+
+    /// To be called when the nth request is done.
+    fn end_here(&mut self) {
+        match &mut self.killed_at {
+            Some(0) => panic!("killed"),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+    }
+
     fn note(&mut self, line: &str) -> io::Result<()> {
         let line = line.replace(&self.base.display().to_string(), "");
         let refused = self.refuse.is_some_and(|refuse| refuse(&line));
@@ -61,7 +78,11 @@ impl RecordedMounts {
 impl Mounts for RecordedMounts {
     fn remount(&mut self, change: &Remount) -> io::Result<()> {
         self.asked.push(change.clone());
-        if self.fail { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+        if self.fail {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.end_here();
+        Ok(())
     }
 
     fn is_mounted(&self, point: &Path) -> io::Result<bool> {
@@ -71,6 +92,7 @@ impl Mounts for RecordedMounts {
     fn bind(&mut self, what: &Path, over: &Path) -> io::Result<()> {
         self.note(&format!("bind {} {}", what.display(), over.display()))?;
         self.mounted.push(over.to_owned());
+        self.end_here();
         Ok(())
     }
 
@@ -94,14 +116,18 @@ impl Mounts for RecordedMounts {
     }
 
     fn hang_up(&mut self) -> io::Result<()> {
-        self.note("hang up")
+        self.note("hang up")?;
+        self.end_here();
+        Ok(())
     }
 
     fn start(&mut self, name: &str) -> io::Result<()> {
         self.note(&format!("start {name}"))?;
         let proc = self.base.join("proc/77");
         fs::create_dir_all(&proc)?;
-        fs::write(proc.join("cmdline"), format!("{name}\0"))
+        fs::write(proc.join("cmdline"), format!("{name}\0"))?;
+        self.end_here();
+        Ok(())
     }
 
     fn end(&mut self, pid: i32) -> io::Result<()> {

@@ -41,19 +41,35 @@ fn say(text: &str) {
     let _ = writeln!(io::stderr(), "levitate: {text}");
 }
 
-/// `levitate leave sysvinit PROGRAM COMMAND`: runlevel 6. Runs COMMAND, which ends everything and would reset the board
+/// For a process that has no other place to say it. A console that nobody reads must not stop it.
+fn say_on_console(text: &str) {
+    let mut options = OpenOptions::new();
+    options.append(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK);
+    if let Ok(mut console) = options.open("/dev/console") {
+        let _ = writeln!(console, "levitate: {text}");
+    }
+}
+
+/// `levitate leave flash`: waits for who changes flash, if there is somebody. `levitate leave sysvinit PROGRAM COMMAND`:
+/// runlevel 6. Waits for the same. Runs COMMAND, which ends everything and would reset the board
 /// last, but may not: reset is a capability that it does not get. Then makes PID 1 execute the hand-over. Whatever
 /// fails, the board is reset, but never while somebody changes flash. Answers with 0 once PID 1 is the hand-over, and
 /// with another exit code if nothing was done: the caller then goes on without it.
 pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let args: Vec<OsString> = args.collect();
+    if args.as_slice() == ["flash"] {
+        patience::let_flash_be(&mut OldSystem { say });
+        return 0;
+    }
     let [init, program, command] = args.as_slice() else {
-        say("leave: expected sysvinit, a program and a command; nothing was done");
+        say("leave: expected flash, or sysvinit, a program and a command; nothing was done");
         return 2;
     };
     if init != "sysvinit" || !is_staged() {
         return 1;
     }
+    // the command ends everybody
+    patience::let_flash_be(&mut OldSystem { say });
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(command);
     crate::sys::privilege::without_reboot(&mut shell);
@@ -65,11 +81,14 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
         }
     }
     let told = tell_sysvinit(Path::new(program));
-    patience::see_to_the_end(&mut OldSystem, told)
+    patience::see_to_the_end(&mut OldSystem { say }, told)
 }
 
 /// The old system, for real.
-struct OldSystem;
+struct OldSystem {
+    /// Where lines are said.
+    say: fn(&str),
+}
 
 impl Leaving for OldSystem {
     fn now_ms(&mut self) -> u64 {
@@ -81,7 +100,7 @@ impl Leaving for OldSystem {
     }
 
     fn say(&mut self, line: &str) {
-        say(line);
+        (self.say)(line);
     }
 
     fn gate(&mut self) -> Gate {
@@ -118,7 +137,8 @@ fn tell_sysvinit(program: &Path) -> io::Result<()> {
 
 /// The process named [`KEEPER`], for as long as a maintenance root is armed under busybox init. Its working directory
 /// and an open file keep `umount -a -r` from taking /run or making it read-only. busybox's `reboot`, `poweroff` and `halt`
-/// send it the signal that they would send PID 1: SIGTERM becomes SIGQUIT, the others are passed on.
+/// send it the signal that they would send PID 1: SIGTERM becomes SIGQUIT, the others are passed on; each of them only
+/// when nobody changes flash, because PID 1 then ends everybody before it executes the hand-over.
 pub fn keep() -> u8 {
     match keep_on() {
         Ok(()) => 0,
@@ -147,6 +167,7 @@ fn keep_on() -> io::Result<()> {
         let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
         // PID 1 ends everybody at the end; that is no wish of a user's
         if let Some(passed) = pass_on(number, signal.ssi_pid, is_staged()) {
+            patience::let_flash_be(&mut OldSystem { say: say_on_console });
             kill(Pid::from_raw(1), passed)?;
             if passed == Signal::SIGQUIT {
                 std::thread::sleep(PATIENCE);

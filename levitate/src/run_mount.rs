@@ -9,6 +9,7 @@ use ramdisk::path::Root;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{Grow, Space};
+use crate::handover::mounts::{self, Mount};
 
 /// The mount that /run lies on, as /proc/self/mountinfo tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +119,7 @@ impl Before {
 ///
 /// /proc is not mounted there, or has no such line.
 pub fn read(root: &Root) -> io::Result<RunMount> {
-    let text = fs::read_to_string(root.dir().join("proc/self/mountinfo"))?;
+    let text = fs::read(root.dir().join("proc/self/mountinfo"))?;
     let real = root.resolve(Path::new("/run")).map_err(io::Error::other)?.real;
     find(&text, &real).ok_or_else(|| io::Error::other("no mount holds /run in /proc/self/mountinfo"))
 }
@@ -141,30 +142,13 @@ pub fn space(directory: &Path) -> io::Result<(Option<Space>, u64)> {
     Ok(((space.total > 0).then_some(space), unit.max(512)))
 }
 
-/// The last mount whose mount point is the longest prefix: later ones cover earlier ones.
-fn find(mountinfo: &str, directory: &Path) -> Option<RunMount> {
-    let mut best: Option<RunMount> = None;
-    for line in mountinfo.lines() {
-        let Some((mount, source)) = line.split_once(" - ") else { continue };
-        let mut fields = mount.split(' ').skip(4);
-        let (Some(point), Some(options)) = (fields.next(), fields.next()) else { continue };
-        let point = PathBuf::from(unescape(point));
-        let longer = |b: &RunMount| point.components().count() >= b.point.components().count();
-        if directory.starts_with(&point) && best.as_ref().is_none_or(longer) {
-            best = Some(RunMount {
-                point,
-                fstype: source.split(' ').next().unwrap_or_default().to_owned(),
-                options: options.split(',').map(str::to_owned).collect(),
-            });
-        }
-    }
-    best
-}
-
-/// mountinfo writes space, tab, newline and backslash as three octal digits.
-pub(crate) fn unescape(text: &str) -> String {
-    let pairs = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    pairs.iter().fold(text.to_owned(), |t, (from, to)| t.replace(from, to))
+/// The mount that the directory lies in, by the longest mount point; of several at one point the topmost.
+fn find(mountinfo: &[u8], directory: &Path) -> Option<RunMount> {
+    let table = mounts::parse_with_options(mountinfo);
+    let all: Vec<Mount> = table.iter().map(|(mount, _)| mount.clone()).collect();
+    let holding = mounts::holding(&all, directory)?;
+    let (mount, options) = table.into_iter().find(|(mount, _)| mount.id == holding.id)?;
+    Some(RunMount { point: mount.point, fstype: mount.fstype, options })
 }
 
 #[cfg(test)]
@@ -179,7 +163,7 @@ mod tests {
 ";
 
     fn run() -> RunMount {
-        find(MOUNTINFO, Path::new("/run")).unwrap()
+        find(MOUNTINFO.as_bytes(), Path::new("/run")).unwrap()
     }
 
     #[test]
@@ -188,9 +172,16 @@ mod tests {
         assert_eq!(run(), RunMount { point: "/run".into(), fstype: "tmpfs".into(), options });
         assert!(run().is_in_ram());
         let covered = format!("{MOUNTINFO}27 25 0:24 / /run rw - ext4 /dev/sda1 rw\n");
-        assert!(!find(&covered, Path::new("/run")).unwrap().is_in_ram());
-        let without = find("21 1 31:3 / / ro - squashfs /dev/root ro\n", Path::new("/run")).unwrap();
+        assert!(!find(covered.as_bytes(), Path::new("/run")).unwrap().is_in_ram());
+        let without = find(b"21 1 31:3 / / ro - squashfs /dev/root ro\n", Path::new("/run")).unwrap();
         assert!(!without.is_in_ram());
+    }
+
+    #[test]
+    fn a_mount_point_in_any_bytes_hides_nothing() {
+        let strange =
+            [b"28 21 8:1 / /media/\xff\xfe rw - ext4 /dev/sda1 rw\n", MOUNTINFO.as_bytes()].concat();
+        assert_eq!(find(&strange, Path::new("/run")), Some(run()));
     }
 
     #[test]

@@ -33,26 +33,32 @@ pub(crate) struct Copied {
 ///
 /// # Errors
 ///
-/// What the kernel said.
+/// What the kernel said; `UnexpectedEof` if the file became shorter meanwhile.
 pub(crate) fn whole(from: &File, to: &File) -> io::Result<Copied> {
     let meta = from.metadata()?;
     let mut copied = Copied::default();
     if !has_holes(&meta) {
         // files of /proc claim to be empty: those to their end, wherever that is
-        let length = if meta.len() == 0 { u64::MAX } else { meta.len() };
-        copied.range(from, 0..length, to, 0)?;
+        if meta.len() == 0 {
+            copied.range(from, 0..u64::MAX, to, 0)?;
+        } else {
+            copied.all(from, 0..meta.len(), to, 0)?;
+        }
         return Ok(copied);
     }
     let mut end = 0;
     while let Some(range) = next_data(from, end)? {
         if range == (0..meta.len()) {
             // squashfs and others know their holes, and do not tell where they are
-            copied.without_zeros(from, range, to, 0)?;
+            let reached = copied.without_zeros(from, range.clone(), to, 0)?;
+            needed(range.end, reached)?;
             break;
         }
         end = range.end;
-        copied.range(from, range.clone(), to, range.start)?;
+        copied.all(from, range.clone(), to, range.start)?;
     }
+    // What lies behind the last data is a hole, if it is still there.
+    needed(meta.len(), from.metadata()?.len())?;
     to.set_len(meta.len())?;
     Ok(copied)
 }
@@ -69,13 +75,13 @@ pub(crate) fn part(part: &Part, to: &File) -> io::Result<Copied> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     match part.after {
-        After::Keep => copied.without_zeros(&part.file, part.offset..end, to, 0)?,
+        After::Keep => needed(end, copied.without_zeros(&part.file, part.offset..end, to, 0)?)?,
         After::LetGo => {
             // it was written without zeros
             let mut at = part.offset;
             while let Some(data) = next_data(&part.file, at)?.filter(|data| data.start < end) {
                 at = data.end.min(end);
-                copied.range(&part.file, data.start..at, to, data.start - part.offset)?;
+                copied.all(&part.file, data.start..at, to, data.start - part.offset)?;
             }
             let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
             if let (Ok(offset), Ok(length)) = (part.offset.try_into(), part.length.try_into()) {
@@ -149,9 +155,24 @@ fn next_data(file: &File, start: u64) -> io::Result<Option<std::ops::Range<u64>>
     Ok((hole > data).then_some(data..hole))
 }
 
+/// An error if a file that was to be read to `end` ended at `reached`.
+fn needed(end: u64, reached: u64) -> io::Result<()> {
+    if reached >= end {
+        return Ok(());
+    }
+    let why = format!("it became shorter while it was copied: expected {end} bytes, found {reached}");
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, why))
+}
+
 impl Copied {
-    /// Copies a range of `from` to the offset `at` of `to`; less if `from` ends before.
-    fn range(&mut self, from: &File, range: std::ops::Range<u64>, mut to: &File, at: u64) -> io::Result<()> {
+    /// Copies a range of `from` to the offset `at` of `to`, or fails.
+    fn all(&mut self, from: &File, range: std::ops::Range<u64>, to: &File, at: u64) -> io::Result<()> {
+        let end = range.end;
+        needed(end, self.range(from, range, to, at)?)
+    }
+
+    /// Copies a range of `from` to the offset `at` of `to`; less if `from` ends before. The answer is how far it got.
+    fn range(&mut self, from: &File, range: std::ops::Range<u64>, mut to: &File, at: u64) -> io::Result<u64> {
         to.seek(SeekFrom::Start(at))?;
         let mut offset = range.start;
         for call in [Call::CopyFileRange, Call::Sendfile] {
@@ -174,7 +195,7 @@ impl Copied {
             }
         }
         if offset >= range.end {
-            return Ok(());
+            return Ok(offset);
         }
         let mut buffer = vec![0; BUFFER];
         while offset < range.end {
@@ -186,7 +207,7 @@ impl Copied {
             offset += count as u64;
             self.by_hand += count as u64;
         }
-        Ok(())
+        Ok(offset)
     }
 
     /// As [`Copied::range`], through this process, without pages of zeros.
@@ -196,7 +217,7 @@ impl Copied {
         range: std::ops::Range<u64>,
         to: &File,
         at: u64,
-    ) -> io::Result<()> {
+    ) -> io::Result<u64> {
         let mut buffer = vec![0; BUFFER];
         let mut offset = range.start;
         while offset < range.end {
@@ -208,7 +229,7 @@ impl Copied {
             offset += count as u64;
             self.by_hand += count as u64;
         }
-        Ok(())
+        Ok(offset)
     }
 }
 
@@ -288,6 +309,32 @@ mod tests {
         let to = tempfile::tempfile().unwrap();
         whole(&File::open("/proc/self/mountinfo").unwrap(), &to).unwrap();
         assert!(!read(&to).is_empty());
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_meanwhile_is_an_error() {
+        let from = tempfile::tempfile().unwrap();
+        from.write_all_at(&bytes(200_000), 0).unwrap();
+        let to = tempfile::tempfile().unwrap();
+        let mut copied = Copied::default();
+        copied.all(&from, 0..200_000, &to, 0).unwrap();
+        // What was seen before it was cut off is what it was to have.
+        for error in [
+            copied.all(&from, 0..200_001, &to, 0).unwrap_err(),
+            copied.without_zeros(&from, 0..200_001, &to, 0).and_then(|at| needed(200_001, at)).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+            let expected = "it became shorter while it was copied: expected 200001 bytes, found 200000";
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_file_that_holds_less_than_it_claims_is_an_error() {
+        // Nothing else says so without a race: this one claims a page.
+        let Ok(file) = File::open("/sys/kernel/uevent_seqnum") else { return };
+        let to = tempfile::tempfile().unwrap();
+        assert_eq!(whole(&file, &to).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

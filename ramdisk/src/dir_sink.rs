@@ -33,6 +33,7 @@ pub struct DirSink {
     owners: Owners,
     /// The directory of the last entry: the next is likely to be in it, too.
     last: Option<(PathBuf, OwnedFd)>,
+    by_hand: u64,
 }
 
 /// An entry that could not be written.
@@ -50,7 +51,13 @@ pub struct DirSinkError {
 impl DirSink {
     /// Writes below `base`.
     pub fn new(base: impl Into<PathBuf>, owners: Owners) -> Self {
-        Self { base: base.into(), owners, last: None }
+        Self { base: base.into(), owners, last: None, by_hand: 0 }
+    }
+
+    /// Bytes of copied files that had to pass through this process, because the kernel could not copy them.
+    #[must_use]
+    pub fn by_hand(&self) -> u64 {
+        self.by_hand
     }
 
     /// The directory that `path` lies in, and its name there.
@@ -114,10 +121,12 @@ impl Sink for DirSink {
             Content::Bytes(bytes) => file.write_all(bytes).map_err(failed("write", &at))?,
             Content::CopyOf(source) => {
                 let from = source.open().map_err(failed("open", source.path()))?;
-                copy::whole(&from, &file).map_err(failed("copy to", &at))?;
+                let copied = copy::whole(&from, &file).map_err(failed("copy to", &at))?;
+                self.by_hand = self.by_hand.saturating_add(copied.by_hand);
             }
             Content::Part(part) => {
-                copy::part(part, &file).map_err(failed("copy from the archive to", &at))?;
+                let copied = copy::part(part, &file).map_err(failed("copy from the archive to", &at))?;
+                self.by_hand = self.by_hand.saturating_add(copied.by_hand);
             }
         }
         self.finish(&file, meta, &at)

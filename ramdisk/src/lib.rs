@@ -2,6 +2,8 @@
 
 pub mod path;
 
+mod wildcard;
+
 pub mod closure;
 
 pub mod users;
@@ -18,12 +20,16 @@ pub mod dir_sink;
 
 pub mod newc;
 
+pub mod network;
+
+pub mod service;
+
+mod mount_table;
+mod process_stat;
+mod sys;
+
 pub mod init;
 
 pub mod commands;
 
 pub mod controllers;
-
-pub mod network;
-pub mod service;
-mod sys;

@@ -1,20 +1,41 @@
 //! Names inside a root that is not (necessarily) ours: every component is looked up by hand, so that a symlink never
 //! leads out of it, and every symlink that was passed is told, so that a copy can be given the same names.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// As many symlinks as the kernel follows in one name (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
 /// A directory that is taken as `/`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Root {
     dir: PathBuf,
+    /// What was seen already, by its name inside the root; none: everything is looked at anew.
+    seen: Option<Arc<Mutex<HashMap<OsString, Kind>>>>,
 }
+
+/// What a name without symlinks in its directory part is.
+#[derive(Clone, Debug)]
+enum Kind {
+    Directory,
+    Symlink(PathBuf),
+    Other,
+    Absent,
+}
+
+/// Roots are equal if they are the same directory, whatever they remember.
+impl PartialEq for Root {
+    fn eq(&self, other: &Self) -> bool {
+        self.dir == other.dir
+    }
+}
+
+impl Eq for Root {}
 
 /// A symlink that was passed on the way, named inside the root.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,7 +95,14 @@ pub enum PathError {
 impl Root {
     /// Takes `dir` as the root; `/` for the running system.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self { dir: dir.into(), seen: None }
+    }
+
+    /// The same root, which looks at each name once: for a while in which nothing in it changes. A closure asks for the
+    /// same few directories hundreds of times.
+    #[must_use]
+    pub fn remembering(&self) -> Self {
+        Self { dir: self.dir.clone(), seen: Some(Arc::default()) }
     }
 
     /// The directory itself.
@@ -104,34 +132,54 @@ impl Root {
                 continue;
             }
             let at = real.join(&part);
-            let host = self.host(&at);
-            let kind = match fs::symlink_metadata(&host) {
-                Ok(meta) => meta.file_type(),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    return Err(PathError::NotFound { path: path.to_owned(), missing: at });
-                }
-                Err(source) => return Err(PathError::Io { path: host, source }),
-            };
-            if kind.is_symlink() {
-                if links.len() == MAX_LINKS {
+            match self.look(&at)? {
+                Kind::Absent => return Err(PathError::NotFound { path: path.to_owned(), missing: at }),
+                Kind::Symlink(_) if links.len() == MAX_LINKS => {
                     return Err(PathError::Loop { path: path.to_owned(), last: at });
                 }
-                let target = fs::read_link(&host).map_err(|source| PathError::Io { path: host, source })?;
-                if target.is_absolute() {
-                    real = PathBuf::from("/");
+                Kind::Symlink(target) => {
+                    if target.is_absolute() {
+                        real = PathBuf::from("/");
+                    }
+                    for part in parts(&target).into_iter().rev() {
+                        todo.push_front(part);
+                    }
+                    links.push(Link { at, target });
                 }
-                for part in parts(&target).into_iter().rev() {
-                    todo.push_front(part);
+                Kind::Other if !todo.is_empty() => {
+                    return Err(PathError::NotADirectory { path: path.to_owned(), part: at });
                 }
-                links.push(Link { at, target });
-                continue;
+                Kind::Directory | Kind::Other => real = at,
             }
-            if !todo.is_empty() && !kind.is_dir() {
-                return Err(PathError::NotADirectory { path: path.to_owned(), part: at });
-            }
-            real = at;
         }
         Ok(Resolved { real, links })
+    }
+
+    /// What `at` is, by memory if there is one.
+    fn look(&self, at: &Path) -> Result<Kind, PathError> {
+        let Some(seen) = &self.seen else { return self.see(at) };
+        // nothing can panic while it is held
+        let known = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kind) = known().get(at.as_os_str()) {
+            return Ok(kind.clone());
+        }
+        let kind = self.see(at)?;
+        known().insert(at.into(), kind.clone());
+        Ok(kind)
+    }
+
+    fn see(&self, at: &Path) -> Result<Kind, PathError> {
+        let host = self.host(at);
+        match fs::symlink_metadata(&host) {
+            Ok(meta) if meta.is_dir() => Ok(Kind::Directory),
+            Ok(meta) if meta.is_symlink() => match fs::read_link(&host) {
+                Ok(target) => Ok(Kind::Symlink(target)),
+                Err(source) => Err(PathError::Io { path: host, source }),
+            },
+            Ok(_) => Ok(Kind::Other),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Kind::Absent),
+            Err(source) => Err(PathError::Io { path: host, source }),
+        }
     }
 
     /// Follows `path` and reads the file there; `None` if it does not exist.
@@ -247,5 +295,19 @@ mod tests {
         assert_eq!(relative("/a/b/c", "/"), Path::new("../.."));
         assert_eq!(relative("/a", "/"), Path::new("."));
         assert_eq!(relative("/a/b", "c"), Path::new("c"));
+    }
+
+    #[test]
+    fn a_root_that_remembers_looks_once_and_one_that_does_not_looks_anew() {
+        let (dir, root) = root();
+        let name = Path::new("/made-later");
+        let remembering = root.remembering();
+        assert!(root.resolve(name).is_err() && remembering.resolve(name).is_err());
+        fs::write(dir.path().join("made-later"), "").unwrap();
+        assert_eq!(root.resolve(name).unwrap().real, name);
+        assert!(remembering.resolve(name).is_err());
+        // what it remembers is its own
+        assert_eq!(root.remembering().resolve(name).unwrap().real, name);
+        assert_eq!(root, remembering);
     }
 }

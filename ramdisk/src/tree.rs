@@ -366,6 +366,10 @@ impl Tree {
     }
 
     fn parents(&mut self, at: &Path) -> Result<(), TreeError> {
+        // a directory that is there has its own there, too
+        if at.parent().is_some_and(|p| matches!(self.entries.get(p), Some(Node::Directory(_)))) {
+            return Ok(());
+        }
         for parent in at.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
             let implied = &mut self.implied;
             let there = self.entries.entry(parent.to_owned()).or_insert_with(|| {

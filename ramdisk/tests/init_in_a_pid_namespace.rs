@@ -387,18 +387,51 @@ fn without_services_it_says_so_and_goes_back_to_the_old_system() {
     if !is_permitted() {
         return;
     }
-    let mut init = Box1::start(&[
+    let files = [
         ("default/type", "bundle\n"),
         ("default/contents.d/x", ""),
         ("x/type", "longrun\n"),
         ("x/run", "#!/nonexistent\n"),
-    ]);
+    ];
+    let maintenance = |run: &Path| write(&run.with_file_name("manifest.json"), 0o644, "{}");
+    let mut init = Box1::start_with(&files, maintenance);
     assert_eq!(init.ended_by(), RESTARTED);
     let log = init.log();
     assert!(log.contains("init x: cannot execute "), "{log}");
     assert!(log.contains("init x: marked down: its program cannot be executed\n"), "{log}");
     assert!(log.contains("init no service can be started: "), "{log}");
     assert!(init.read("console").contains("no service can be started"));
+}
+
+#[test]
+fn a_normal_system_starts_what_is_valid_and_its_console_if_nothing_else_can_be() {
+    if !is_permitted() {
+        return;
+    }
+    let mut init = Box1::start(&[
+        ("default/type", "bundle\n"),
+        ("default/contents.d/bad", ""),
+        ("default/contents.d/broken", ""),
+        ("bad/type", "longrn\n"),
+        ("broken/type", "oneshot\n"),
+        ("broken/up", "false\n"),
+        ("console/type", "longrun\n"),
+        ("console/run", "#!/bin/sh\necho here is a shell\nexec sleep 1000\n"),
+    ]);
+    init.wait_for_log("console here is a shell");
+    let log = init.log();
+    let said = [
+        "bad/type: expected longrun, oneshot or bundle, found \"longrn\"",
+        "contents.d/bad names bad, which does not exist",
+        "init broken: marked down: up ended with exit code 1",
+        "starting for the console: console",
+    ];
+    for text in said {
+        assert!(log.lines().any(|line| line.starts_with("init ") && line.ends_with(text)), "{text}: {log}");
+    }
+    assert!(!log.contains("rebooting"), "{log}");
+    assert_eq!(init.answer("reboot"), "exit 0\n");
+    assert_eq!(init.ended_by(), RESTARTED);
 }
 
 #[test]

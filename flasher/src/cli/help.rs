@@ -40,7 +40,7 @@ Options:
       --decompress[=auto|gzip|xz|zstd|none]
                       what the image is compressed with; auto asks its first
                       bytes (default: a file named .gz, .xz or .zst is)
-      --any-content   write an image of another kind than the flash holds
+      --any-content   write an image of another kind, or a damaged uImage
       --raw-ubi       write a UBI image onto raw NAND as plain bytes
       --allow-in-use  write although somebody uses it
       --plan=FILE     write several images: all are checked before the first

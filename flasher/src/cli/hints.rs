@@ -11,7 +11,7 @@ pub(super) fn hints(failure: &Failure) -> Vec<&'static str> {
             "to write the flash that the system runs from: run `levitate`, then `reboot`, log in, flash there",
             "(--allow-in-use writes it all the same, and whatever uses it breaks)",
         ]),
-        Error::Content { .. } => hints.push("if that is meant: --any-content"),
+        Error::Content { .. } | Error::Damaged { .. } => hints.push("if that is meant: --any-content"),
         Error::UbiOnNand { .. } => hints.push("(--raw-ubi writes its bytes all the same, and the counters are lost)"),
         Error::VolumeInTheWay { .. } => {
             hints.push("if nobody needs it: remove it with ubirmvol; or name the target by its number, ubiN_V");
@@ -77,7 +77,7 @@ mod tests {
         for (error, option) in [
             (Error::UbiOnNand { target: target(), image: image() }, "--raw-ubi"),
             (Error::StreamToStatic { target: target() }, "--size"),
-            (Error::VolumeInTheWay { target: target(), other: target(), what: String::new() }, "ubirmvol"),
+            (Error::VolumeInTheWay { target: target(), other: target(), shapes: Box::default() }, "ubirmvol"),
             (Error::BadBlock { target: target(), offset: 0 }, "--bad-blocks=skip"),
             (Error::Worn { offset: 0, source }, "--bad-blocks=mark"),
         ] {

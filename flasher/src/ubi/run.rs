@@ -181,6 +181,10 @@ pub(super) fn check_content(have: &[u8], want: &[u8], image: &str, job: &VolumeJ
     if found == Some(Content::Ubi) {
         return Err(Error::UbiInVolume { target, image });
     }
+    let head = want.get(..want.len().min(content::uimage::HEADER)).unwrap_or_default();
+    if let Some(what) = content::uimage::damage(head, None) {
+        return Err(Error::Damaged { image, kind: "uImage", what });
+    }
     content::check(have, want).map_err(|expected| Error::Content { target, expected, image, found })
 }
 

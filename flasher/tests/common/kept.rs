@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+#[path = "system.rs"]
+mod system;
+
 /// Names every variant of an enum: a list, and a function that the compiler holds to it.
 macro_rules! variants {
     ($function:ident, $names:ident, $kind:ident: $($variant:ident)*) => {
@@ -20,7 +23,7 @@ pub(crate) fn kept(file: &str, text: &str) {
     if std::env::var_os("UPDATE_TEXTS").is_some() {
         std::fs::write(&path, text).unwrap();
     }
-    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    let kept = system::here(&std::fs::read_to_string(&path).unwrap_or_default());
     for (kept, now) in kept.lines().zip(text.lines()) {
         assert_eq!(kept, now, "{file}");
     }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its share of these")]
 
+pub(crate) mod system;
+
 use flasher::device::{Geometry, Kind, Mtd, Region};
 use flasher::event::Progress;
 use flasher::guard::Facts;

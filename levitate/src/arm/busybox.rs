@@ -22,10 +22,12 @@ echo 'levitate: no maintenance root is staged; resetting' > /dev/console
 exec @BUSYBOX@ reboot -f
 ";
 
-/// In front of a `reboot` that would only send SIGTERM.
+/// In front of a `reboot` that would only send SIGTERM. PID 1 ends everybody at once, whoever changes flash too.
 const REBOOT: &str = "\
 #!/bin/sh
-if [ $# = 0 ] && [ -x @ENTRY@ ]; then exec kill -QUIT 1; fi
+if [ $# = 0 ] && [ -x @ENTRY@ ]; then
+    /run/maintenance/sbin/levitate leave flash && exec kill -QUIT 1
+fi
 exec @REBOOT@ \"$@\"
 ";
 

@@ -88,6 +88,42 @@ fn a_failure_at_any_step_leaves_the_system_as_it_was() {
     }
 }
 
+/// As if it was killed at the nth thing that it asks of the kernel: whatever is under way stays as it is.
+fn killed_at(system: &mut OldSystem, nth: usize) -> bool {
+    system.mounts.killed_at = Some(nth);
+    let died =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(system.levitate(CONFIG)))).is_err();
+    system.mounts.killed_at = None;
+    if died {
+        // a process that is killed tidies nothing up
+        system.file("/run/maintenance.new/sbin/levitate", "half of it");
+    }
+    died
+}
+
+#[test]
+fn an_abort_after_levitate_was_killed_at_any_moment_leaves_no_trace() {
+    let inits: [fn() -> OldSystem; 3] = [systemd, sysvinit, busybox];
+    let mut moments = 0;
+    for init in inits {
+        for nth in 0.. {
+            let mut system = init();
+            system.file("/run/levitate/verb", "");
+            let before = state(&system);
+            let died = killed_at(&mut system, nth);
+            let root = system.root();
+            abort::abort(&root, None, &mut system.mounts).unwrap();
+            assert_eq!(state(&system), before, "killed at call {nth} of the kernel");
+            assert_eq!(system.mounts.options_now(), ["rw", "nosuid", "nodev", "noexec"], "at {nth}");
+            if !died {
+                break;
+            }
+            moments += 1;
+        }
+    }
+    assert!(moments >= 8, "{moments}");
+}
+
 #[test]
 fn each_step_is_recorded_before_it_is_done() {
     let mut system = busybox();

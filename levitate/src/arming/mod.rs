@@ -79,8 +79,10 @@ pub struct Running;
 
 impl Origin for Running {
     fn prepare(&mut self, config: &Config, facts: &SystemFacts) -> Result<Prepared, LevitateError> {
-        let selected = select::select(config, facts)?;
-        Ok(Prepared { plan: plan::plan(config, facts, &selected)?, selected })
+        // nothing changes while it is decided what to stage
+        let facts = SystemFacts { root: facts.root.remembering(), ..facts.clone() };
+        let selected = select::select(config, &facts)?;
+        Ok(Prepared { plan: plan::plan(config, &facts, &selected)?, selected })
     }
 
     /// All was looked at before.

@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::*;
 use crate::abort::{self, Undone};
@@ -373,4 +373,26 @@ fn two_at_once_do_not_get_in_each_others_way() {
     assert!(refused(&mut system, CONFIG).starts_with("another levitate is at work"));
     drop(held);
     system.levitate(CONFIG).unwrap();
+}
+
+#[test]
+fn what_several_packages_share_is_staged_once_whatever_name_each_has_for_it() {
+    let staged = |packages: &str| {
+        let mut system = OldSystem::new();
+        system.program("/opt/tools/start", b"#!/opt/lib/interpreter\n");
+        system.program("/opt/tools/again", b"#!/opt/interpreter\n");
+        system
+            .program("/opt/lib/interpreter", &[&crate::fixture::static_program()[..], &[7; 50_000]].concat());
+        system.link("/opt/interpreter", "lib/interpreter");
+        fs::hard_link(system.at("/opt/lib/interpreter"), system.at("/opt/lib/other-name")).unwrap();
+        system.link("/usr/opt", "/opt");
+        let (manifest, _) = system.levitate(&format!("packages = [{packages}]\n{CONFIG}")).unwrap();
+        let inode = |name: &str| fs::metadata(system.at("/run/maintenance").join(name)).unwrap().ino();
+        assert_eq!(inode("opt/lib/interpreter"), inode("opt/lib/other-name"));
+        (manifest.files, manifest.bytes)
+    };
+    let once = staged(r#"{ directory = "/opt" }"#);
+    let often = r#"{ directory = "/opt" }, "/opt/tools/start", { directory = "/usr/opt/lib" }, "/opt/interpreter",
+        { directory = "/opt/tools" }, "/opt/lib/other-name", "/usr/opt/tools/again""#;
+    assert_eq!(staged(often), once);
 }

@@ -189,7 +189,9 @@ pub fn check(root: &Root, config: &Result<Config, ConfigError>, hands: Hands<'_>
         report.not_tried = Some("this is the maintenance root".to_owned());
         return report;
     }
-    if let Ok(Status::Old(old)) = status::read(root, config.as_ref().ok()) {
+    if let Ok(Status::Old(old)) =
+        status::read(root, config.as_ref().ok().and_then(|c| c.state_file.as_deref()))
+    {
         report.reboot.now = Some(old.reboot);
     }
     match facts {

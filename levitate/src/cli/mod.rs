@@ -62,6 +62,9 @@ enum Command {
     Stage,
     /// Tell what is staged, what `reboot` does now, how the last try went.
     Status {
+        /// Where the last try was recorded: the state file.
+        #[arg(long, value_name = "FILE")]
+        state_file: Option<PathBuf>,
         /// As one JSON object.
         #[arg(long)]
         json: bool,
@@ -113,7 +116,9 @@ enum Command {
 /// Runs the command with `arguments`, the program's name first, and returns its exit code: 0 done, 1 refused or failed
 /// with nothing staged, 2 usage.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
-    let parsed = match Arguments::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.collect();
+    let parsed = plain(&arguments).map_or_else(|| Arguments::try_parse_from(&arguments), Ok);
+    let parsed = match parsed {
         Ok(parsed) => parsed,
         Err(e) => {
             // to standard output for --help, to standard error for errors; nothing helps if that fails
@@ -130,7 +135,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
         (Command::Build { sysroot, output, levitate }, None) => {
             build::run(sysroot, parsed.config, levitate, &output)
         }
-        (Command::Status { json }, None) => show(&config, json),
+        (Command::Status { json, state_file }, None) => show(&config, state_file, json),
         (Command::Check { json }, None) => match look(&config, json) {
             Ok(true) => Ok(()),
             Ok(false) => return FAILED,
@@ -155,6 +160,20 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> u8 {
             FAILED
         }
     }
+}
+
+/// `levitate` and `levitate --config FILE`, without the parser: to describe the whole command line to it takes longer
+/// than anything else before the first file is copied, where a program's pages come from a slow flash.
+fn plain(arguments: &[OsString]) -> Option<Arguments> {
+    let config = match arguments {
+        [_] => None,
+        [_, option, file] if option == "--config" => {
+            let file_name = file.to_str().filter(|name| !name.is_empty() && !name.starts_with('-'));
+            Some(file_name?.into())
+        }
+        _ => return None,
+    };
+    Some(Arguments { config, image: None, command: None })
 }
 
 fn root_only(what: &str) -> Result<(), String> {
@@ -194,13 +213,20 @@ fn stage_image(path: &std::path::Path) -> Result<(), String> {
     let manifest = arming::levitate_from(&mut image, &config, &facts, &mut KernelMounts, Owners::Set, tell)
         .map_err(|e| failed(&e))?;
     render::out(&render::staged(&manifest));
+    // in the next boot of this system nobody else knows it
+    let known = Config::read(std::path::Path::new(CONFIG)).ok().and_then(|config| config.state_file);
+    if let Some(file) = manifest.state_file.filter(|file| known.as_ref() != Some(file)) {
+        render::out(&render::where_to_ask(&file));
+    }
     Ok(())
 }
 
-fn show(config: &std::path::Path, json: bool) -> Result<(), String> {
+fn show(config: &std::path::Path, state_file: Option<PathBuf>, json: bool) -> Result<(), String> {
     let root = Root::new("/");
     let config = Config::read(config);
-    let status = status::read(&root, config.as_ref().ok()).map_err(|e| with_sources(&e))?;
+    let named = state_file.is_some();
+    let state_file = state_file.or_else(|| config.as_ref().ok()?.state_file.clone());
+    let status = status::read(&root, state_file.as_deref()).map_err(|e| with_sources(&e))?;
     if json {
         let text = serde_json::to_string(&status).map_err(|e| e.to_string())?;
         render::out(&format!("{text}\n"));
@@ -208,7 +234,7 @@ fn show(config: &std::path::Path, json: bool) -> Result<(), String> {
     }
     render::out(&status.to_string());
     // in the maintenance root there is none, and none is needed
-    if let (Err(e), status::Status::Old(_)) = (&config, &status) {
+    if let (Err(e), status::Status::Old(_), false) = (&config, &status, named) {
         render::error(&format!("warning: {}", with_sources(e)));
     }
     Ok(())
@@ -290,12 +316,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_understood_without_the_parser_is_what_the_parser_understands() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for line in ["levitate", "levitate --config /tmp/x", "levitate --config x"] {
+            let parsed = Arguments::try_parse_from(words(line)).unwrap();
+            assert_eq!(format!("{:?}", plain(&words(line)).unwrap()), format!("{parsed:?}"), "{line}");
+        }
+        for left_to_it in
+            ["levitate --config", "levitate --config ", "levitate --config -x", "levitate check"]
+        {
+            assert!(plain(&words(left_to_it)).is_none(), "{left_to_it}");
+        }
+    }
+
+    #[test]
     fn staging_is_the_default_and_an_unknown_word_is_usage() {
         let parse = |words: &[&str]| Arguments::try_parse_from(words.iter().map(OsString::from));
         assert!(parse(&["levitate"]).unwrap().command.is_none());
         let status = parse(&["levitate", "status", "--json", "--config", "/tmp/x"]).unwrap();
         assert_eq!(status.config, Some(PathBuf::from("/tmp/x")));
-        assert!(matches!(status.command, Some(Command::Status { json: true })));
+        assert!(matches!(status.command, Some(Command::Status { json: true, state_file: None })));
         assert!(parse(&["levitate", "fly"]).is_err());
         assert!(parse(&["levitate", "--image", "x", "--config", "y"]).is_err());
         assert!(parse(&["levitate", "build", "--sysroot", "x"]).is_err());

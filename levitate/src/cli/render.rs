@@ -1,6 +1,7 @@
 //! What the user sees of each event.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use crate::arming::Event;
 use crate::budget::kib;
@@ -43,6 +44,14 @@ pub(super) fn staged(manifest: &Manifest) -> String {
          `levitate abort` undoes this.\n",
         manifest.files,
         kib(manifest.bytes)
+    )
+}
+
+/// For a device whose own configuration does not say where the hand-over is recorded.
+pub(super) fn where_to_ask(state_file: &Path) -> String {
+    format!(
+        "Should it come back into this system, `levitate status --state-file {}` tells why.\n",
+        state_file.display()
     )
 }
 

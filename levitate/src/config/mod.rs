@@ -182,10 +182,40 @@ struct File {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Handover {
-    whole: Option<Millis>,
+    whole: Option<Spanned<Millis>>,
     #[serde(rename = "term-grace")]
-    term_grace: Option<Millis>,
-    call: Option<Millis>,
+    term_grace: Option<Spanned<Millis>>,
+    call: Option<Spanned<Millis>>,
+}
+
+/// Less than this is no time for a hand-over, in milliseconds: each `reboot` would fail.
+const LEAST_WHOLE: u64 = 10_000;
+/// The same for one call of the kernel.
+const LEAST_CALL: u64 = 100;
+
+impl Handover {
+    /// The deadlines, checked.
+    ///
+    /// # Errors
+    ///
+    /// Where the first that is out of bounds is, and what would be right.
+    fn limits(&self) -> Result<HandoverLimits, (usize, String)> {
+        let default = HandoverLimits::default();
+        let of = |given: &Option<Spanned<Millis>>, default: u64, least: u64, most: u64, key: &str| {
+            let Some(given) = given else { return Ok(default.min(most)) };
+            let ms = given.get_ref().0;
+            if (least..=most).contains(&ms) {
+                return Ok(ms);
+            }
+            let most = if most == u64::MAX { String::new() } else { format!(" and at most {most} ms") };
+            Err((given.span().start, format!("{key}: expected at least {least} ms{most}, found {ms} ms")))
+        };
+        let whole_ms = of(&self.whole, default.whole_ms, LEAST_WHOLE, u64::MAX, "whole")?;
+        // both have to fit in, with room for the rest
+        let term_grace_ms = of(&self.term_grace, default.term_grace_ms, 0, whole_ms / 2, "term-grace")?;
+        let call_ms = of(&self.call, default.call_ms, LEAST_CALL, whole_ms, "call")?;
+        Ok(HandoverLimits { whole_ms, term_grace_ms, call_ms })
+    }
 }
 
 fn yes() -> bool {
@@ -254,7 +284,7 @@ impl Config {
             let key = start + key_in(text.get(start..).unwrap_or_default(), &e.key);
             invalid(key + quoted_in(text.get(key..).unwrap_or_default(), &e.word), e.message)
         })?;
-        let limits = HandoverLimits::default();
+        let handover = file.handover.limits().map_err(|(at, message)| invalid(at, message))?;
         let users = file.users.unwrap_or_else(|| BTreeMap::from([("root".to_owned(), User::default())]));
         Ok(Self {
             packages: file.packages,
@@ -268,11 +298,7 @@ impl Config {
             groups: file.groups,
             lease: file.lease.map_or(Some(LEASE), |lease| lease.0),
             keep: file.keep,
-            handover: HandoverLimits {
-                whole_ms: file.handover.whole.map_or(limits.whole_ms, |t| t.0),
-                term_grace_ms: file.handover.term_grace.map_or(limits.term_grace_ms, |t| t.0),
-                call_ms: file.handover.call.map_or(limits.call_ms, |t| t.0),
-            },
+            handover,
         })
     }
 }

@@ -65,6 +65,28 @@ fn an_unknown_key_is_told_with_its_line_the_nearest_key_and_the_keys_that_there_
 }
 
 #[test]
+fn deadlines_that_no_hand_over_could_keep_are_refused_with_their_line() {
+    // a number without a unit is one of milliseconds
+    assert_eq!(
+        error("[handover]\nwhole = 90\n"),
+        "/etc/levitate.toml, line 2: whole: expected at least 10000 ms, found 90 ms"
+    );
+    assert_eq!(
+        error("[handover]\nwhole = \"20s\"\n\nterm-grace = \"15s\"\n"),
+        "/etc/levitate.toml, line 4: term-grace: expected at least 0 ms and at most 10000 ms, found 15000 ms"
+    );
+    for call in ["20", "\"91s\""] {
+        let text = error(&format!("[handover]\ncall = {call}\n"));
+        assert!(
+            text.starts_with("/etc/levitate.toml, line 2: call: expected at least 100 ms and at most"),
+            "{text}"
+        );
+    }
+    let short = parse("[handover]\nwhole = \"10s\"\nterm-grace = \"500ms\"\n").unwrap().handover;
+    assert_eq!((short.whole_ms, short.term_grace_ms, short.call_ms), (10_000, 500, 10_000));
+}
+
+#[test]
 fn controllers_and_the_ends_of_pipes_are_looked_up_and_told_where_they_are_written() {
     let with = |of_a: &str, of_b: &str| {
         parse(&format!("[services.app]\nrun = [\"app\"]\n{of_a}\n[services.logger]\n{of_b}\n")).map(drop)

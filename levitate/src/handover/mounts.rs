@@ -32,10 +32,13 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Whether its superblock lies on an MTD device: an mtdblock or jffs2 superblock by its number, UBIFS by its type.
+    /// Whether its superblock lies on an MTD device: an mtdblock or jffs2 superblock by its number, UBIFS by its type, what
+    /// lies on a block device over a UBI volume by that device's name.
     #[must_use]
     pub fn is_on_flash(&self) -> bool {
-        self.major == MTD_BLOCK_MAJOR || matches!(self.fstype.as_str(), "jffs2" | "ubifs")
+        self.major == MTD_BLOCK_MAJOR
+            || matches!(self.fstype.as_str(), "jffs2" | "ubifs")
+            || self.source.starts_with("/dev/ubiblock")
     }
 
     /// Whether its files are nowhere but in RAM, so that removing them is no loss after the reset that follows anyway.
@@ -83,10 +86,16 @@ pub struct OldMount {
 /// for a PID 1 than none.
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Vec<Mount> {
+    parse_with_options(bytes).into_iter().map(|(mount, _)| mount).collect()
+}
+
+/// The same with each mount's own options: `rw`, `noexec`, ...
+#[must_use]
+pub fn parse_with_options(bytes: &[u8]) -> Vec<(Mount, Vec<String>)> {
     bytes.split(|b| *b == b'\n').filter_map(parse_line).collect()
 }
 
-fn parse_line(line: &[u8]) -> Option<Mount> {
+fn parse_line(line: &[u8]) -> Option<(Mount, Vec<String>)> {
     let mut fields = line.split(|b| *b == b' ').filter(|field| !field.is_empty());
     let id = number(fields.next()?)?;
     let parent = number(fields.next()?)?;
@@ -94,13 +103,13 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let (major, minor) = (number(device.next()?)?, number(device.next()?)?);
     let root = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
     let point = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
-    let _options = fields.next()?;
+    let options = String::from_utf8_lossy(fields.next()?).split(',').map(str::to_owned).collect();
     // Any number of optional fields, closed by a single dash.
     fields.by_ref().find(|field| *field == b"-")?;
     let fstype = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
     let source = fields.next().map(unescape).unwrap_or_default();
     let source = String::from_utf8_lossy(&source).into_owned();
-    Some(Mount { id, parent, major, minor, root, point, fstype, source })
+    Some((Mount { id, parent, major, minor, root, point, fstype, source }, options))
 }
 
 fn number(field: &[u8]) -> Option<u32> {

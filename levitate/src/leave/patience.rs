@@ -68,6 +68,15 @@ impl Told {
     }
 }
 
+/// Waits for who changes flash, however long that takes, before anything is begun that ends processes.
+pub(super) fn let_flash_be(sys: &mut impl Leaving) {
+    let mut lines = Told(None);
+    while let Gate::Wait { writer } = sys.gate() {
+        lines.waiting(sys, &writer);
+        sys.pause(LOOK_MS);
+    }
+}
+
 /// After PID 1 was told to execute the hand-over, or could not be told: ends once it does. Where it does not, the board is
 /// reset, but never while somebody changes flash. Answers the exit code: 0 if PID 1 has taken over.
 pub(super) fn see_to_the_end(sys: &mut impl Leaving, told: io::Result<()>) -> u8 {
@@ -163,6 +172,16 @@ mod tests {
             let line = "waiting for flashcp (pid 7), on /dev/mtd5, which is changing flash";
             assert_eq!(sys.said.iter().filter(|said| *said == line).count(), 60);
         }
+    }
+
+    #[test]
+    fn who_changes_flash_is_waited_for_before_anybody_is_ended_and_nobody_else_is() {
+        let mut sys = Double { writer_ends_at: Some(600_000), ..Double::default() };
+        let_flash_be(&mut sys);
+        assert_eq!((sys.now, sys.said.len()), (600_000, 60));
+        let mut sys = Double::default();
+        let_flash_be(&mut sys);
+        assert_eq!((sys.now, sys.said.len()), (0, 0));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) mod image;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use ramdisk::closure::{Closure, ClosureError, Missing};
+use ramdisk::closure::{Closure, ClosureError, Closures, Missing};
 use ramdisk::init::lease::{WARNING_MS, lasting};
 use ramdisk::path::{Link, PathError, Root};
 use ramdisk::service::{Service, ServiceError};
@@ -223,17 +223,18 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
 fn gather(config: &Config, facts: &SystemFacts, must_have: bool) -> Result<Selection, SelectError> {
     let root = &facts.root;
     let packages = packages::Packages::find(config, root, &facts.path)?;
-    let mut closure = Closure::resolve(root, &packages.programs, &facts.path)?;
+    let closures = &mut Closures::of(root, &facts.path)?;
+    let mut closure = closures.resolve(&packages.programs)?;
     let mut programs = packages.programs.clone();
-    let mut warnings = packages::contents(&mut closure, &mut programs, &packages.trees, facts)?;
+    let mut warnings = packages::contents(&mut closure, &mut programs, &packages.trees, root, closures)?;
 
-    own_libraries(&mut closure, facts)?;
+    own_libraries(&mut closure, root, closures)?;
 
     let services = services::define(config, root)?;
     for service in &services {
         let failed = |source| SelectError::ServiceProgram { service: service.name.clone(), source };
         let wanted = services::programs(service, root, &facts.path).map_err(failed)?;
-        add(&mut closure, root, &wanted, &facts.path).map_err(failed)?;
+        join(&mut closure, closures.resolve(&wanted).map_err(failed)?);
         programs.extend(wanted);
     }
 
@@ -254,8 +255,11 @@ fn gather(config: &Config, facts: &SystemFacts, must_have: bool) -> Result<Selec
         }
         let shell = user.login_shell().to_owned();
         if !login::is_no_shell(&shell) {
-            add(&mut closure, root, std::slice::from_ref(&shell), &facts.path)
-                .map_err(|source| SelectError::Shell { user: user.name.clone(), source })?;
+            let needs = closures.resolve(std::slice::from_ref(&shell));
+            join(
+                &mut closure,
+                needs.map_err(|source| SelectError::Shell { user: user.name.clone(), source })?,
+            );
             programs.push(shell.clone());
             shells.insert(shell);
         }
@@ -267,7 +271,7 @@ fn gather(config: &Config, facts: &SystemFacts, must_have: bool) -> Result<Selec
     }
 
     let programs = programs.iter().map(|p| Ok(root.resolve(p)?.real)).collect::<Result<_, PathError>>()?;
-    opened_by_name(&mut closure, config, facts, &programs)?;
+    opened_by_name(&mut closure, config, root, closures, &programs)?;
 
     let ways_in = login::ways_in(config, &services);
     let files: Vec<PathBuf> = config.files.iter().chain(&packages.trees).cloned().collect();
@@ -315,16 +319,6 @@ fn lease_warning(config: &Config) -> Option<String> {
     Some(text)
 }
 
-fn add(
-    closure: &mut Closure,
-    root: &Root,
-    programs: &[PathBuf],
-    path: &[PathBuf],
-) -> Result<(), ClosureError> {
-    join(closure, Closure::resolve(root, programs, path)?);
-    Ok(())
-}
-
 fn join(closure: &mut Closure, more: Closure) {
     closure.files.extend(more.files);
     closure.links.extend(more.links);
@@ -334,28 +328,29 @@ fn join(closure: &mut Closure, more: Closure) {
 fn opened_by_name(
     closure: &mut Closure,
     config: &Config,
-    facts: &SystemFacts,
+    root: &Root,
+    closures: &mut Closures<'_>,
     programs: &BTreeSet<PathBuf>,
 ) -> Result<(), SelectError> {
-    let root = &facts.root;
     let like: Vec<PathBuf> = programs.iter().cloned().collect();
     join(
         closure,
-        Closure::libraries(root, &like, &config.libraries, Missing::Refuse).map_err(SelectError::Library)?,
+        closures.libraries(&like, &config.libraries, Missing::Refuse).map_err(SelectError::Library)?,
     );
     let modules = nss::modules(&nss::text(config, root)?);
-    join(
-        closure,
-        Closure::libraries(root, &like, &modules, Missing::PassOver).map_err(SelectError::Library)?,
-    );
+    join(closure, closures.libraries(&like, &modules, Missing::PassOver).map_err(SelectError::Library)?);
     Ok(())
 }
 
 /// What our own program needs, if it is not linked statically. The file itself is staged under a name of its own.
-fn own_libraries(closure: &mut Closure, facts: &SystemFacts) -> Result<(), ClosureError> {
+fn own_libraries(
+    closure: &mut Closure,
+    root: &Root,
+    closures: &mut Closures<'_>,
+) -> Result<(), ClosureError> {
     // a file that was replaced while it runs has no name any more
-    let Ok(own) = facts.root.resolve(Path::new("/proc/self/exe")) else { return Ok(()) };
-    let mut needs = Closure::resolve(&facts.root, std::slice::from_ref(&own.real), &facts.path)?;
+    let Ok(own) = root.resolve(Path::new("/proc/self/exe")) else { return Ok(()) };
+    let mut needs = closures.resolve(std::slice::from_ref(&own.real))?;
     needs.files.remove(&own.real);
     join(closure, needs);
     Ok(())
@@ -367,20 +362,53 @@ fn applets(root: &Root, programs: &[PathBuf]) -> Result<BTreeSet<Link>, PathErro
     if programs.is_empty() {
         return Ok(links);
     }
+    // by its real name and with its applets each directory once: /bin often is /usr/bin
+    let mut seen: BTreeMap<PathBuf, bool> = BTreeMap::new();
     for directory in APPLET_DIRECTORIES.map(Path::new) {
         let Ok(resolved) = root.resolve(directory) else { continue };
-        let host = root.host(&resolved.real);
-        let failed = |source| PathError::Io { path: host.clone(), source };
-        for entry in std::fs::read_dir(&host).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if !entry.file_type().is_ok_and(|t| t.is_symlink()) {
-                continue;
+        let has_some = match seen.get(&resolved.real) {
+            Some(has_some) => *has_some,
+            None => {
+                let found = applets_in(root, &resolved.real, programs)?;
+                let has_some = !found.is_empty();
+                links.extend(found);
+                seen.insert(resolved.real, has_some);
+                has_some
             }
-            if let Ok(found) = root.resolve(&directory.join(entry.file_name()))
-                && programs.contains(&found.real)
-            {
-                links.extend(found.links);
+        };
+        if has_some {
+            links.extend(resolved.links);
+        }
+    }
+    Ok(links)
+}
+
+/// Those in the directory `real`, whose name holds no symlinks. Hundreds of them say the same: where that leads is found
+/// once.
+fn applets_in(root: &Root, real: &Path, programs: &[PathBuf]) -> Result<Vec<Link>, PathError> {
+    let host = root.host(real);
+    let failed = |source| PathError::Io { path: host.clone(), source };
+    let mut links = Vec::new();
+    let mut known: BTreeMap<PathBuf, bool> = BTreeMap::new();
+    for entry in std::fs::read_dir(&host).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if !entry.file_type().is_ok_and(|t| t.is_symlink()) {
+            continue;
+        }
+        let Ok(target) = std::fs::read_link(entry.path()) else { continue };
+        let leads_to_one = match known.get(&target) {
+            Some(known) => *known,
+            None => {
+                let found = root.resolve(&real.join(entry.file_name()));
+                let more = found.ok().filter(|found| programs.contains(&found.real));
+                let leads_to_one = more.is_some();
+                links.extend(more.into_iter().flat_map(|found| found.links));
+                known.insert(target.clone(), leads_to_one);
+                leads_to_one
             }
+        };
+        if leads_to_one {
+            links.push(Link { at: real.join(entry.file_name()), target });
         }
     }
     Ok(links)

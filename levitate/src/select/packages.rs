@@ -5,12 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ramdisk::closure::elf::{self, Program};
-use ramdisk::closure::{Closure, ClosureError, Missing, find_program};
+use ramdisk::closure::{Closure, ClosureError, Closures, Missing, find_program};
 use ramdisk::path::{PathError, Root};
 
 use super::{SelectError, join};
 use crate::config::{Config, Package};
-use crate::facts::SystemFacts;
 use crate::status::with_sources;
 
 /// Where ssh servers have `sftp-server` built in, by Debian, OpenWrt, Buildroot, Fedora and Alpine.
@@ -98,16 +97,16 @@ pub(super) fn contents(
     closure: &mut Closure,
     programs: &mut Vec<PathBuf>,
     trees: &[PathBuf],
-    facts: &SystemFacts,
+    root: &Root,
+    closures: &mut Closures<'_>,
 ) -> Result<Vec<String>, SelectError> {
-    let root = &facts.root;
     let mut warnings = Vec::new();
     let (mut found, mut libraries) = (Vec::new(), Vec::new());
     for tree in trees {
         walk(root, &root.resolve(tree)?.real, &mut found, &mut libraries)?;
     }
     for program in found {
-        match Closure::resolve(root, std::slice::from_ref(&program), &facts.path) {
+        match closures.resolve(std::slice::from_ref(&program)) {
             Ok(more) => {
                 join(closure, more);
                 programs.push(program);
@@ -118,7 +117,7 @@ pub(super) fn contents(
     // every program of the tree tells which C library its plugins are for
     for library in libraries {
         let name = [library.display().to_string()];
-        match Closure::libraries(root, programs, &name, Missing::Refuse) {
+        match closures.libraries(programs, &name, Missing::Refuse) {
             Ok(more) => join(closure, more),
             // for another processor, or for nobody: nothing that is staged would open it
             Err(ClosureError::NoNamedLibrary { .. }) => {}

@@ -19,8 +19,7 @@ use serde::de::DeserializeOwned;
 pub use self::lease::Lease;
 pub use self::leaving::Leaving;
 use crate::arm::{self, Hook};
-use crate::arming;
-use crate::config::Config;
+use crate::arming::{self, record};
 use crate::handover::report::{REPORT, Report};
 use crate::manifest::{MANIFEST, Manifest};
 use crate::stage::STAGED;
@@ -159,12 +158,13 @@ pub enum StatusError {
     },
 }
 
-/// Reads the status of the system below `root`. The configuration is needed for its state file only.
+/// Reads the status of the system below `root`. `state_file` is the one that the configuration names, or the user; without
+/// it, the one that a root staged in this boot names.
 ///
 /// # Errors
 ///
 /// In the maintenance root: its manifest or the hand-over's report cannot be read.
-pub fn read(root: &Root, config: Option<&Config>) -> Result<Status, StatusError> {
+pub fn read(root: &Root, state_file: Option<&Path>) -> Result<Status, StatusError> {
     if arm::in_maintenance(root) {
         return maintenance(root);
     }
@@ -189,7 +189,14 @@ pub fn read(root: &Root, config: Option<&Config>) -> Result<Status, StatusError>
         (Staged::Damaged { .. }, None) => Reboot::FailsAndReboots,
     };
     let boot_id = state::boot_id(root.dir()).unwrap_or_default();
-    let last = match config.and_then(|c| c.state_file.as_ref()) {
+    let of_staged = match &staged {
+        Staged::Whole { manifest } => manifest.state_file.clone(),
+        Staged::Nothing => None,
+        Staged::Damaged { .. } => {
+            record::read(root).ok().flatten().and_then(|armed| armed.state).map(|state| state.file)
+        }
+    };
+    let last = match state_file.or(of_staged.as_deref()) {
         None => Last::NotRecorded,
         Some(path) => match state::read(&root.host(path)) {
             Ok(record) => last(record.as_ref(), &boot_id),

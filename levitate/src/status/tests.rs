@@ -8,7 +8,7 @@ const NO_INIT: &str = "lease: not known: process 1 does not listen at /run/levit
 
 fn status(system: &OldSystem) -> String {
     let config = OldSystem::config(CONFIG);
-    let text = read(&system.root(), Some(&config)).unwrap().to_string();
+    let text = read(&system.root(), config.state_file.as_deref()).unwrap().to_string();
     text.replace(&system.root().dir().display().to_string(), "")
 }
 
@@ -242,6 +242,23 @@ fn an_archive_that_was_booted_by_itself_is_a_maintenance_root_without_a_hand_ove
     let manifest = std::fs::read_to_string(system.at("/etc/levitate/manifest.json")).unwrap();
     system.file("/etc/levitate/manifest.json", &manifest.replace(r#""boot_id":"""#, r#""boot_id":"b""#));
     assert!(status(&system).starts_with("init: "));
+}
+
+#[test]
+fn without_a_configuration_the_state_file_is_the_one_that_the_staged_root_names() {
+    let mut system = OldSystem::new();
+    let last = |system: &OldSystem, named: Option<&Path>| match read(&system.root(), named).unwrap() {
+        Status::Old(old) => old.last,
+        Status::Maintenance(_) => panic!("this is no maintenance root"),
+    };
+    system.levitate(CONFIG).unwrap();
+    assert_eq!(last(&system, None), Last::ToCome);
+    system.file("/run/maintenance/etc/levitate/manifest.json", "{");
+    assert_eq!(last(&system, None), Last::ToCome, "the record of arming names it as well");
+    // the next boot knows neither, but whoever asks may
+    std::fs::remove_dir_all(system.at("/run/maintenance")).unwrap();
+    assert_eq!(last(&system, None), Last::NotRecorded);
+    assert_eq!(last(&system, Some(Path::new("/persist/state.json"))), Last::ToCome);
 }
 
 #[test]

@@ -170,6 +170,11 @@ mod tests {
     use super::super::fixture::{AARCH64, ElfBuilder, MIPS};
     use super::*;
 
+    /// Parsed as [`read`] does it, out of a file that is read piece by piece.
+    fn parsed(bytes: &[u8]) -> Result<Elf, ElfError> {
+        parse(&ReadCache::new(io::Cursor::new(bytes)), bytes[4])
+    }
+
     #[test]
     fn a_64_bit_little_endian_and_a_32_bit_big_endian_file_read_the_same() {
         for (machine, is_64, is_big_endian) in [(AARCH64, true, false), (MIPS, false, true)] {
@@ -180,7 +185,7 @@ mod tests {
                 .rpath("/opt/a:/opt/b")
                 .runpath("$ORIGIN/../lib")
                 .build();
-            let elf = parse(bytes.as_slice(), bytes[4]).unwrap();
+            let elf = parsed(&bytes).unwrap();
             let list = |items: &[&str]| items.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
             assert_eq!(
                 elf,
@@ -199,12 +204,16 @@ mod tests {
     fn a_damaged_file_is_an_error_wherever_it_is_cut_off() {
         let kind = Kind { is_64: true, is_big_endian: false, machine: AARCH64 };
         let bytes = ElfBuilder::new(kind).interpreter("/lib/ld.so.1").needed(&["libc.so.6"]).build();
-        let whole = parse(bytes.as_slice(), 2).unwrap();
+        assert!(parsed(&bytes).is_ok());
+        // The dynamic segment is the last thing in it.
         for length in 5..bytes.len() {
-            if let Ok(elf) = parse(&bytes[..length], 2) {
-                assert_eq!(elf, whole, "cut at {length}");
-            }
+            let cut = parsed(&bytes[..length]);
+            assert!(matches!(cut, Err(ElfError::Malformed(_))), "cut at {length}: {cut:?}");
         }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cut");
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(matches!(read(&path), Err(ElfError::Malformed(_))));
     }
 
     #[test]
@@ -226,7 +235,7 @@ mod tests {
             let mut file = b"\x7fELF".to_vec();
             file.push(class);
             file.extend(bytes);
-            let _ = parse(file.as_slice(), class);
+            let _ = parsed(&file);
         }
     }
 }

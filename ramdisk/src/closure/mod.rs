@@ -164,11 +164,7 @@ impl Closure {
     ///
     /// The first program that could not run, and why.
     pub fn resolve(root: &Root, programs: &[PathBuf], path: &[PathBuf]) -> Result<Self, ClosureError> {
-        let mut walk = Walk::new(root, path)?;
-        for program in programs {
-            walk.program(program, None, 0)?;
-        }
-        Ok(walk.closure)
+        Closures::of(root, path)?.resolve(programs)
     }
 }
 
@@ -178,11 +174,14 @@ struct Found {
     elf: Elf,
 }
 
-struct Walk<'a> {
+/// Closures of one root, one after the other: what was read for one need not be read for the next. The root must not
+/// change meanwhile.
+pub struct Closures<'a> {
     root: &'a Root,
     path: &'a [PathBuf],
     search: Search,
     parsed: BTreeMap<PathBuf, Program>,
+    /// The one that is being found.
     closure: Closure,
 }
 
@@ -193,10 +192,28 @@ struct Object {
     inherited: Vec<PathBuf>,
 }
 
-impl<'a> Walk<'a> {
-    fn new(root: &'a Root, path: &'a [PathBuf]) -> Result<Self, ClosureError> {
+impl<'a> Closures<'a> {
+    /// Of `root`. `path` are the directories for scripts that say `#!/usr/bin/env NAME`.
+    ///
+    /// # Errors
+    ///
+    /// The dynamic linker's configuration cannot be read.
+    pub fn of(root: &'a Root, path: &'a [PathBuf]) -> Result<Self, ClosureError> {
         let search = Search::new(root)?;
         Ok(Self { root, path, search, parsed: BTreeMap::new(), closure: Closure::default() })
+    }
+
+    /// As [`Closure::resolve`].
+    ///
+    /// # Errors
+    ///
+    /// The first program that could not run, and why.
+    pub fn resolve(&mut self, programs: &[PathBuf]) -> Result<Closure, ClosureError> {
+        self.closure = Closure::default();
+        for program in programs {
+            self.program(program, None, 0)?;
+        }
+        Ok(std::mem::take(&mut self.closure))
     }
 
     fn program(
@@ -281,12 +298,17 @@ impl<'a> Walk<'a> {
         let musl = matches!(linker, Linker::Musl { .. });
         let mut queue = VecDeque::from([first]);
         while let Some(object) = queue.pop_front() {
-            for library in object.elf.needed.clone() {
-                if loaded.contains(&library) || (musl && search::provided_by_musl(&library)) {
+            let provided =
+                |library: &String| loaded.contains(library) || (musl && search::provided_by_musl(library));
+            let wanted: Vec<String> = object.elf.needed.iter().filter(|l| !provided(l)).cloned().collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let places = self.search.places(self.root, linker, &object.path, &object.elf, &object.inherited);
+            for library in wanted {
+                if !loaded.insert(library.clone()) {
                     continue;
                 }
-                let places =
-                    self.search.places(self.root, linker, &object.path, &object.elf, &object.inherited);
                 let Some(Found { path, elf }) = self.library(&library, &places, kind)? else {
                     return Err(ClosureError::NoLibrary {
                         program: program.to_owned(),
@@ -295,7 +317,6 @@ impl<'a> Walk<'a> {
                         searched: places.into_iter().map(|p| p.directory).collect(),
                     });
                 };
-                loaded.insert(library);
                 let expand = |paths| self.search.expand(paths, &object.path, kind);
                 let mut inherited = expand(&object.elf.rpath);
                 if musl {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::elf::{Elf, Kind, Program};
 use super::search::{self, Linker, Place};
-use super::{Closure, ClosureError, Found, Object, Walk};
+use super::{Closure, ClosureError, Closures, Found, Object};
 use crate::path::Root;
 
 /// What becomes of a library that is not there.
@@ -18,6 +18,7 @@ pub enum Missing {
 }
 
 /// A processor and a C library: what a library must fit to be loaded.
+#[derive(PartialEq, Eq)]
 struct World {
     kind: Kind,
     linker: Linker,
@@ -38,20 +39,34 @@ impl Closure {
         names: &[String],
         missing: Missing,
     ) -> Result<Self, ClosureError> {
-        let mut walk = Walk::new(root, &[])?;
-        let worlds = walk.worlds(like)?;
+        Closures::of(root, &[])?.libraries(like, names, missing)
+    }
+}
+
+impl Closures<'_> {
+    /// As [`Closure::libraries`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Closure::libraries`].
+    pub fn libraries(
+        &mut self,
+        like: &[PathBuf],
+        names: &[String],
+        missing: Missing,
+    ) -> Result<Closure, ClosureError> {
+        self.closure = Closure::default();
+        let worlds = self.worlds(like)?;
         for name in names {
-            if !walk.named_library(&worlds, name, missing)? && missing == Missing::Refuse {
-                let places = worlds.iter().flat_map(|world| walk.places_of_names(world));
+            if !self.named_library(&worlds, name, missing)? && missing == Missing::Refuse {
+                let places = worlds.iter().flat_map(|world| self.places_of_names(world));
                 let searched = places.map(|place| place.directory).collect();
                 return Err(ClosureError::NoNamedLibrary { library: name.clone(), searched });
             }
         }
-        Ok(walk.closure)
+        Ok(std::mem::take(&mut self.closure))
     }
-}
 
-impl Walk<'_> {
     /// The processors and C libraries of those programs that can load anything.
     fn worlds(&mut self, programs: &[PathBuf]) -> Result<Vec<World>, ClosureError> {
         let mut worlds: Vec<World> = Vec::new();
@@ -59,13 +74,15 @@ impl Walk<'_> {
             let Some(found) = self.find(program)? else { continue };
             let Program::Elf(elf) = self.parse(&found.real)? else { continue };
             let Some(asked) = &elf.interpreter else { continue };
-            if worlds.iter().any(|world| world.kind == elf.kind) {
-                continue;
-            }
             let asked = Path::new(asked);
-            if let Some(interpreter) = self.find(asked)? {
-                let linker = search::linker(self.root, Some((asked, &interpreter.real)))?;
-                worlds.push(World { kind: elf.kind, linker });
+            let Some(interpreter) = self.find(asked)? else { continue };
+            let world = World {
+                kind: elf.kind,
+                linker: search::linker(self.root, Some((asked, &interpreter.real)))?,
+            };
+            // One processor can have two C libraries beside each other.
+            if !worlds.contains(&world) {
+                worlds.push(world);
             }
         }
         Ok(worlds)

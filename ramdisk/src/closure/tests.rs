@@ -204,6 +204,22 @@ fn a_library_that_is_opened_by_name_comes_with_what_it_needs_pam_modules_from_th
 }
 
 #[test]
+fn a_library_that_is_opened_by_name_is_found_for_each_c_library_of_one_processor() {
+    let root = Fixture::debian();
+    let musl = "/lib/ld-musl-aarch64.so.1";
+    root.put(musl, &aarch64(None, &[]).build());
+    root.put("/bin/small", &aarch64(Some(musl), &[]).build());
+    root.put("/usr/local/lib/plugin.so", &aarch64(None, &[]).build());
+    root.put("/usr/lib/aarch64-linux-gnu/plugin.so", &aarch64(None, &[]).build());
+    let like = ["/bin/tool".into(), "/bin/small".into()];
+    let found =
+        Closure::libraries(&Root::new(root.dir.path()), &like, &["plugin.so".into()], Missing::Refuse);
+    let files: Vec<_> = found.unwrap().files.into_iter().collect();
+    let expected = ["/usr/lib/aarch64-linux-gnu/plugin.so", "/usr/local/lib/plugin.so"].map(PathBuf::from);
+    assert_eq!(files, expected);
+}
+
+#[test]
 fn where_the_linkers_cache_is_used_the_variants_for_better_processors_come_along() {
     let root = Fixture::new();
     let library = || aarch64(None, &[]).build();

@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::termios::{ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg, tcgetattr, tcsetattr};
 
 use super::{Context, SYSTEM};
+use crate::users::Accounts;
 
 pub(super) const HELP: &str =
     "console-login [ --login PROGRAM ] [ --without-password refuse|shell ] [ --shell PROGRAM ]";
@@ -30,7 +31,7 @@ enum WithoutPassword {
 }
 
 /// What to do at the console.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Door {
     /// `login` asks for name and password.
     Login,
@@ -70,16 +71,30 @@ fn parse(words: Vec<String>) -> Result<Settings, String> {
     Ok(settings)
 }
 
-/// What /etc/shadow allows. A field that begins with `!` or `*` is a locked password; one without a hash none at all.
-fn door(shadow: &str, without_password: WithoutPassword) -> Door {
-    let field =
-        shadow.lines().find_map(|line| line.strip_prefix("root:")).and_then(|rest| rest.split(':').next());
-    let has_password = field.is_some_and(|field| !field.is_empty() && !field.starts_with(['!', '*', 'x']));
-    match (has_password, without_password) {
-        (true, _) => Door::Login,
-        (false, WithoutPassword::Shell) => Door::Shell,
-        (false, WithoutPassword::Refuse) => Door::Closed,
+/// What the accounts allow; none where they cannot be read: then nobody knows that root has no password.
+fn door(accounts: Option<&Accounts>, without_password: WithoutPassword) -> Door {
+    match (accounts, without_password) {
+        (None, _) => Door::Closed,
+        (Some(accounts), _) if accounts.has_password("root") => Door::Login,
+        (Some(_), WithoutPassword::Shell) => Door::Shell,
+        (Some(_), WithoutPassword::Refuse) => Door::Closed,
     }
+}
+
+/// Root's password is in the file `shadow` where `passwd` says so, else in that. A root without these files has no
+/// passwords at all.
+fn read_accounts(etc: &Path) -> Result<Accounts, String> {
+    let text = |name: &str| match fs::read_to_string(etc.join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        other => other.map_err(|error| format!("cannot read {}: {error}", etc.join(name).display())),
+    };
+    let accounts =
+        Accounts::parse(&text("passwd")?, "", &text("shadow")?).map_err(|error| error.to_string())?;
+    let is_elsewhere = accounts.user("root").is_some_and(|root| root.password == "x");
+    if is_elsewhere && !accounts.shadow.iter().any(|line| line.name == "root") {
+        return Err(format!("{} has no line for root", etc.join("shadow").display()));
+    }
+    Ok(accounts)
 }
 
 /// The console's device. The kernel lists all that it writes to, the one that /dev/console reads from last; `tty0`
@@ -106,8 +121,8 @@ pub(super) fn run(context: &mut Context<'_>, words: Vec<String>) -> u8 {
     if let Err(error) = take(&console) {
         return context.fatal(SYSTEM, &format!("cannot use the console {}: {error}", console.display()));
     }
-    let shadow = fs::read_to_string("/etc/shadow").unwrap_or_default();
-    let (program, name) = match door(&shadow, settings.without_password) {
+    let accounts = read_accounts(Path::new("/etc"));
+    let (program, name) = match door(accounts.as_ref().ok(), settings.without_password) {
         Door::Login => (settings.login, "login"),
         Door::Shell => {
             say("\r\nroot has no password: press enter for a shell\r\n");
@@ -120,7 +135,10 @@ pub(super) fn run(context: &mut Context<'_>, words: Vec<String>) -> u8 {
             (settings.shell, "-sh")
         }
         Door::Closed => {
-            say("\r\nroot has no password, and nobody is let in here without one\r\n");
+            say(&match accounts {
+                Ok(_) => "\r\nroot has no password, and nobody is let in here without one\r\n".to_owned(),
+                Err(why) => format!("\r\nnobody is let in here: {why}\r\n"),
+            });
             loop {
                 std::thread::sleep(Duration::from_secs(3_600));
             }
@@ -206,13 +224,40 @@ mod tests {
     #[test]
     fn without_a_password_the_configuration_decides() {
         use WithoutPassword::{Refuse, Shell};
-        for locked in ["root:*:1:\n", "root:!$6$x:1:\n", "root::1:\n", "a:$6$x:1:\n", ""] {
-            assert_eq!(door(locked, Refuse), Door::Closed, "{locked}");
-            assert_eq!(door(locked, Shell), Door::Shell, "{locked}");
+        let dir = tempfile::tempdir().unwrap();
+        let doors = |passwd: Option<&str>, shadow: Option<&str>| {
+            for (name, text) in [("passwd", passwd), ("shadow", shadow)] {
+                let path = dir.path().join(name);
+                let _ = fs::remove_file(&path);
+                if let Some(text) = text {
+                    fs::write(&path, text).unwrap();
+                }
+            }
+            let accounts = read_accounts(dir.path()).ok();
+            [Refuse, Shell].map(|how| door(accounts.as_ref(), how))
+        };
+        let x = Some("root:x:0:0::/root:/bin/sh\n");
+        for shadow in ["root:*:1:0:::::\n", "root:!$6$x:1:0:::::\n", "root::1:0:::::\n"] {
+            assert_eq!(doors(x, Some(shadow)), [Door::Closed, Door::Shell], "{shadow}");
         }
-        for with in ["root:$6$salt$hash:1:0\n", "a:*:\nroot:$y$j9T$x:1:\n"] {
-            assert_eq!(door(with, Shell), Door::Login, "{with}");
+        assert_eq!(doors(None, None), [Door::Closed, Door::Shell]);
+        // Whatever a hash looks like, and wherever it is: a password is one.
+        for (passwd, shadow) in [
+            (x, Some("root:$6$salt$hash:1:0:::::\n")),
+            (x, Some("a:*:1:0:::::\nroot:xyJ3k.hash:1:0:::::\n")),
+            (Some("root:$1$salt$hash:0:0::/root:/bin/sh\n"), None),
+        ] {
+            assert_eq!(doors(passwd, shadow), [Door::Login; 2], "{passwd:?} {shadow:?}");
         }
+        // Where it cannot be told, nobody is let in.
+        for (passwd, shadow) in
+            [(x, None), (x, Some("a:*:1:0:::::\n")), (x, Some("root\n")), (Some("root\n"), None)]
+        {
+            assert_eq!(doors(passwd, shadow), [Door::Closed; 2], "{passwd:?} {shadow:?}");
+        }
+        doors(x, None);
+        fs::create_dir(dir.path().join("shadow")).unwrap();
+        assert!(read_accounts(dir.path()).unwrap_err().starts_with("cannot read "));
     }
 
     #[test]

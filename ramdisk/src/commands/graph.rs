@@ -110,6 +110,18 @@ impl Graph {
     }
 }
 
+impl Graph {
+    /// Those of the closed set `names` from which all others are reached: PID 1 follows `way` by itself, and a request
+    /// has room for some hundred names.
+    pub(super) fn ends(&self, names: &Names, way: Way) -> Vec<String> {
+        let back = match way {
+            Way::Needs => Way::NeededBy,
+            Way::NeededBy => Way::Needs,
+        };
+        names.iter().filter(|name| self.direct(name, back).is_disjoint(names)).cloned().collect()
+    }
+}
+
 /// What of `candidates` can go up although some controlled services are down: a service that needs one of `closed`
 /// (controlled services that are down) is left alone.
 pub(super) fn below_none_of(graph: &Graph, candidates: &Names, closed: &Names) -> Names {

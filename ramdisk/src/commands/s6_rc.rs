@@ -148,14 +148,13 @@ fn change(
     };
     let mut worst = 0;
     for (change, names, way) in [(Change::Down, down, Way::NeededBy), (Change::Up, up, Way::Needs)] {
-        // Who is there already is not waited for, but told to stay.
-        let names = graph.ordered(&names, way);
         if names.is_empty() {
             continue;
         }
         let code = match manner.pretend {
-            Some(pause) => pretend(context, live, change, &names, pause),
-            None => in_truth(context, change, names, manner),
+            Some(pause) => pretend(context, live, change, &graph.ordered(&names, way), pause),
+            // Who is there already is not waited for, but told to stay.
+            None => in_truth(context, change, graph.ends(&names, way), manner),
         };
         match code {
             0 => {}

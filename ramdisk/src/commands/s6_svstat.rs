@@ -8,6 +8,7 @@ use super::Context;
 use super::options::parse;
 use super::s6_svc::service_name;
 use crate::init::snapshot::Entry;
+use crate::process_stat::Stat;
 
 pub(super) const HELP: &str = "\
 s6-svstat [ -uwNrpgest | -o FIELD,... ] [ -n ] service
@@ -96,8 +97,7 @@ fn field(entry: &Entry, name: &str) -> Option<String> {
 
 fn is_stopped(pid: Option<i32>) -> bool {
     let stat = pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
-    // The name before it may hold anything but ends with the last parenthesis.
-    stat.is_some_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+    stat.is_some_and(|stat| Stat::parse(&stat).is_some_and(|stat| stat.state == 'T'))
 }
 
 /// s6-svstat's own sentence.

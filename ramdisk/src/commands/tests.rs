@@ -126,17 +126,17 @@ fn lists_are_s6_rcs() {
 #[test]
 fn a_change_tells_its_closure_in_order_and_hands_on_what_became_of_it() {
     let orders = |line: &str| ran(line, &[]).orders;
-    assert_eq!(orders("s6-rc -u change wan"), ["up wait -- net plug modem wan"]);
-    assert_eq!(orders("s6-rc change doors"), ["up wait -- net sshd web"]);
-    assert_eq!(orders("s6-rc -d change net"), ["down wait -- sshd wan web net"]);
+    assert_eq!(orders("s6-rc -u change wan"), ["up wait -- wan"]);
+    assert_eq!(orders("s6-rc change doors"), ["up wait -- sshd web"]);
+    assert_eq!(orders("s6-rc -d change net"), ["down wait -- net"]);
     assert_eq!(orders("s6-rc stop net"), orders("s6-rc -d change net"));
     assert_eq!(orders("s6-rc start doors"), orders("s6-rc -u change doors"));
     // All that runs, as at a shutdown, with all that needs it.
-    assert_eq!(orders("s6-rc -da change"), ["down wait -- sshd wan modem plug web net"]);
+    assert_eq!(orders("s6-rc -da change"), ["down wait -- net plug"]);
     // First the unwanted go down, then the wanted come up.
-    assert_eq!(orders("s6-rc -pu change web"), ["down wait -- sshd wan modem plug", "up wait -- net web"]);
+    assert_eq!(orders("s6-rc -pu change web"), ["down wait -- plug sshd", "up wait -- web"]);
     // Everything but these; what only a controller starts stays down.
-    assert_eq!(orders("s6-rc -pd change web"), ["down wait -- web", "up wait -- net plug sshd"]);
+    assert_eq!(orders("s6-rc -pd change web"), ["down wait -- web", "up wait -- plug sshd"]);
     assert_eq!(orders("s6-rc change"), [""; 0]);
 
     let failed = "info net: up\nwarning web: marked down: not ready in time\nexit 1\n";
@@ -150,7 +150,7 @@ fn a_change_tells_its_closure_in_order_and_hands_on_what_became_of_it() {
     assert_eq!((late.code, late.err.as_str()), (2, "s6-rc: fatal: timed out\n"));
     assert!(late.orders[0].starts_with("up wait="), "{late:?}");
     // -t 0 is no limit.
-    assert_eq!(orders("s6-rc -t 0 change web"), ["up wait -- net web"]);
+    assert_eq!(orders("s6-rc -t 0 change web"), ["up wait -- web"]);
 }
 
 #[test]
@@ -195,9 +195,9 @@ fn every_command_tells_how_it_is_used_and_that_is_no_error() {
 fn up_tree_leaves_alone_what_is_below_a_controlled_service_that_is_down() {
     let net = ran("s6-rc-up-tree net", &[]);
     assert_eq!((net.code, net.err.as_str()), (0, ""));
-    assert_eq!(net.orders, ["up wait -- net sshd web"]);
+    assert_eq!(net.orders, ["up wait -- sshd web"]);
     // Asked for by its name it is started, and so is what needs it.
-    assert_eq!(ran("s6-rc-up-tree modem", &[]).orders, ["up wait -- modem wan"]);
+    assert_eq!(ran("s6-rc-up-tree modem", &[]).orders, ["up wait -- wan"]);
     let wan = ran("s6-rc-up-tree wan", &[]);
     assert_eq!((wan.code, wan.orders.len()), (1, 0));
     assert_eq!(
@@ -216,9 +216,12 @@ fn s6_svc_speaks_to_one_process() {
     assert_eq!(orders("s6-svc -d /run/service/net/"), ["down -- net"]);
     assert_eq!(orders("s6-svc -hu net"), ["SIGHUP -- net", "up -- net"]);
     assert_eq!(orders("s6-svc -o net"), ["once -- net"]);
-    assert_eq!(orders("s6-svc -wD -T 700 -d net"), ["down -- net", "down wait=700 -- net"]);
+    // Waiting orders nothing.
+    assert_eq!(orders("s6-svc -wD -T 1 -t net"), ["SIGTERM -- net"]);
+    assert_eq!(orders("s6-svc -wU net"), [""; 0]);
     assert_eq!(orders("s6-svc -s usr1 net"), ["SIGUSR1 -- net"]);
-    assert_eq!(ran("s6-svc -wu -T 7 net", &["exit 2\n"]).code, 99);
+    assert_eq!(ran("s6-svc -wu net", &[]).code, 0);
+    assert_eq!(ran("s6-svc -wd -T 1 -d net", &[]).code, 99);
     assert_eq!(ran("s6-svc -u wombat", &["there is no service named wombat\nexit 3\n"]).code, 100);
     for line in ["s6-svc -x net", "s6-svc -r", "s6-svc -w x net", "s6-svc -r a b"] {
         assert_eq!(ran(line, &[]).code, 100, "{line}");

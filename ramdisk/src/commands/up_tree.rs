@@ -49,7 +49,7 @@ pub(super) fn run(context: &mut Context<'_>, words: Vec<String>) -> u8 {
         return 1;
     }
     let wait = limit.map_or(Wait::Forever, Wait::For);
-    let names = graph.ordered(&open, Way::Needs);
+    let names = graph.ends(&open, Way::Needs);
     let code = context.order(Order { change: Change::Up, wait, by_controller: false, names }, 1);
     match code {
         0 if !asked_for.is_subset(&open) => 1,

@@ -22,7 +22,11 @@ pub(super) fn run(socket: &Path, members: Vec<String>) -> Result<(), Failure> {
     if members.is_empty() || members.iter().any(|word| word.starts_with('-')) {
         return Err(Failure::Usage(HELP.to_owned()));
     }
-    let mut turn = first(&members, &entries(socket)?);
+    let all = entries(socket)?;
+    if let Some(why) = misfit(&members, &all) {
+        return Err(Failure::Usage(why));
+    }
+    let mut turn = first(&members, &all);
     for name in members.iter().filter(|name| Some(*name) != members.get(turn)) {
         order(socket, Change::Down, Wait::Forever, std::slice::from_ref(name))?;
     }
@@ -43,6 +47,18 @@ fn first(members: &[String], entries: &[Entry]) -> usize {
     members.iter().position(runs).unwrap_or(0)
 }
 
+/// Why one of them cannot be a member: only a longrun has a process whose end is a turn's end.
+fn misfit(members: &[String], entries: &[Entry]) -> Option<String> {
+    let entry = |name: &String| entries.iter().find(|entry| entry.name == *name);
+    members.iter().find_map(|name| match entry(name) {
+        None => Some(format!("there is no service named {name}")),
+        Some(entry) if entry.kind != "longrun" => {
+            Some(format!("{name} is a {}: expected a longrun, whose process ends a turn", entry.kind))
+        }
+        Some(_) => None,
+    })
+}
+
 fn next(turn: usize, count: usize) -> usize {
     if turn + 1 >= count { 0 } else { turn + 1 }
 }
@@ -59,6 +75,20 @@ mod tests {
         assert_eq!(first(&members, &[]), 0);
         let turns: Vec<usize> = std::iter::successors(Some(0), |turn| Some(next(*turn, 3))).take(5).collect();
         assert_eq!(turns, [0, 1, 2, 0, 1]);
+    }
+
+    #[test]
+    fn a_member_without_a_process_to_end_is_refused() {
+        let entry =
+            |name: &str, kind: &str| Entry { name: name.into(), kind: kind.into(), ..Entry::default() };
+        let all = [entry("wan", "longrun"), entry("dial", "oneshot")];
+        let misfit = |name: &str| misfit(&["wan".into(), name.into()], &all);
+        assert_eq!(misfit("wan"), None);
+        assert_eq!(
+            misfit("dial").unwrap(),
+            "dial is a oneshot: expected a longrun, whose process ends a turn"
+        );
+        assert_eq!(misfit("lan").unwrap(), "there is no service named lan");
     }
 
     #[test]

@@ -40,8 +40,39 @@ struct Rule {
     symlink: Option<PathBuf>,
     terms: Vec<Term>,
     sysfs: Sysfs,
-    /// The devices that match, each with its name in /dev if it has one.
-    present: BTreeMap<String, Option<String>>,
+    /// The devices that match, by their places.
+    present: BTreeMap<String, Device>,
+    /// How many came so far.
+    arrivals: u64,
+    /// The one that the service and the link are about.
+    chosen: Option<Chosen>,
+}
+
+/// A device that matches.
+#[derive(Debug)]
+struct Device {
+    /// Its name in /dev, if it has one.
+    node: Option<String>,
+    /// Which of all that came it is: another one may come to the same place.
+    arrival: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Chosen {
+    devpath: String,
+    arrival: u64,
+}
+
+/// What PID 1 has to be told when it was `told` of one device last (none in it: of none; none at all: it refused), and
+/// now there is `chosen`. Who has opened a device that went away is told, though another one took its place.
+fn changes(told: Option<&Option<Chosen>>, chosen: Option<&Chosen>) -> &'static [Change] {
+    match (told, chosen) {
+        (Some(Some(before)), Some(now)) if before == now => &[],
+        (Some(Some(_)), Some(_)) => &[Change::Down, Change::Up],
+        (Some(None), None) => &[],
+        (_, Some(_)) => &[Change::Up],
+        (_, None) => &[Change::Down],
+    }
 }
 
 impl Rule {
@@ -63,13 +94,22 @@ impl Rule {
         if symlink.as_ref().is_some_and(|path| !path.is_absolute()) {
             return Err(usage("--symlink: expected a path that begins with /"));
         }
-        Ok(Self { service, symlink, terms, sysfs: Sysfs::at(Path::new("/sys")), present: BTreeMap::new() })
+        Ok(Self {
+            service,
+            symlink,
+            terms,
+            sysfs: Sysfs::at(Path::new("/sys")),
+            present: BTreeMap::new(),
+            arrivals: 0,
+            chosen: None,
+        })
     }
 
     /// Looks at every device.
     fn walk(&mut self) {
-        self.present.clear();
-        for devpath in self.sysfs.devices() {
+        let devices = self.sysfs.devices();
+        self.present.retain(|devpath, _| devices.contains(devpath));
+        for devpath in devices {
             self.look(&devpath, &BTreeMap::new());
         }
     }
@@ -86,7 +126,14 @@ impl Rule {
         }
         let attribute = |folder: &str, file: &str| self.sysfs.attribute(folder, file);
         if all_hold(&self.terms, devpath, &properties, &attribute) {
-            self.present.insert(devpath.to_owned(), properties.get("DEVNAME").cloned());
+            let node = properties.get("DEVNAME").cloned();
+            match self.present.get_mut(devpath) {
+                Some(device) => device.node = node,
+                None => {
+                    self.arrivals = self.arrivals.saturating_add(1);
+                    self.present.insert(devpath.to_owned(), Device { node, arrival: self.arrivals });
+                }
+            }
         } else {
             self.present.remove(devpath);
         }
@@ -103,10 +150,26 @@ impl Rule {
         self.look(&event.devpath, &event.properties);
     }
 
-    /// Makes the link lead to the first device that has a node, or to nothing.
+    /// Stays with the device that was chosen for as long as it is there; one with a node is better than one without.
+    fn choose(&mut self) -> Option<Chosen> {
+        let has_node = |devpath: &String| self.present.get(devpath).is_some_and(|one| one.node.is_some());
+        let first = self.present.iter().min_by_key(|(devpath, one)| (one.node.is_none(), *devpath));
+        let first = first.map(|(devpath, one)| Chosen { devpath: devpath.clone(), arrival: one.arrival });
+        let stays = self.chosen.as_ref().is_some_and(|chosen| {
+            let is_there = self.present.get(&chosen.devpath).is_some_and(|one| one.arrival == chosen.arrival);
+            is_there && (has_node(&chosen.devpath) || first.as_ref().is_none_or(|f| !has_node(&f.devpath)))
+        });
+        if !stays {
+            self.chosen = first;
+        }
+        self.chosen.clone()
+    }
+
+    /// Makes the link lead to the chosen device, or to nothing.
     fn link(&self) -> io::Result<()> {
         let Some(path) = &self.symlink else { return Ok(()) };
-        let Some(name) = self.present.values().flatten().next() else {
+        let device = self.chosen.as_ref().and_then(|chosen| self.present.get(&chosen.devpath));
+        let Some(name) = device.and_then(|device| device.node.as_ref()) else {
             return match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
@@ -138,27 +201,35 @@ pub(super) fn run(init: &Path, words: Vec<String>) -> Result<(), Failure> {
     let listener = listen()
         .map_err(|errno| Failure::System(format!("cannot listen to the kernel: {}", errno.desc())))?;
     rule.walk();
-    let mut is_up = None;
+    let mut told: Option<Option<Chosen>> = None;
     loop {
-        // Before it is up: it may open the device by this name.
-        if let Err(error) = rule.link() {
-            say(&format!("cannot make the link: {error}"));
-        }
-        let wanted = !rule.present.is_empty();
-        if is_up != Some(wanted) {
-            let change = if wanted { Change::Up } else { Change::Down };
-            let done = order(init, change, Wait::No, std::slice::from_ref(&rule.service))?;
-            is_up = (done == Done::Yes).then_some(wanted);
+        let chosen = rule.choose();
+        for change in changes(told.as_ref(), chosen.as_ref()) {
+            // Before it is up: it may open the device by this name. After it is down: it has closed the one before.
+            if *change == Change::Up {
+                link(&rule);
+            }
+            // Whoever comes up next finds nobody there from before.
+            let wait = if *change == Change::Down && chosen.is_some() { Wait::Forever } else { Wait::No };
+            let done = order(init, *change, wait, std::slice::from_ref(&rule.service))?;
+            told = (done == Done::Yes).then(|| chosen.clone());
             if done == Done::Yes {
-                let first = rule.present.keys().next().map_or("no such device is there", String::as_str);
+                let first = chosen.as_ref().map_or("no such device is there", |one| one.devpath.as_str());
                 say(&format!("{}: {} ({first})", rule.service, change.word()));
             }
         }
-        let timeout = if is_up.is_none() { PollTimeout::from(TRY_AGAIN_MS) } else { PollTimeout::NONE };
+        link(&rule);
+        let timeout = if told.is_none() { PollTimeout::from(TRY_AGAIN_MS) } else { PollTimeout::NONE };
         let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
         // Interrupted: the reads below find out what there is.
         let _ = poll(&mut fds, timeout);
         receive(&listener, &mut rule);
+    }
+}
+
+fn link(rule: &Rule) {
+    if let Err(error) = rule.link() {
+        say(&format!("cannot make the link: {error}"));
     }
 }
 
@@ -222,6 +293,7 @@ mod tests {
         plug(sys, "/devices/usb1/tty/ttyUSB0", "DEVNAME=ttyUSB0\n", "tty");
         plug(sys, "/devices/soc/tty/ttyS0", "DEVNAME=ttyS0\n", "tty");
         rule.walk();
+        rule.choose();
         rule.link().unwrap();
         assert_eq!(rule.present.keys().collect::<Vec<_>>(), ["/devices/usb1/tty/ttyUSB0"]);
         assert_eq!(fs::read_link(&link).unwrap(), Path::new("/dev/ttyUSB0"));
@@ -231,16 +303,64 @@ mod tests {
         rule.take(&event("add@/devices/gone/already SUBSYSTEM=tty DEVNAME=ttyUSB9"));
         assert_eq!(rule.present.len(), 2);
         rule.take(&event("remove@/devices/usb1/tty/ttyUSB0 SUBSYSTEM=tty"));
+        rule.choose();
         rule.link().unwrap();
         assert_eq!(fs::read_link(&link).unwrap(), Path::new("/dev/ttyUSB1"));
 
         // A device that changes so that the terms are true no more counts as gone.
         fs::write(sys.join("devices/usb2/tty/ttyUSB1/uevent"), "DEVNAME=other\n").unwrap();
         rule.take(&event("change@/devices/usb2/tty/ttyUSB1 SUBSYSTEM=tty"));
+        assert_eq!(rule.choose(), None);
         rule.link().unwrap();
         assert_eq!(rule.present.len(), 0);
         assert!(fs::symlink_metadata(&link).is_err());
         rule.link().unwrap();
+    }
+
+    #[test]
+    fn who_has_opened_a_device_is_told_when_another_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = dir.path();
+        let mut rule = rule(sys, "--service modem subsystem=tty");
+        let two = "/devices/usb2/tty/ttyUSB1";
+        plug(sys, two, "DEVNAME=ttyUSB1\n", "tty");
+        rule.walk();
+        let first = rule.choose();
+        assert_eq!(changes(None, first.as_ref()), [Change::Up]);
+        let up = |rule: &mut Rule| changes(Some(&first), rule.choose().as_ref());
+
+        // Another one, though its place comes first, is none of the service's business; nor is a walk.
+        let one = "/devices/usb1/tty/ttyUSB0";
+        plug(sys, one, "DEVNAME=ttyUSB0\n", "tty");
+        rule.take(&event(&format!("add@{one} SUBSYSTEM=tty")));
+        rule.walk();
+        assert_eq!((rule.present.len(), up(&mut rule)), (2, &[][..]));
+        rule.take(&event(&format!("remove@{one} SUBSYSTEM=tty")));
+        assert_eq!(up(&mut rule), []);
+
+        // Out and in again at the same place, before anybody looked.
+        rule.take(&event(&format!("remove@{two} SUBSYSTEM=tty")));
+        rule.take(&event(&format!("add@{two} SUBSYSTEM=tty")));
+        assert_eq!(up(&mut rule), [Change::Down, Change::Up]);
+        let second = rule.choose();
+        assert_eq!(changes(Some(&second), second.as_ref()), []);
+        rule.take(&event(&format!("remove@{two} SUBSYSTEM=tty")));
+        assert_eq!(changes(Some(&second), rule.choose().as_ref()), [Change::Down]);
+        assert_eq!(changes(Some(&None), None), []);
+        assert_eq!(changes(None, None), [Change::Down]);
+    }
+
+    #[test]
+    fn a_device_with_a_node_is_chosen_before_the_bus_that_it_hangs_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let sys = dir.path();
+        let mut rule = rule(sys, "--service modem subsystem=*");
+        plug(sys, "/devices/usb1", "", "usb");
+        rule.walk();
+        assert_eq!(rule.choose().unwrap().devpath, "/devices/usb1");
+        plug(sys, "/devices/usb1/tty", "DEVNAME=ttyUSB0\n", "tty");
+        rule.take(&event("add@/devices/usb1/tty SUBSYSTEM=tty"));
+        assert_eq!(rule.choose().unwrap().devpath, "/devices/usb1/tty");
     }
 
     #[test]

@@ -12,7 +12,7 @@
 use thiserror::Error;
 
 pub use super::order::{Change, Order, Wait};
-use super::shutdown::{Force, NoVerb, Verb};
+use super::shutdown::{Force, Verb};
 use super::supervisor::{Phase, Status};
 
 /// Where the control socket lies, below the run directory.
@@ -43,8 +43,11 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadRequest {
     /// An unknown first word.
-    #[error("unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found {0:?}")]
+    #[error("unknown request: expected {expected} or a signal's name, found {0:?}", expected = WORDS.map(Word::text).join(", "))]
     Unknown(String),
+    /// A line longer than [`MAX_REQUEST`].
+    #[error("the request is too long: expected at most {MAX_REQUEST} bytes with its newline")]
+    TooLong,
     /// A word too many.
     #[error("{request}: unknown word {word:?}")]
     Word {
@@ -58,6 +61,54 @@ pub enum BadRequest {
     NoNames(&'static str),
 }
 
+/// A request's first word.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    Status,
+    Services,
+    Lease,
+    Hold,
+    Release,
+    Change(Change),
+    End(Verb),
+}
+
+/// All of them but the signals' names.
+const WORDS: [Word; 12] = [
+    Word::Status,
+    Word::Services,
+    Word::Change(Change::Up),
+    Word::Change(Change::Down),
+    Word::Change(Change::Once),
+    Word::Change(Change::Restart),
+    Word::Lease,
+    Word::Hold,
+    Word::Release,
+    Word::End(Verb::Reboot),
+    Word::End(Verb::Poweroff),
+    Word::End(Verb::Halt),
+];
+
+impl Word {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Services => "services",
+            Self::Lease => "lease",
+            Self::Hold => "hold",
+            Self::Release => "release",
+            Self::Change(change) => change.word(),
+            Self::End(verb) => verb.word(),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, BadRequest> {
+        let listed = WORDS.into_iter().find(|word| word.text() == text);
+        let signal = || Change::signal(text).map(Word::Change);
+        listed.or_else(signal).ok_or_else(|| BadRequest::Unknown(text.chars().take(80).collect()))
+    }
+}
+
 /// Understands a request line.
 ///
 /// # Errors
@@ -66,27 +117,20 @@ pub fn parse_request(line: &str) -> Result<Request, BadRequest> {
     let mut words = line.split_ascii_whitespace();
     let first = words.next().unwrap_or_default();
     let mut rest = words.peekable();
-    let request = match first {
-        "status" => Request::Status,
-        "services" => Request::Services,
-        other if Change::parse(other).is_some() => {
-            let Some(change) = Change::parse(other) else {
-                return Err(BadRequest::Unknown(other.to_owned()));
-            };
-            return Ok(Request::Order(Order::parse(change, rest)?));
-        }
-        "lease" => Request::Lease,
-        "release" => Request::Release,
-        "hold" => {
+    let request = match Word::parse(first)? {
+        Word::Status => Request::Status,
+        Word::Services => Request::Services,
+        Word::Change(change) => return Ok(Request::Order(Order::parse(change, rest)?)),
+        Word::Lease => Request::Lease,
+        Word::Release => Request::Release,
+        Word::Hold => {
             let time = rest.peek().and_then(|word| word.parse().ok());
             if time.is_some() {
                 rest.next();
             }
             Request::Hold(time)
         }
-        other => {
-            let verb: Verb =
-                other.parse().map_err(|NoVerb(word)| BadRequest::Unknown(word.chars().take(80).collect()))?;
+        Word::End(verb) => {
             let force = if rest.next_if_eq(&"force").is_some() { Force::Yes } else { Force::No };
             Request::End(verb, force)
         }
@@ -170,24 +214,21 @@ mod tests {
     #[test]
     fn what_is_no_request_is_answered_with_what_one_is() {
         let error = |line| parse_request(line).unwrap_err().to_string();
-        assert_eq!(
-            error("rebot"),
-            "unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found \"rebot\""
-        );
-        assert_eq!(
-            error(""),
-            "unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found \"\""
-        );
+        let expected = "unknown request: expected status, services, up, down, once, restart, lease, hold, release, \
+                        reboot, poweroff, halt or a signal's name, found ";
+        assert_eq!(error("rebot"), format!("{expected}\"rebot\""));
+        assert_eq!(error(""), format!("{expected}\"\""));
+        // All that it names is understood, but for what belongs to it.
+        for word in WORDS.map(Word::text) {
+            assert!(!matches!(parse_request(word), Err(BadRequest::Unknown(_))), "{word}");
+        }
         assert_eq!(error("reboot now"), "reboot: unknown word \"now\"");
         assert_eq!(error("hold 5m"), "hold: unknown word \"5m\"");
         assert_eq!(error("hold 5 6"), "hold: unknown word \"6\"");
         assert_eq!(error("status force"), "status: unknown word \"force\"");
         assert_eq!(error("up sshd"), "up: unknown word \"sshd\"");
         assert_eq!(error("down wait --"), "down: expected the names of services after --");
-        assert_eq!(
-            error("SIGNOPE -- x"),
-            "unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found \"SIGNOPE\""
-        );
+        assert_eq!(error("SIGNOPE -- x"), format!("{expected}\"SIGNOPE\""));
     }
 
     #[test]

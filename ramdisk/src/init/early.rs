@@ -13,6 +13,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use thiserror::Error;
 
+use crate::mount_table;
+
 /// A file system that PID 1 mounts, if nothing is mounted there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mount {
@@ -111,7 +113,7 @@ fn mount_one(entry: &Mount) -> Result<(), EarlyError> {
         "/proc" => Path::new("/proc/self/stat").exists(),
         // A folder of a root in RAM is as good as a tmpfs of its own, and what the hand-over left in it stays.
         "/run" => statfs("/run").is_ok_and(|fs| is_ram(fs.filesystem_type())),
-        at => fs::read_to_string("/proc/self/mountinfo").is_ok_and(|text| is_mount_point(&text, at)),
+        at => mount_table::has(at),
     };
     if is_there {
         return Ok(());
@@ -132,11 +134,6 @@ const RAMFS: i128 = 0x8584_58f6;
 fn is_ram(kind: FsType) -> bool {
     // The field is signed or not and of either width, depending on processor and C library.
     kind == TMPFS_MAGIC || i128::from(kind.0) & 0xffff_ffff == RAMFS
-}
-
-/// True if the mount table says that something is mounted at `at` (a path without characters that it escapes).
-fn is_mount_point(mountinfo: &str, at: &str) -> bool {
-    mountinfo.lines().any(|line| line.split(' ').nth(4) == Some(at))
 }
 
 /// True in a pid namespace of its own: the machine's settings are then somebody else's. The number is the kernel's
@@ -173,17 +170,6 @@ pub fn set_host_name(name: Option<&str>, file: &Path) -> Result<(), EarlyError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_mounted_already_is_found_in_the_mount_table() {
-        let table = "22 1 0:20 / /proc rw,nosuid shared:5 - proc proc rw\n\
-                     30 1 0:5 / /dev rw - devtmpfs udev rw\n31 30 0:6 / /dev/pts rw - devpts devpts rw\n";
-        for (at, there) in
-            [("/proc", true), ("/dev", true), ("/dev/pts", true), ("/dev/shm", false), ("/", false)]
-        {
-            assert_eq!(is_mount_point(table, at), there, "{at}");
-        }
-    }
 
     #[test]
     fn folders_are_mounted_before_what_lies_in_them() {

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::process_stat::Stat;
+
 /// Where the flash record lies, below the run directory.
 pub const FLASH_RECORD: &str = "levitate/flash.json";
 
@@ -162,10 +164,7 @@ fn lives(proc: &Path, record: &FlashRecord) -> bool {
 }
 
 fn is_written_by(record: &FlashRecord, stat: &str) -> bool {
-    // "123 (a name) S ...": the name may contain anything, the last parenthesis ends it.
-    let parts = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
-    let Some((name, rest)) = parts else { return false };
-    rest.trim_start().chars().next().is_some_and(|state| is_writer(record, name, state))
+    Stat::parse(stat).is_some_and(|stat| is_writer(record, stat.name, stat.state))
 }
 
 /// Whether the process of the record's number can be its writer, by its name and state as the kernel has them: process

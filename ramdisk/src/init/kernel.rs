@@ -72,6 +72,11 @@ pub enum Event {
         /// What.
         line: String,
     },
+    /// Whoever asked is no longer there: nobody waits for the answer.
+    Gone {
+        /// Who.
+        from: Connection,
+    },
     /// The deadline came, or nothing of interest happened.
     Tick,
 }
@@ -104,9 +109,10 @@ pub trait Kernel {
     fn report(&mut self, text: &str);
     /// Whether flash allows an end now.
     fn flash_gate(&mut self) -> Gate;
-    /// Who is logged in through one of the processes `servers`.
-    fn sessions(&mut self, servers: &[Pid]) -> Vec<Session>;
-    /// Feeds the watchdogs, if there are any; answers when the next of them wants to be fed again.
+    /// Who is logged in through one of the processes `servers`; `others` are services that let nobody in.
+    fn sessions(&mut self, servers: &[Pid], others: &[Pid]) -> Vec<Session>;
+    /// Feeds the watchdogs, if there are any and it is time; answers the time (of [`Kernel::now`], no span) at which the next
+    /// of them wants to be fed again.
     fn feed_watchdog(&mut self) -> Option<u64>;
     /// Executes what is staged to be entered by a reboot, in place of this program. Returns only if nothing is (none), or
     /// if that failed, with the reason.

@@ -20,15 +20,16 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{pipe2, read};
 use thiserror::Error;
 
-use super::connections::Connections;
+use super::connections::{Connections, News};
 use super::interlock::{self, Gate};
 use super::kernel::{Connection, Event, Kernel, Launch, LaunchError};
+use super::looks::Looks;
 use super::options::Options;
 use super::sessions::{self, Session};
 use super::shutdown::Verb;
 use super::supervisor::{Outcome, Pid, StartProblem, Target};
 use super::watchdog::Watchdog;
-use super::{console, disks, handover};
+use super::{console, disks, handover, script};
 use crate::sys::process::{self, Child, Ended};
 
 /// At most this much is read from one pipe in a turn, so that one loud service does not keep the others waiting.
@@ -67,6 +68,7 @@ pub(super) struct Linux {
     connections: Connections,
     queue: VecDeque<Event>,
     watchdogs: Vec<Watchdog>,
+    looks: Looks,
 }
 
 impl Linux {
@@ -95,6 +97,7 @@ impl Linux {
             connections: Connections::default(),
             queue: VecDeque::new(),
             watchdogs: Vec::new(),
+            looks: Looks::default(),
         })
     }
 
@@ -106,9 +109,12 @@ impl Linux {
         self.connections.listen(&self.options.run.join(super::control::SOCKET))
     }
 
-    /// Gives it one more watchdog to feed.
-    pub(super) fn guard(&mut self, watchdog: Watchdog) {
-        self.watchdogs.push(watchdog);
+    /// Gives it the watchdogs to feed.
+    pub(super) fn guard(&mut self, watchdogs: Vec<Watchdog>) {
+        self.watchdogs = watchdogs;
+        // They were taken over by another clock.
+        let now = self.now();
+        self.watchdogs.iter_mut().for_each(|watchdog| watchdog.feed_now(now));
     }
 
     fn pipe_of(&mut self, service: &str) -> Result<(), Errno> {
@@ -132,8 +138,9 @@ impl Linux {
 
     fn try_spawn(&mut self, launch: &Launch) -> Result<Pid, Errno> {
         let string = |bytes: &[u8]| process::c_string(bytes).map_err(|_| Errno::EINVAL);
-        let argv = launch.argv.iter().map(|arg| string(arg.as_bytes())).collect::<Result<Vec<_>, _>>()?;
-        let program = string(&program_path(launch.argv.first().ok_or(Errno::ENOENT)?))?;
+        let words = script::runnable(&launch.argv);
+        let argv = words.iter().map(|arg| string(arg.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let program = string(&program_path(words.first().ok_or(Errno::ENOENT)?))?;
         let notification = launch.notification_fd.map(|_| pipe2(OFlag::O_CLOEXEC)).transpose()?;
         if let Some((read, _)) = &notification {
             nix::fcntl::fcntl(read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -187,8 +194,11 @@ impl Linux {
             self.take_output(name, PIPE_TURN);
         }
         self.reap();
-        for (from, line) in self.connections.take_requests() {
-            self.queue.push_back(Event::Request { from, line });
+        for news in self.connections.take(self.now()) {
+            self.queue.push_back(match news {
+                News::Request(from, line) => Event::Request { from, line },
+                News::Gone(from) => Event::Gone { from },
+            });
         }
     }
 
@@ -264,6 +274,20 @@ impl Linux {
     }
 }
 
+fn milliseconds_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Feeds those whose time it is, for whoever waits outside of the loop.
+fn feeding(start: Instant, watchdogs: &mut [Watchdog]) -> impl FnMut() {
+    move || {
+        let now = milliseconds_since(start);
+        for watchdog in &mut *watchdogs {
+            watchdog.feed(now);
+        }
+    }
+}
+
 /// The path of a command: itself with a slash in it, otherwise the first executable file of that name in the services'
 /// PATH. Not found, it stays as it is, and exec says so.
 fn program_path(command: &OsStr) -> Vec<u8> {
@@ -283,7 +307,7 @@ fn program_path(command: &OsStr) -> Vec<u8> {
 
 impl Kernel for Linux {
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+        milliseconds_since(self.start)
     }
 
     fn wall(&self) -> Duration {
@@ -327,6 +351,7 @@ impl Kernel for Linux {
 
     fn next(&mut self, deadline: Option<u64>) -> Event {
         if self.queue.is_empty() {
+            let deadline = [deadline, self.connections.next_deadline()].into_iter().flatten().min();
             self.wait(self.timeout_until(deadline));
             self.collect();
         }
@@ -351,8 +376,13 @@ impl Kernel for Linux {
         interlock::look(&self.options.run, Path::new("/proc"))
     }
 
-    fn sessions(&mut self, servers: &[Pid]) -> Vec<Session> {
-        sessions::sessions(&sessions::read(Path::new("/proc")), servers)
+    fn sessions(&mut self, servers: &[Pid], others: &[Pid]) -> Vec<Session> {
+        let (proc, now) = (Path::new("/proc"), self.now());
+        let mut processes = sessions::table(proc);
+        let pids = sessions::worth_a_look(&processes, servers, others);
+        let feed = &mut feeding(self.start, &mut self.watchdogs);
+        self.looks.fill(proc, &mut processes, &pids, now, feed);
+        sessions::sessions(&processes, servers, others)
     }
 
     fn feed_watchdog(&mut self) -> Option<u64> {
@@ -369,7 +399,8 @@ impl Kernel for Linux {
     fn settle_disks(&mut self) {
         let now = self.now();
         self.watchdogs.iter_mut().for_each(|watchdog| watchdog.feed_now(now));
-        if !disks::settle() {
+        let in_time = disks::settle(&mut feeding(self.start, &mut self.watchdogs));
+        if !in_time {
             self.report("could not write back and unmount everything in time");
         }
     }

@@ -13,25 +13,15 @@ use super::supervisor::{Action, Input, News, Outcome, Supervisor, What};
 pub use crate::service::DEFAULT_BUNDLE;
 use crate::service::{Kind, Program, Service, ServiceSet};
 
+mod boot;
 mod leasing;
 
+use self::boot::Boot;
+pub use self::boot::FAILED_BOOT_MS;
 use self::leasing::Leasing;
 
-/// From "nothing could be started" to the reboot, in milliseconds: time to read it on a console.
-pub const FAILED_BOOT_MS: u64 = 5_000;
-
-/// How the start went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Boot {
-    /// Nothing is up yet.
-    Starting,
-    /// Something was up.
-    Reached,
-    /// Nothing can be started; the old system is asked for at this time.
-    Failed { reboot_at: u64 },
-    /// As before, and it was asked for: a refusal by flash is final.
-    GivenUp,
-}
+/// The most that are told what holds an end up; the oldest is let go for one more.
+pub(super) const MAX_ASKERS: usize = 16;
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,25 +87,6 @@ impl<K: Kernel> Init<K> {
         self.kernel.report(text);
     }
 
-    /// Starts the bundle `default`.
-    pub fn start(&mut self) {
-        if self.supervisor.knows(DEFAULT_BUNDLE) {
-            self.supervise(&Input::Start(vec![DEFAULT_BUNDLE.to_owned()]));
-            self.look_at_boot();
-        } else {
-            self.give_up("there is no service or bundle named default");
-        }
-    }
-
-    /// Says why no service will run and arranges for the reboot into the old system, which is untouched as long as no
-    /// flash was changed.
-    pub fn give_up(&mut self, why: &str) {
-        self.announce(&format!("no service can be started: {why}"));
-        self.announce("rebooting into the system that was there before");
-        let reboot_at = self.kernel.now().saturating_add(FAILED_BOOT_MS);
-        self.boot = Boot::Failed { reboot_at };
-    }
-
     /// Waits for one event and does what follows from it.
     pub fn turn(&mut self) -> Turn {
         let deadline = self.deadline();
@@ -140,6 +111,10 @@ impl<K: Kernel> Init<K> {
                 self.want_end(verb, Force::No);
             }
             Event::Request { from, line } => self.answer(from, &line),
+            Event::Gone { from } => {
+                self.forget(from);
+                self.askers.retain(|asker| *asker != from);
+            }
             Event::Tick => {}
         }
         // Deadlines are kept even when events never end.
@@ -155,10 +130,7 @@ impl<K: Kernel> Init<K> {
 
     fn deadline(&mut self) -> Option<u64> {
         let now = self.kernel.now();
-        let boot = match self.boot {
-            Boot::Failed { reboot_at } => Some(reboot_at),
-            _ => None,
-        };
+        let boot = self.boot.deadline();
         let shutdown = self.shutdown.as_ref().map(|shutdown| shutdown.deadline(now));
         let watchdog = self.kernel.feed_watchdog();
         let waiter = self.waiters.iter().filter_map(|waiter| waiter.by).min();
@@ -192,26 +164,15 @@ impl<K: Kernel> Init<K> {
         let Some(launch) = self.set.get(&service).and_then(|service| launch(service, what)) else {
             return Input::StartFailed { service, problem: super::supervisor::StartProblem::Permanent };
         };
-        match self.kernel.spawn(&launch) {
+        let spawned = self.kernel.spawn(&launch);
+        // A start takes a while on a busy board, and there may be hundreds in one turn.
+        self.kernel.feed_watchdog();
+        match spawned {
             Ok(pid) => Input::Started { service, pid },
             Err(error) => {
                 self.note(&format!("{service}: {}", error.text));
                 Input::StartFailed { service, problem: error.problem }
             }
-        }
-    }
-
-    fn look_at_boot(&mut self) {
-        match self.boot {
-            Boot::Starting if self.supervisor.is_anything_up() => self.boot = Boot::Reached,
-            Boot::Starting if self.supervisor.is_settled() && self.shutdown.is_none() => {
-                self.give_up("every service of the bundle default is marked down, or it is empty");
-            }
-            Boot::Failed { reboot_at } if self.kernel.now() >= reboot_at => {
-                self.boot = Boot::GivenUp;
-                self.want_end(Verb::Reboot, Force::No);
-            }
-            _ => {}
         }
     }
 
@@ -241,7 +202,7 @@ impl<K: Kernel> Init<K> {
             }
             Ok(Request::End(verb, force)) => {
                 self.note(&format!("{line}: asked for by a command"));
-                self.askers.push(from);
+                self.add_asker(from);
                 self.want_end(verb, force);
             }
             Err(error) => {
@@ -266,6 +227,14 @@ impl<K: Kernel> Init<K> {
             }
             None => self.shutdown = Some(Shutdown::new(verb, force, self.limits)),
         }
+    }
+
+    fn add_asker(&mut self, from: Connection) {
+        if self.askers.len() >= MAX_ASKERS {
+            let oldest = self.askers.remove(0);
+            self.refuse(oldest, "too many ask for the end: this one is let go, what it asked for stays", 1);
+        }
+        self.askers.push(from);
     }
 
     fn release_askers(&mut self, code: u8) {
@@ -314,9 +283,8 @@ impl<K: Kernel> Init<K> {
                 }
                 self.release_askers(1);
                 self.shutdown = None;
-                if std::mem::take(&mut self.stopped) && self.boot == Boot::Reached {
-                    self.announce("starting the services again, so that the device can be reached");
-                    self.supervise(&Input::Start(vec![DEFAULT_BUNDLE.to_owned()]));
+                if std::mem::take(&mut self.stopped) {
+                    self.start_again();
                 }
             }
             Step::StopServices => {

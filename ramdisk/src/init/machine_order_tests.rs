@@ -107,13 +107,37 @@ fn nothing_is_started_while_the_system_ends_and_signals_reach_the_process() {
 }
 
 #[test]
-fn who_never_leaves_is_let_go_when_too_many_wait() {
+fn one_who_waits_too_many_is_told_and_one_who_left_makes_room() {
     let mut stage = with_a_controller();
-    for from in 1..=64 {
+    for from in 1..=32 {
         stage.request(from, "up wait -- modem");
     }
-    let done = stage.request(65, "up wait -- modem");
-    assert_eq!(done, ["answer 1: too many wait: this one is let go", "answer 1: exit 1", "hang up 1"]);
+    let full = "answer 33: 32 orders are waited for already: nothing was done";
+    assert_eq!(stage.request(33, "down wait -- plug"), [full, "answer 33: exit 1", "hang up 33"]);
+    // Who does not wait is served.
+    assert_eq!(stage.request(34, "SIGHUP -- plug")[0], "SIGHUP to Process(1)");
+    assert_eq!(stage.happen([Event::Gone { from: 7 }]), [""; 0]);
+    assert_eq!(stage.request(33, "up wait -- modem"), [""; 0]);
+    let done = stage.happen([Event::Ready { pid: 2 }]);
+    assert!(done.contains(&"answer 33: exit 0".to_owned()), "{done:?}");
+    assert!(!done.iter().any(|line| line.starts_with("answer 7:")), "{done:?}");
+}
+
+#[test]
+fn many_who_ask_for_the_end_are_bounded_and_the_end_is_still_wanted() {
+    let mut stage = with_a_controller();
+    stage.init.kernel.gate = changing();
+    for from in 1..=16 {
+        stage.request(from, "reboot");
+    }
+    stage.happen([Event::Gone { from: 2 }]);
+    assert!(!stage.request(17, "reboot").iter().any(|line| line.starts_with("hang up")));
+    let done = stage.request(18, "reboot");
+    assert!(done.contains(&"hang up 1".to_owned()), "{done:?}");
+    stage.init.kernel.gate = None;
+    let done = stage.happen([Event::Tick]);
+    assert_eq!(done.iter().filter(|line| line.ends_with(": exit 0")).count(), 16, "{done:?}");
+    assert!(!done.contains(&"answer 2: exit 0".to_owned()), "{done:?}");
 }
 
 #[test]
@@ -140,4 +164,41 @@ fn a_producers_output_is_its_consumers_input() {
     service.pipeline.consumer_for = ["cgi".to_owned()].into();
     let run = launch(&service, What::Run).unwrap();
     assert_eq!((run.reads_pipe, run.writes_pipe_of.as_deref()), (true, Some("web-log")));
+}
+
+#[test]
+fn a_oneshot_that_is_to_run_once_is_done_when_it_is_up_and_what_could_not_run_has_failed() {
+    let longrun = |name: &str| Service::longrun(name, "/s", Program::Words(vec![name.into()]));
+    let oneshot = |name: &str| Service::oneshot(name, "/s", Some(Program::Words(vec![name.into()])), None);
+    let set = ServiceSet::new([
+        longrun("plug"),
+        oneshot("setup").controlled_by("plug"),
+        longrun("link").after("setup"),
+        Service::bundle("default", "/s/default", ["plug"]),
+    ])
+    .unwrap();
+    let mut stage = Stage::new(set, Script::default());
+    stage.init.start();
+    stage.request(1, "once wait -- setup");
+    assert_eq!(
+        stage.happen([Event::Exited { pid: 2, outcome: Outcome::Code(0) }]),
+        ["answer 1: info setup: up", "answer 1: exit 0", "hang up 1"]
+    );
+    stage.request(2, "once wait -- link");
+    let done = stage.exit(3);
+    assert_eq!(done.last().unwrap(), "hang up 2");
+    assert!(done.contains(&"answer 2: exit 0".to_owned()), "{done:?}");
+    stage.request(3, "down wait -- setup");
+    stage.request(4, "once wait -- link");
+    let done = stage.happen([Event::Exited { pid: 4, outcome: Outcome::Code(1) }]);
+    assert_eq!(
+        done,
+        [
+            "report setup: marked down: up ended with exit code 1",
+            "answer 4: warning link: marked down: it needs setup, which is marked down",
+            "report link: marked down: it needs setup, which is marked down",
+            "answer 4: exit 1",
+            "hang up 4"
+        ]
+    );
 }

@@ -18,6 +18,8 @@ struct Script {
     alone: bool,
     cannot_spawn: bool,
     watchdog: Option<u64>,
+    feeds: u32,
+    others: Vec<Pid>,
     next_pid: Pid,
     /// A staged root, and why it cannot be entered.
     staged: Option<&'static str>,
@@ -73,12 +75,14 @@ impl Kernel for Script {
     fn flash_gate(&mut self) -> Gate {
         self.gate.clone().unwrap_or(Gate::Open)
     }
-    fn sessions(&mut self, servers: &[Pid]) -> Vec<Session> {
+    fn sessions(&mut self, servers: &[Pid], others: &[Pid]) -> Vec<Session> {
+        self.others = others.to_vec();
         self.looks += 1;
         let session = |pid: &Pid| Session { user: "root".into(), pid: pid + 100, program: "sh".into() };
         servers.iter().filter(|_| self.logged_in).map(session).collect()
     }
     fn feed_watchdog(&mut self) -> Option<u64> {
+        self.feeds += 1;
         self.watchdog
     }
     fn hand_over(&mut self) -> Option<String> {
@@ -176,6 +180,13 @@ fn the_default_bundle_is_started_in_order_each_in_its_directory() {
     let mut stage = Stage::new(set(), Script::default());
     stage.init.start();
     assert_eq!(stage.done(), ["spawn /s/net/run in /s/net", "spawn /s/sshd/run in /s/sshd"]);
+}
+
+#[test]
+fn the_watchdog_is_fed_between_one_start_and_the_next() {
+    let mut stage = Stage::new(set(), Script::default());
+    stage.init.start();
+    assert_eq!(stage.init.kernel.feeds, 2);
 }
 
 #[test]
@@ -288,7 +299,7 @@ fn what_cannot_be_started_ends_in_the_old_system_after_it_was_told() {
         (ServiceSet::new([Service::bundle("default", "/s", [""; 0])]).unwrap(), Script::default()),
     ];
     for (set, script) in scripts {
-        let mut stage = Stage::new(set, Script { alone: true, ..script });
+        let mut stage = Stage::new(set, Script { alone: true, ..script }).with_lease(900_000);
         stage.init.start();
         let mut turns = 0;
         while stage.init.turn() == Turn::Again {
@@ -303,9 +314,48 @@ fn what_cannot_be_started_ends_in_the_old_system_after_it_was_told() {
 }
 
 #[test]
+fn a_normal_system_without_services_is_not_left_and_its_console_is_started() {
+    let script = || Script { alone: true, watchdog: Some(u64::MAX), ..Script::default() };
+    let words = |words: &str| Program::Words(words.split(' ').map(Into::into).collect());
+    let door = Service::longrun("door", "/s/door", words("/sbin/getty -L ttyS0"));
+    let default = Service::bundle("default", "/s/default", ["net"]);
+    let net = Service::oneshot("net", "/s/net", Some(words("false")), None);
+    let why = "every service of the bundle default is marked down, or it is empty";
+    for (set, why, console) in [
+        (ServiceSet::default(), "there is no service or bundle named default", None),
+        (
+            ServiceSet::new([door.clone()]).unwrap(),
+            "there is no service or bundle named default",
+            Some("door"),
+        ),
+        (ServiceSet::new([net.clone(), default.clone()]).unwrap(), why, None),
+        (ServiceSet::new([net, default, door]).unwrap(), why, Some("door")),
+    ] {
+        let mut stage = Stage::new(set, script());
+        stage.init.start();
+        stage.happen([Event::Exited { pid: 1, outcome: Outcome::Code(1) }; 1]);
+        for _ in 0..1_000 {
+            assert_eq!(stage.init.turn(), Turn::Again);
+        }
+        let log = stage.log();
+        assert!(log.contains(&format!(" init no service can be started: {why}\n")), "{log}");
+        assert!(!log.contains("rebooting"), "{log}");
+        let said = match console {
+            Some(name) => format!(
+                " init this is no maintenance root, so it is not left; starting for the console: {name}\n"
+            ),
+            None => " init this is no maintenance root, so it is not left; no service is for the console\n"
+                .to_owned(),
+        };
+        assert!(log.contains(&said), "{log}");
+        assert_eq!(log.contains(" init door: up\n"), console.is_some(), "{log}");
+    }
+}
+
+#[test]
 fn what_cannot_be_started_stays_if_flash_was_left_half_changed() {
     let script = Script { gate: unverified(), alone: true, watchdog: Some(20_000), ..Script::default() };
-    let mut stage = Stage::new(ServiceSet::default(), script);
+    let mut stage = Stage::new(ServiceSet::default(), script).with_lease(900_000);
     stage.init.start();
     for _ in 0..1_000 {
         assert_eq!(stage.init.turn(), Turn::Again);
@@ -340,7 +390,8 @@ fn a_request_that_is_none_is_answered() {
     assert_eq!(
         started().request(1, "dance"),
         [
-            "answer 1: unknown request: expected status, lease, hold, release, reboot, poweroff or halt, found \"dance\"",
+            "answer 1: unknown request: expected status, services, up, down, once, restart, lease, hold, release, \
+             reboot, poweroff, halt or a signal's name, found \"dance\"",
             "answer 1: exit 2",
             "hang up 1"
         ]
@@ -406,6 +457,7 @@ fn a_session_of_the_login_service_stops_the_lease_and_its_end_starts_it_again() 
         lease[0],
         r#"answer 1: {"state":"logged_in","sessions":[{"user":"root","pid":102,"program":"sh"}],"lease_ms":8000}"#
     );
+    assert_eq!(stage.init.kernel.others, [1], "net lets nobody in");
     stage.init.kernel.logged_in = false;
     stage.request(1, "lease");
     stage.pass(67_000);

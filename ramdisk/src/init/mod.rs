@@ -1,8 +1,8 @@
 //! The init: PID 1 of the maintenance root (and of any root that has services in `/etc/levitate/services`).
 //!
-//! It never exits, never panics and never waits without a deadline. Whatever goes wrong ends in a reboot into the
-//! system that was there before, unless flash was changed and not verified: then it stays, so that the flash can be
-//! completed. In the order in which data passes: [`early`] things, [`log`], the [`supervisor`]'s decisions, the
+//! It never exits, never panics and never waits without a deadline. Whatever goes wrong in a maintenance root ends in a
+//! reboot into the system that was there before, unless flash was changed and not verified: then it stays, so that the
+//! flash can be completed. A normal system has nothing else to go to: it starts what it can and stays. In the order in which data passes: [`early`] things, [`log`], the [`supervisor`]'s decisions, the
 //! [`machine`] that does them over a [`kernel`], the [`lease`] that ends when nobody has [`sessions`], the [`control`]
 //! socket, and the [`shutdown`] behind the flash [`interlock`].
 
@@ -43,10 +43,14 @@ mod connections;
 mod console;
 mod disks;
 mod handover;
+mod last_resort;
 mod linux;
+mod looks;
 mod previous_boot;
+mod script;
 mod watchdog;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::Path;
@@ -62,7 +66,7 @@ use self::options::Options;
 use self::shutdown::Limits;
 use self::watchdog::Watchdog;
 use crate::network::{self, NetworkState};
-use crate::service::{ServiceSet, read_services_dir};
+use crate::service::{ServiceSet, read_services_dir, read_valid_services};
 use crate::sys;
 
 /// Runs as PID 1, for ever. `args` are the words after the program's name; see [`Options`] for those that are
@@ -87,7 +91,12 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ! {
 
 /// Everything up to the first turn, in order. What fails is told and lived with, unless nothing can be done without it.
 fn prepare(options: Options) -> Init<Linux> {
-    let mut problems = Vec::new();
+    // Before anything that takes time.
+    let (mut watchdogs, mut problems) = match std::env::var_os(watchdog::FD_VARIABLE) {
+        Some(value) => take_watchdogs(&value.to_string_lossy()),
+        None => (Vec::new(), Vec::new()),
+    };
+    let mut feed = || watchdogs.iter_mut().for_each(|watchdog| watchdog.feed_now(0));
     sys::process::default_signals();
     problems.extend(early::mount_all().iter().map(chain));
     sys::process::close_on_exec_from_3();
@@ -96,29 +105,35 @@ fn prepare(options: Options) -> Init<Linux> {
         problems.extend(set_cad_enabled(false).err().map(|error| format!("ctrl-alt-del stays on: {error}")));
         problems.extend(early::reset_on_panic().err().as_ref().map(chain));
     }
+    feed();
     let log = open_log(&options, &mut problems);
+    feed();
     let network = read_network(&options.network, &mut problems);
     let name = network.as_ref().and_then(|network| network.hostname.as_deref());
     problems.extend(early::set_host_name(name, Path::new("/etc/hostname")).err().as_ref().map(chain));
     if let Some(network) = &network {
         problems.extend(network::apply(network).iter().map(chain));
     }
+    feed();
     let mut kernel = match Linux::new(options.clone()) {
         Ok(kernel) => kernel,
         Err(error) => reboot_now(&chain(&error)),
     };
-    problems.extend(take_watchdogs(&mut kernel));
+    kernel.guard(watchdogs);
     problems.extend(kernel.listen().err().map(|error| format!("reboot by command is not possible: {error}")));
 
-    let set = load_services(&options.services);
-    let (set, fault) = match set {
-        Ok(set) => (set, None),
-        Err(fault) => (ServiceSet::default(), Some(fault)),
-    };
     let terms = Terms::read(&options.manifest).unwrap_or_else(|error| {
         problems.push(chain(&error));
         Some(Terms::default())
     });
+    let set = match &terms {
+        Some(_) => load_services(&options.services),
+        None => Ok(load_valid_services(&options.services, &mut problems)),
+    };
+    let (set, fault) = match set {
+        Ok(set) => (set, None),
+        Err(fault) => (ServiceSet::default(), Some(fault)),
+    };
     let mut init = Init::new(kernel, set, log, Limits::default());
     if let Some(terms) = terms {
         init = init.with_lease(terms);
@@ -167,29 +182,40 @@ fn read_network(file: &Path, problems: &mut Vec<String>) -> Option<NetworkState>
     }
 }
 
-/// What did not work of it: one that fails does not keep the others from being fed.
-fn take_watchdogs(kernel: &mut Linux) -> Vec<String> {
-    let Some(value) = std::env::var_os(watchdog::FD_VARIABLE) else { return Vec::new() };
-    let mut problems = Vec::new();
-    for word in value.to_string_lossy().split(',') {
-        problems.extend(take_watchdog(kernel, word).err());
+/// Takes the watchdogs over that were handed over, and what did not work of that: one that fails does not keep the others
+/// from being fed.
+fn take_watchdogs(value: &str) -> (Vec<Watchdog>, Vec<String>) {
+    let (mut watchdogs, mut problems) = (Vec::new(), Vec::new());
+    // Each once: a descriptor has one owner.
+    let words: BTreeSet<&str> = value.split(',').map(str::trim).collect();
+    for word in words {
+        match take_watchdog(word) {
+            Ok(watchdog) => watchdogs.push(watchdog),
+            Err(problem) => problems.push(problem),
+        }
     }
-    problems
+    (watchdogs, problems)
 }
 
-fn take_watchdog(kernel: &mut Linux, number: &str) -> Result<(), String> {
+fn take_watchdog(number: &str) -> Result<Watchdog, String> {
     let number =
-        number.trim().parse().map_err(|_| format!("{} has no number: {number:?}", watchdog::FD_VARIABLE))?;
+        number.parse().map_err(|_| format!("{} has no number: {number:?}", watchdog::FD_VARIABLE))?;
     let device = sys::watchdog::Device::from_inherited(number).map_err(|error| chain(&error))?;
-    let now = kernel::Kernel::now(kernel);
-    kernel.guard(Watchdog::take_over(device, now).map_err(|error| chain(&error))?);
-    Ok(())
+    Watchdog::take_over(device, 0).map_err(|error| chain(&error))
 }
 
 fn load_services(dir: &Path) -> Result<ServiceSet, String> {
     let set = read_services_dir(dir).map_err(|error| chain(&error))?;
     set.check().map_err(|errors| errors.iter().map(chain).collect::<Vec<_>>().join("; "))?;
     Ok(set)
+}
+
+/// Those of a normal system: there is no other one to go back to, so what is wrong with one service is no reason to do
+/// without the others.
+fn load_valid_services(dir: &Path, problems: &mut Vec<String>) -> ServiceSet {
+    let (set, faults) = read_valid_services(dir);
+    problems.extend(faults.iter().map(|fault| format!("left out: {}", chain(fault))));
+    set
 }
 
 /// An error with all its sources.

@@ -11,7 +11,8 @@ pub enum Change {
     Up,
     /// Bring them down, and before them all that needs them.
     Down,
-    /// Bring them up; they are down when their processes have ended. Waiting for it means waiting for that.
+    /// Bring them up; longruns are down when their processes have ended, oneshots stay up. Waiting for it means waiting
+    /// for the process's end: that of a oneshot's `up` in its case.
     Once,
     /// End their processes, which are started again.
     Restart,
@@ -32,10 +33,9 @@ impl Change {
         }
     }
 
-    pub(super) fn parse(word: &str) -> Option<Self> {
-        let changes = [Self::Up, Self::Down, Self::Once, Self::Restart];
-        let signal = || word.starts_with("SIG").then(|| word.parse().ok().map(Self::Signal)).flatten();
-        changes.into_iter().find(|change| change.word() == word).or_else(signal)
+    /// The signal of that name.
+    pub(super) fn signal(word: &str) -> Option<Self> {
+        word.starts_with("SIG").then(|| word.parse().ok().map(Self::Signal)).flatten()
     }
 }
 

@@ -4,8 +4,8 @@ use super::control::{Change, Order, Wait};
 use super::kernel::{Connection, Kernel};
 use super::machine::Init;
 use super::snapshot;
-use super::supervisor::{Input, News, Phase, Status, Target};
-use crate::service::DEFAULT_BUNDLE;
+use super::supervisor::{Failure, Input, News, Phase, Status, Target};
+use crate::service::{DEFAULT_BUNDLE, Kind};
 
 /// s6-rc's exit codes.
 pub(super) const DONE: u8 = 0;
@@ -13,8 +13,8 @@ pub(super) const FAILED: u8 = 1;
 pub(super) const TIMED_OUT: u8 = 2;
 pub(super) const UNKNOWN: u8 = 3;
 
-/// Of more the oldest are let go: who waits for ever may have left long ago.
-const MAX_WAITERS: usize = 64;
+/// The most that wait: with [`MAX_ASKERS`](super::machine::MAX_ASKERS) fewer than the connections, so that others can ask.
+pub(super) const MAX_WAITERS: usize = 32;
 
 /// One who waits.
 #[derive(Debug)]
@@ -36,7 +36,11 @@ enum Progress {
 }
 
 /// Whether everybody is where the change wants him; a service that is settled elsewhere will not come any more.
-fn progress<'a>(change: Change, statuses: impl Iterator<Item = &'a Status>) -> Progress {
+fn progress<'a>(
+    change: Change,
+    statuses: impl Iterator<Item = &'a Status>,
+    is_oneshot: impl Fn(&str) -> bool,
+) -> Progress {
     let mut all = Progress::Done;
     for status in statuses {
         let one = match (change, status.phase) {
@@ -45,7 +49,12 @@ fn progress<'a>(change: Change, statuses: impl Iterator<Item = &'a Status>) -> P
             (Change::Down, Phase::Down) if !status.wanted => Progress::Done,
             // Somebody wants it up again.
             (Change::Down, _) if status.wanted => Progress::Failed,
-            (Change::Once, Phase::Down) if !status.wanted => Progress::Done,
+            // Up, it has run.
+            (Change::Once, Phase::Up) if is_oneshot(&status.name) => Progress::Done,
+            (Change::Once, Phase::Down) if !status.wanted => match status.failure {
+                None | Some(Failure::Ended(_) | Failure::Finished) => Progress::Done,
+                Some(_) => Progress::Failed,
+            },
             (Change::Restart | Change::Signal(_), _) => Progress::Done,
             _ => Progress::OnItsWay,
         };
@@ -79,9 +88,9 @@ impl<K: Kernel> Init<K> {
             Change::Down => self.supervisor.names_with_needing(&order.names),
             _ => self.members(&order.names),
         };
-        if self.waiters.len() >= MAX_WAITERS {
-            let oldest = self.waiters.remove(0);
-            self.refuse(oldest.from, "too many wait: this one is let go", FAILED);
+        if order.wait != Wait::No && self.waiters.len() >= MAX_WAITERS {
+            let why = format!("{MAX_WAITERS} orders are waited for already: nothing was done");
+            return self.refuse(from, &why, FAILED);
         }
         // There before it begins: what begins is told.
         if order.wait != Wait::No {
@@ -109,7 +118,12 @@ impl<K: Kernel> Init<K> {
         }
     }
 
-    fn refuse(&mut self, from: Connection, why: &str, code: u8) {
+    /// Nobody waits there any more.
+    pub(super) fn forget(&mut self, gone: Connection) {
+        self.waiters.retain(|waiter| waiter.from != gone);
+    }
+
+    pub(super) fn refuse(&mut self, from: Connection, why: &str, code: u8) {
         self.kernel.answer(from, why);
         self.close(from, code);
     }
@@ -155,7 +169,10 @@ impl<K: Kernel> Init<K> {
         let (now, all) = (self.kernel.now(), self.supervisor.status());
         for waiter in std::mem::take(&mut self.waiters) {
             let its = all.iter().filter(|status| waiter.names.contains(&status.name));
-            let code = match progress(waiter.change, its) {
+            let is_oneshot = |name: &str| {
+                self.set.get(name).is_some_and(|service| matches!(service.kind, Kind::Oneshot { .. }))
+            };
+            let code = match progress(waiter.change, its, is_oneshot) {
                 Progress::Done => DONE,
                 Progress::Failed => FAILED,
                 Progress::OnItsWay if waiter.by.is_some_and(|by| by <= now) => TIMED_OUT,
@@ -183,4 +200,16 @@ impl<K: Kernel> Init<K> {
 
 fn service_name(service: &crate::service::Service) -> &str {
     &service.name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connections::MAX_CONNECTIONS;
+    use super::super::machine::MAX_ASKERS;
+    use super::*;
+
+    #[test]
+    fn those_who_wait_leave_room_for_others_to_ask() {
+        const { assert!(MAX_WAITERS + MAX_ASKERS <= MAX_CONNECTIONS - 16) }
+    }
 }

@@ -17,9 +17,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// # Errors
 /// What mount(2) said.
 pub(super) fn mount_pstore() -> Result<(), Errno> {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let is_mounted = table.lines().any(|line| line.split(' ').nth(4) == Some(PSTORE));
-    if is_mounted || !Path::new(PSTORE).is_dir() {
+    if crate::mount_table::has(PSTORE) || !Path::new(PSTORE).is_dir() {
         return Ok(());
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;

@@ -1,7 +1,7 @@
 use super::*;
 
 /// Lines of pid, parent, LOGNAME (or -), program's file, name.
-fn table(text: &str) -> Processes {
+fn processes(text: &str) -> Processes {
     let line = |line: &str| {
         let mut words = line.split_whitespace();
         let mut word = || words.next().unwrap();
@@ -9,13 +9,17 @@ fn table(text: &str) -> Processes {
         let logname = Some(word()).filter(|name| *name != "-").map(str::to_owned);
         let program = Some(PathBuf::from(word()));
         let name = words.collect::<Vec<_>>().join(" ");
-        (pid, Process { parent, name, program, logname })
+        (pid, Process { parent, name, program, logname, is_stuck: false })
     };
     text.lines().filter(|text| !text.trim().is_empty()).map(line).collect()
 }
 
 fn who(text: &str, servers: &[i32]) -> Vec<String> {
-    sessions(&table(text), servers).iter().map(Session::to_string).collect()
+    who_beside(text, servers, &[])
+}
+
+fn who_beside(text: &str, servers: &[i32], others: &[i32]) -> Vec<String> {
+    sessions(&processes(text), servers, others).iter().map(Session::to_string).collect()
 }
 
 #[test]
@@ -78,6 +82,15 @@ fn jobs_of_services_that_let_nobody_in_are_none() {
 }
 
 #[test]
+fn a_job_of_another_service_of_the_same_program_is_none() {
+    let text = "1 0 - /sbin/levitate init\n2 0 - - kthreadd\n3 2 - - kworker\n35 1 - /bin/busybox telnetd\n\
+                36 1 - /bin/busybox crond\n91 36 root /bin/busybox sh\n90 1 - /bin/busybox telnetd\n\
+                92 90 ann /bin/busybox sh\n";
+    assert_eq!(who_beside(text, &[35], &[36]), ["ann (sh, pid 92)"]);
+    assert_eq!(worth_a_look(&processes(text), &[35], &[36]), [35, 90, 92]);
+}
+
+#[test]
 fn a_session_outlives_its_server() {
     // 35 died, 99 was started in its place; the connection 90 has PID 1 as its parent now.
     let text = "1 0 - /sbin/levitate init\n99 1 - /usr/sbin/dropbear dropbear\n90 1 - /usr/sbin/dropbear dropbear\n\
@@ -95,7 +108,7 @@ fn a_server_behind_a_script_is_found() {
 #[test]
 fn a_table_that_is_torn_or_has_a_ring_ends() {
     assert_eq!(who("5 6 root /a a\n6 5 - /b b\n7 9 root /a a\n", &[35]), [""; 0]);
-    assert_eq!(sessions(&Processes::new(), &[]), []);
+    assert_eq!(sessions(&Processes::new(), &[], &[]), []);
 }
 
 fn process(dir: &Path, pid: &str, stat: &str, environ: &[u8]) {
@@ -107,7 +120,7 @@ fn process(dir: &Path, pid: &str, stat: &str, environ: &[u8]) {
 }
 
 #[test]
-fn the_table_is_read_from_proc_without_the_dead_and_with_nothing_of_the_stuck() {
+fn the_table_is_read_from_proc_without_the_dead() {
     let dir = tempfile::tempdir().unwrap();
     let login = b"USER=root\0LOGNAME=root\0HOME=/root\0";
     process(dir.path(), "7", "7 (a) (b) S 35 7 7", login);
@@ -116,17 +129,19 @@ fn the_table_is_read_from_proc_without_the_dead_and_with_nothing_of_the_stuck() 
     process(dir.path(), "11", "11 (plain) S 35 7 7", b"PATH=/bin\0XLOGNAME=x\0LOGNAME=\0");
     process(dir.path(), "12", "torn", login);
     fs::create_dir(dir.path().join("sys")).unwrap();
-    let table = read(dir.path());
+    let table = table(dir.path());
     assert_eq!(table.keys().copied().collect::<Vec<_>>(), [7, 10, 11]);
+    assert_eq!(table[&7], Process { parent: 35, name: "a) (b".into(), ..Process::default() });
+    assert!(table[&10].is_stuck);
     let program = Some(PathBuf::from("/bin/busybox"));
-    let expected = Process { parent: 35, name: "a) (b".into(), program, logname: Some("root".into()) };
-    assert_eq!(table[&7], expected);
-    assert_eq!((&table[&10].logname, &table[&11].logname), (&None, &None));
+    let expected = Look { pid: 7, program: program.clone(), logname: Some("root".into()) };
+    assert_eq!(look(dir.path(), 7), expected);
+    assert_eq!(look(dir.path(), 11), Look { pid: 11, program, logname: None });
 }
 
 #[test]
 fn this_very_process_is_in_the_kernels_table() {
-    let table = read(Path::new("/proc"));
     let own = i32::try_from(std::process::id()).unwrap();
-    assert_eq!(table[&own].program, std::env::current_exe().ok());
+    assert!(table(Path::new("/proc")).contains_key(&own));
+    assert_eq!(look(Path::new("/proc"), own).program, std::env::current_exe().ok());
 }

@@ -10,7 +10,7 @@
 //! Rules (the manual's, see `service::definition` for the limits): independent services start at the same time; a
 //! longrun with a notification descriptor is up when it is ready, one without when it runs; not ready in time means
 //! terminated and marked down, with all that waited for it; a process that dies is started again, at most once a
-//! second, and its service stays up; a failed oneshot is marked down.
+//! second, and its service stays up; a failed oneshot is marked down; one that lacked memory to start is tried again.
 
 mod graph;
 mod rules;
@@ -29,6 +29,9 @@ use nix::sys::signal::Signal;
 
 /// A restarted process starts at the earliest this many milliseconds after its last start (s6-supervise's rule).
 pub const RESTART_INTERVAL_MS: u64 = 1_000;
+/// A oneshot that cannot be started for lack of memory or of process numbers is tried so often, once a second, if its
+/// `timeout-up` is not over before.
+pub const ONESHOT_TRIES: u32 = 30;
 /// A `finish` program that runs longer gets KILL (s6-supervise's default).
 pub const FINISH_LIMIT_MS: u64 = 5_000;
 /// A `finish` program that ends with this code says: do not start the process again (s6-supervise's rule).
@@ -288,6 +291,10 @@ struct Unit {
     up_by: Option<u64>,
     /// When its process gets KILL.
     kill_at: Option<u64>,
+    /// When a oneshot that could not be started is tried again.
+    retry_at: Option<u64>,
+    /// How often a oneshot was tried on its way up.
+    tries: u32,
     /// The last start of a longrun's process.
     last_start: Option<u64>,
     since: u64,

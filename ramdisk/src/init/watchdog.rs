@@ -26,10 +26,10 @@ impl Watchdog {
     pub(super) fn take_over(device: Device, now: u64) -> Result<Self, WatchdogError> {
         // Before anything else: nobody knows how much of its time is gone.
         device.feed()?;
-        let mut timeout = device.timeout().unwrap_or(WANTED_TIMEOUT_S);
-        if timeout < WANTED_TIMEOUT_S {
+        let mut timeout = device.timeout().ok();
+        if timeout.is_none_or(|timeout| timeout < WANTED_TIMEOUT_S) {
             // The driver answers what it really set; one that cannot keeps what it had.
-            timeout = device.set_timeout(WANTED_TIMEOUT_S).unwrap_or(timeout);
+            timeout = device.set_timeout(WANTED_TIMEOUT_S).ok().or(timeout);
         }
         let interval_ms = feed_interval_ms(timeout);
         Ok(Self { device, interval_ms, next_ms: now.saturating_add(interval_ms) })
@@ -68,9 +68,16 @@ impl Watchdog {
     }
 }
 
-/// Three chances within a timeout, and at most 10 s between two.
-fn feed_interval_ms(timeout_s: u32) -> u64 {
-    (u64::from(timeout_s).saturating_mul(1_000) / 3).clamp(250, 10_000)
+/// While nobody knows the timeout.
+const UNKNOWN_MS: u64 = 1_000;
+
+/// Three chances within a timeout, and at most 10 s between two. A timeout that the driver does not tell, or tells as 0,
+/// may be any.
+fn feed_interval_ms(timeout_s: Option<u32>) -> u64 {
+    match timeout_s {
+        None | Some(0) => UNKNOWN_MS,
+        Some(seconds) => (u64::from(seconds).saturating_mul(1_000) / 3).min(10_000),
+    }
 }
 
 #[cfg(test)]
@@ -79,10 +86,13 @@ mod tests {
 
     #[test]
     fn a_watchdog_has_three_chances_to_be_fed_within_its_timeout() {
-        assert_eq!(feed_interval_ms(60), 10_000);
-        assert_eq!(feed_interval_ms(15), 5_000);
-        assert_eq!(feed_interval_ms(1), 333);
-        assert_eq!(feed_interval_ms(0), 250);
-        assert_eq!(feed_interval_ms(u32::MAX), 10_000);
+        for (timeout, interval) in [(60, 10_000), (15, 5_000), (1, 333), (u32::MAX, 10_000)] {
+            assert_eq!(feed_interval_ms(Some(timeout)), interval, "{timeout}");
+        }
+    }
+
+    #[test]
+    fn a_watchdog_whose_timeout_is_not_known_is_fed_every_second() {
+        assert_eq!([feed_interval_ms(None), feed_interval_ms(Some(0))], [1_000, 1_000]);
     }
 }

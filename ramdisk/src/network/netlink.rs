@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::AsFd;
 
 use netlink_packet_core::{
-    Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer,
-    NetlinkHeader,
+    Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkBuffer, NetlinkHeader,
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
@@ -32,6 +32,25 @@ const NLMSG_DONE: u16 = 3;
 const HEADER_LEN: usize = 16;
 /// The kernel answers at once; this only keeps PID 1 from waiting for ever.
 const LIMIT_MS: u16 = 5_000;
+
+/// A list that changes while it is made is asked for again, so often.
+const DUMPS: usize = 5;
+
+/// Whether more follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    More,
+    End,
+}
+
+/// How a list was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listed {
+    /// It is one state.
+    AtOnce,
+    /// Something in it may be missing or twice (`NLM_F_DUMP_INTR`).
+    WhileItChanged,
+}
 
 /// What is made if it is not there yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,14 +87,20 @@ impl Netlink {
         answer: u16,
         message: &impl Emitable,
     ) -> Result<Vec<Vec<u8>>, NetworkError> {
-        self.send(what, kind, NLM_F_REQUEST | NLM_F_DUMP, message)?;
-        let mut found = Vec::new();
-        self.receive(what, |kind, payload| {
-            if kind == answer {
-                found.push(payload.to_vec());
+        for _ in 0..DUMPS {
+            self.send(what, kind, NLM_F_REQUEST | NLM_F_DUMP, message)?;
+            let mut found = Vec::new();
+            let listed = self.receive(what, |kind, payload| {
+                if kind == answer {
+                    found.push(payload.to_vec());
+                }
+            })?;
+            if listed == Listed::AtOnce {
+                return Ok(found);
             }
-        })?;
-        Ok(found)
+        }
+        let why = "it changed while it was listed, again and again".to_owned();
+        Err(NetworkError::Answer { what: what.to_owned(), why })
     }
 
     /// A change, acknowledged.
@@ -92,7 +117,7 @@ impl Netlink {
             Change::Replace => NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
         };
         self.send(what, kind, flags, message)?;
-        match self.receive(what, |_, _| {}) {
+        match self.receive(what, |_, _| {}).map(drop) {
             Err(NetworkError::Kernel { source, .. })
                 if change == Change::Make && source.raw_os_error() == Some(libc::EEXIST) =>
             {
@@ -118,26 +143,14 @@ impl Netlink {
     }
 
     /// Hands every message that answers the last request to `take`, until its end.
-    fn receive(&self, what: &str, mut take: impl FnMut(u16, &[u8])) -> Result<(), NetworkError> {
+    fn receive(&self, what: &str, mut take: impl FnMut(u16, &[u8])) -> Result<Listed, NetworkError> {
         let failed = |source| NetworkError::Kernel { what: what.to_owned(), source };
+        let mut listed = Listed::AtOnce;
         loop {
             self.wait().map_err(failed)?;
             let (bytes, _) = self.socket.recv_from_full().map_err(failed)?;
-            let mut rest = bytes.as_slice();
-            while !rest.is_empty() {
-                let message = NetlinkBuffer::new_checked(rest).map_err(|error| NetworkError::Answer {
-                    what: what.to_owned(),
-                    why: error.to_string(),
-                })?;
-                if message.sequence_number() == self.sequence {
-                    match message.message_type() {
-                        NLMSG_DONE => return Ok(()),
-                        NLMSG_ERROR => return error_of(message.payload()).map_err(failed),
-                        kind => take(kind, message.payload()),
-                    }
-                }
-                let length = usize::try_from(message.length()).unwrap_or(usize::MAX);
-                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            if read(&bytes, self.sequence, what, &mut listed, &mut take)? == Read::End {
+                return Ok(listed);
             }
         }
     }
@@ -155,10 +168,41 @@ impl Netlink {
     }
 }
 
+/// Reads what came at once. The answer to another request is passed over.
+fn read(
+    bytes: &[u8],
+    sequence: u32,
+    what: &str,
+    listed: &mut Listed,
+    take: &mut impl FnMut(u16, &[u8]),
+) -> Result<Read, NetworkError> {
+    let failed = |source| NetworkError::Kernel { what: what.to_owned(), source };
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let message = NetlinkBuffer::new_checked(rest)
+            .map_err(|error| NetworkError::Answer { what: what.to_owned(), why: error.to_string() })?;
+        if message.sequence_number() == sequence {
+            if message.flags() & NLM_F_DUMP_INTR != 0 {
+                *listed = Listed::WhileItChanged;
+            }
+            match message.message_type() {
+                // A list that the kernel could not finish ends as one that it could, but for the number in it.
+                NLMSG_DONE | NLMSG_ERROR => {
+                    return error_of(message.payload()).map_err(failed).map(|()| Read::End);
+                }
+                kind => take(kind, message.payload()),
+            }
+        }
+        let length = usize::try_from(message.length()).unwrap_or(usize::MAX);
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(Read::More)
+}
+
 /// The number in an error message: 0 is the acknowledgement.
 fn error_of(payload: &[u8]) -> io::Result<()> {
     let number = payload.first_chunk::<4>().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-    if number == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-number)) }
+    if number >= 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(number.saturating_neg())) }
 }
 
 /// The bytes of a request.
@@ -190,6 +234,24 @@ mod tests {
         assert_eq!(bytes[4..6], 18_u16.to_ne_bytes());
         assert_eq!(bytes[6..8], 0x301_u16.to_ne_bytes());
         assert_eq!(bytes[8..12], 7_u32.to_ne_bytes());
+    }
+
+    #[test]
+    fn a_list_that_changed_or_was_not_finished_is_not_taken_for_whole() {
+        let take = |bytes: &[u8]| {
+            let (mut listed, mut found) = (Listed::AtOnce, Vec::new());
+            let read = read(bytes, 7, "list it", &mut listed, &mut |kind, _: &[u8]| found.push(kind));
+            (read.map_err(|error| error.to_string()), listed, found)
+        };
+        let number = |n: i32| super::super::message::Bytes(n.to_ne_bytes().to_vec());
+        let one = |flags| packet(RTM_NEWLINK, flags, 7, &LinkHeader::default());
+        let others = packet(NLMSG_DONE, 0, 6, &number(0));
+        let end = |n| packet(NLMSG_DONE, 0, 7, &number(n));
+        assert_eq!(take(&[others, one(0)].concat()), (Ok(Read::More), Listed::AtOnce, vec![RTM_NEWLINK]));
+        assert_eq!(take(&[one(0), end(0)].concat()), (Ok(Read::End), Listed::AtOnce, vec![RTM_NEWLINK]));
+        let changed = take(&[one(NLM_F_DUMP_INTR), end(0)].concat());
+        assert_eq!(changed, (Ok(Read::End), Listed::WhileItChanged, vec![RTM_NEWLINK]));
+        assert_eq!(take(&end(-libc::EIO)).0, Err("cannot list it".into()));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::link::{
 };
 use super::message::{Bytes, Request, zero_ended};
 use super::netlink::{Change, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE};
-use super::snapshot::IPV6_CONF;
+use super::snapshot::{IPV6_CONF, RTA_METRICS};
 use super::state::{Address, Link, NetworkError, NetworkState, Route};
 
 /// One thing to do.
@@ -199,7 +199,9 @@ fn add_address(now: &Numbered, address: &Address) -> Request {
     message.attributes.extend(label.cloned().map(AddressAttribute::Label));
     let mut flags = AddressFlags::empty();
     flags.set(AddressFlags::Noprefixroute, address.no_prefix_route);
-    flags.set(AddressFlags::Nodad, address.no_dad);
+    // It was proven to be ours before; until it is proven again no route may prefer it.
+    let is_proven = address.ip.is_ipv6() && !address.ip.is_loopback();
+    flags.set(AddressFlags::Nodad, address.no_dad || is_proven);
     if !flags.is_empty() {
         message.attributes.push(AddressAttribute::Flags(flags));
     }
@@ -240,7 +242,10 @@ fn add_route(index: Option<u32>, route: &Route) -> Request {
         what: format!("add the route to {}/{}", route.destination, route.prefix),
         kind: RTM_NEWROUTE,
         change: Change::Make,
-        message: Bytes::of(&message),
+        message: match route.metrics.as_slice() {
+            [] => Bytes::of(&message),
+            metrics => Bytes::of(&message).with(RTA_METRICS, metrics),
+        },
     }
 }
 

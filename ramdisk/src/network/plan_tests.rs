@@ -175,6 +175,7 @@ fn routes_that_reach_a_gateway_come_before_those_that_need_it() {
         scope: 0,
         protocol: 4,
         onlink: false,
+        metrics: Vec::new(),
     };
     let routes = [route(0, Some("10.0.0.1")), route(16, Some("10.9.0.1")), route(8, None)];
     let prefixes: Vec<u8> = in_order(&routes).iter().map(|route| route.prefix).collect();

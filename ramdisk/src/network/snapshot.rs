@@ -31,8 +31,9 @@ pub(super) const IPV6_CONF: &str = "proc/sys/net/ipv6/conf";
 /// Reads the network of this process's network namespace, the host name, and `etc/resolv.conf` below `root`.
 ///
 /// Left out because the kernel makes them by itself: link-local IPv6 addresses, temporary IPv6 addresses, routes of
-/// the protocol "kernel". Left out and told in [`NetworkState::left_out`]: routes over several next hops, interfaces that
-/// cannot be made again, the VLANs of a bridge's ports.
+/// the protocol "kernel". Left out and told in [`NetworkState::left_out`]: routes over several next hops, those for a source
+/// or a type of service alone, those into a tunnel and those that are not to a host (`blackhole` and the like); addresses
+/// that another device has; interfaces that cannot be made again; the VLANs of a bridge's ports.
 ///
 /// # Errors
 /// If the kernel cannot be asked or its answer is not understood.
@@ -47,10 +48,15 @@ pub fn snapshot(root: &Path) -> Result<NetworkState, NetworkError> {
     }
     let what = "list the addresses";
     for payload in netlink.dump(what, RTM_GETADDR, RTM_NEWADDR, &AddressMessage::default())? {
-        if let Some((index, address)) = address_from(&payload).map_err(|why| answer(what, why))?
+        if let Some((index, address, is_taken)) = address_from(&payload).map_err(|why| answer(what, why))?
             && let Some(link) = links.get_mut(&index)
         {
-            link.addresses.push(address);
+            if is_taken {
+                let (ip, prefix) = (address.ip, address.prefix);
+                state.left_out.push(format!("{ip}/{prefix} on {}, which another device has", link.name));
+            } else {
+                link.addresses.push(address);
+            }
         }
     }
     let what = "list the routes";
@@ -107,6 +113,10 @@ fn ipv6_settings(root: &Path, name: &str) -> BTreeMap<String, String> {
     IPV6_SETTINGS.into_iter().filter_map(read).collect()
 }
 
+/// The length of `struct rtmsg`.
+const ROUTE_HEADER: usize = 12;
+pub(super) const RTA_METRICS: u16 = 8;
+const RTA_ENCAP: u16 = 22;
 /// `RT_TABLE_LOCAL`, the kernel's own.
 const LOCAL_TABLE: u32 = 255;
 /// The length of `struct fib_rule_hdr`.
@@ -152,10 +162,11 @@ fn host_name() -> Option<String> {
     Some(name).filter(|name| !name.is_empty() && name != "(none)")
 }
 
-fn address_from(payload: &[u8]) -> Result<Option<(u32, Address)>, String> {
+/// The interface, the address, and whether another device was found to have it.
+fn address_from(payload: &[u8]) -> Result<Option<(u32, Address, bool)>, String> {
     let message = AddressMessage::parse(payload).map_err(|error| error.to_string())?;
     let (mut address, mut local, mut broadcast, mut label) = (None, None, None, None);
-    let (mut no_prefix_route, mut no_dad) = (false, false);
+    let (mut no_prefix_route, mut no_dad, mut is_taken) = (false, false, false);
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Address(ip) => address = Some(*ip),
@@ -165,8 +176,8 @@ fn address_from(payload: &[u8]) -> Result<Option<(u32, Address)>, String> {
             AddressAttribute::Flags(flags) => {
                 no_prefix_route = flags.contains(AddressFlags::Noprefixroute);
                 no_dad = flags.contains(AddressFlags::Nodad);
+                is_taken = flags.contains(AddressFlags::Dadfailed);
             }
-
             _ => {}
         }
     }
@@ -185,6 +196,7 @@ fn address_from(payload: &[u8]) -> Result<Option<(u32, Address)>, String> {
     Ok(Some((
         message.header.index,
         Address { ip, prefix, peer, scope, broadcast, label, no_prefix_route, no_dad },
+        is_taken,
     )))
 }
 
@@ -212,7 +224,6 @@ fn route_from(payload: &[u8], links: &BTreeMap<u32, Link>) -> Result<Found, Stri
     let table = told.unwrap_or(header.table.into());
     if table == LOCAL_TABLE
         || header.protocol == RouteProtocol::Kernel
-        || header.kind != RouteType::Unicast
         || header.flags.contains(RouteFlags::Cloned)
     {
         return Ok(Found::NotOurs);
@@ -228,7 +239,22 @@ fn route_from(payload: &[u8], links: &BTreeMap<u32, Link>) -> Result<Found, Stri
         scope: header.scope.into(),
         protocol: header.protocol.into(),
         onlink: header.flags.contains(RouteFlags::Onlink),
+        metrics: Vec::new(),
     };
+    let mut lost = match header.kind {
+        RouteType::Unicast => None,
+        kind => Some(format!("which is none to a host ({})", format!("{kind:?}").to_lowercase())),
+    };
+    if header.tos != 0 || header.source_prefix_length != 0 {
+        lost = Some("which is for a source or a type of service alone".to_owned());
+    }
+    for attribute in attributes(payload.get(ROUTE_HEADER..).unwrap_or_default()) {
+        match attribute? {
+            (RTA_METRICS, value) => route.metrics = value.to_vec(),
+            (RTA_ENCAP, _) => lost = Some("which leads into a tunnel".to_owned()),
+            _ => {}
+        }
+    }
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(to) => route.destination = ip_of(to).unwrap_or(any),
@@ -237,15 +263,15 @@ fn route_from(payload: &[u8], links: &BTreeMap<u32, Link>) -> Result<Found, Stri
             RouteAttribute::Priority(metric) => route.metric = Some(*metric),
             RouteAttribute::Oif(index) => route.dev = links.get(index).map(|link| link.name.clone()),
             RouteAttribute::MultiPath(_) | RouteAttribute::Via(_) | RouteAttribute::NhId(_) => {
-                let (to, prefix) = (route.destination, route.prefix);
-                return Ok(Found::LeftOut(format!(
-                    "the route to {to}/{prefix}, which has several next hops, or one of another family"
-                )));
+                lost = Some("which has several next hops, or one of another family".to_owned());
             }
             _ => {}
         }
     }
-    Ok(Found::Route(route))
+    Ok(match lost {
+        None => Found::Route(route),
+        Some(why) => Found::LeftOut(format!("the route to {}/{}, {why}", route.destination, route.prefix)),
+    })
 }
 
 fn ip_of(address: &RouteAddress) -> Option<IpAddr> {

@@ -34,7 +34,7 @@ fn addresses_that_the_kernel_makes_by_itself_are_left_out() {
     message.header.family = AddressFamily::Inet6;
     message.attributes.push(AddressAttribute::Address("fd00::5".parse().unwrap()));
     let expected = address("fd00::5");
-    assert_eq!(address_from(&bytes(&message)), Ok(Some((2, expected))));
+    assert_eq!(address_from(&bytes(&message)), Ok(Some((2, expected, false))));
     message.header.flags = AddressHeaderFlags::Secondary;
     assert_eq!(address_from(&bytes(&message)), Ok(None));
     message.header.flags = AddressHeaderFlags::Permanent;
@@ -119,4 +119,39 @@ fn an_interface_that_cannot_be_made_again_is_told() {
     for kept in [link("bond", false), link("vlan", true), link("bridge", true), link("veth", true)] {
         assert_eq!(kept, None);
     }
+}
+
+#[test]
+fn what_cannot_be_set_again_of_a_route_is_told_and_its_metrics_are_kept() {
+    let said = |message: &RouteMessage| match route_from(&bytes(message), &links()) {
+        Ok(Found::LeftOut(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    let mut message = default_route();
+    message.header.kind = RouteType::BlackHole;
+    assert_eq!(said(&message), "the route to 0.0.0.0/0, which is none to a host (blackhole)");
+    let mut message = default_route();
+    message.header.tos = 16;
+    assert_eq!(said(&message), "the route to 0.0.0.0/0, which is for a source or a type of service alone");
+    message.header.tos = 0;
+    message.header.source_prefix_length = 64;
+    assert_eq!(said(&message), "the route to 0.0.0.0/0, which is for a source or a type of service alone");
+    let whole = bytes(&default_route());
+    let tunnel = Bytes(whole.clone()).with(22, &[8, 0, 1, 0, 1, 0, 0, 0]);
+    let Ok(Found::LeftOut(why)) = route_from(&tunnel.0, &links()) else { panic!("no word") };
+    assert_eq!(why, "the route to 0.0.0.0/0, which leads into a tunnel");
+    let mtu = Bytes::default().with(2, &1_400_u32.to_ne_bytes()).0;
+    let Ok(Found::Route(route)) = route_from(&Bytes(whole).with(8, &mtu).0, &links()) else {
+        panic!("no route")
+    };
+    assert_eq!(route.metrics, mtu);
+}
+
+#[test]
+fn an_address_that_another_device_has_is_known() {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet6;
+    message.attributes.push(AddressAttribute::Address("fd00::5".parse().unwrap()));
+    message.attributes.push(AddressAttribute::Flags(AddressFlags::Dadfailed));
+    assert!(matches!(address_from(&bytes(&message)), Ok(Some((0, _, true)))));
 }

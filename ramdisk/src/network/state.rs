@@ -136,6 +136,9 @@ pub struct Route {
     /// True for a gateway that is taken as reachable whatever the addresses say.
     #[serde(default)]
     pub onlink: bool,
+    /// Packet size and the like, as the kernel says them and takes them (`RTA_METRICS`).
+    #[serde(default)]
+    pub metrics: Vec<u8>,
 }
 
 /// `RT_TABLE_MAIN`.

@@ -9,7 +9,10 @@ pub mod set;
 mod set_checks;
 pub mod source;
 
+mod salvage;
+
 pub use definition::{Kind, Pipeline, Program, Service, ServiceError, Timeout};
+pub use salvage::read_valid_services;
 pub use set::ServiceSet;
 pub use source::{
     SourceFile, read_service_dir, read_service_in, read_services_dir, read_services_in, write_source_dir,

@@ -49,6 +49,7 @@ pub fn read_services_dir(dir: &Path) -> Result<ServiceSet, ServiceError> {
 pub fn read_services_in(root: &Root, dir: &Path) -> Result<ServiceSet, ServiceError> {
     let mut services = Vec::new();
     for name in entries(root, dir)? {
+        let name = name?;
         let path = dir.join(&name);
         if real(root, &path)?.is_some_and(|real| real.is_dir()) {
             services.push(read_service_in(root, &path, &name)?);
@@ -66,7 +67,7 @@ pub fn read_service_dir(dir: &Path, name: &str) -> Result<Service, ServiceError>
     read_service_in(&root, &dir, name)
 }
 
-fn of_this_system(dir: &Path) -> Result<(Root, PathBuf), ServiceError> {
+pub(super) fn of_this_system(dir: &Path) -> Result<(Root, PathBuf), ServiceError> {
     let absolute = std::path::absolute(dir);
     let absolute = absolute.map_err(|source| ServiceError::Read { path: dir.to_owned(), source })?;
     Ok((Root::new("/"), absolute))
@@ -137,7 +138,7 @@ struct Reader<'a> {
 }
 
 /// Where the name inside `root` leads, for this process; none if it leads nowhere.
-fn real(root: &Root, inside: &Path) -> Result<Option<PathBuf>, ServiceError> {
+pub(super) fn real(root: &Root, inside: &Path) -> Result<Option<PathBuf>, ServiceError> {
     let failed = |source| ServiceError::Read { path: root.host(inside), source };
     match root.resolve(inside) {
         Ok(found) => Ok(Some(root.host(&found.real))),
@@ -235,8 +236,8 @@ impl Reader<'_> {
 
     /// Names, one per file of the folder `dir`, or one per line of the older file `file`; both may be there.
     fn names(&self, dir: &str, file: &str) -> Result<BTreeSet<String>, ServiceError> {
-        let mut names = match self.real(dir)? {
-            Some(_) => entries(self.root, &self.inside.join(dir))?,
+        let mut names: BTreeSet<String> = match self.real(dir)? {
+            Some(_) => entries(self.root, &self.inside.join(dir))?.into_iter().collect::<Result<_, _>>()?,
             None => BTreeSet::new(),
         };
         if let Some(text) = self.text(file)? {
@@ -267,22 +268,24 @@ impl Reader<'_> {
     }
 }
 
-fn entries(root: &Root, inside: &Path) -> Result<BTreeSet<String>, ServiceError> {
+/// The names in a folder in their order, those with a leading dot left out; an error for each that is not UTF-8.
+pub(super) fn entries(root: &Root, inside: &Path) -> Result<Vec<Result<String, ServiceError>>, ServiceError> {
     let dir = root.host(inside);
     let failed = |source| ServiceError::Read { path: dir.clone(), source };
-    let mut names = BTreeSet::new();
+    let mut names = Vec::new();
     let listed = real(root, inside)?.ok_or_else(|| failed(Errno::ENOENT.into()))?;
     for entry in fs::read_dir(listed).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        let Some(name) = name.to_str() else {
-            let name = name.to_string_lossy().into_owned();
-            return Err(ServiceError::Name { name, path: dir.clone(), why: "the name is not UTF-8" });
-        };
-        if !name.starts_with('.') {
-            names.insert(name.to_owned());
-        }
+        names.push(entry.map_err(failed)?.file_name());
     }
-    Ok(names)
+    names.sort();
+    let named = |name: OsString| match name.into_string() {
+        Ok(name) => Some(name).filter(|name| !name.starts_with('.')).map(Ok),
+        Err(name) => {
+            let name = name.to_string_lossy().into_owned();
+            Some(Err(ServiceError::Name { name, path: dir.clone(), why: "the name is not UTF-8" }))
+        }
+    };
+    Ok(names.into_iter().filter_map(named).collect())
 }
 
 fn excerpt(text: &str) -> String {

@@ -222,9 +222,9 @@ pub(crate) fn close_on_exec_from_3() {
 }
 
 /// Runs `work` in a child, for calls that may block for ever, and waits for it until `limit` is over; past it the child
-/// gets KILL and is left alone. True if it ended by itself.
+/// gets KILL and is left alone. Meanwhile `meanwhile` is called a hundred times a second. True if it ended by itself.
 #[allow(unsafe_code)]
-pub(crate) fn run_in_child(limit: Duration, work: impl FnOnce()) -> bool {
+pub(crate) fn run_in_child(limit: Duration, meanwhile: &mut dyn FnMut(), work: impl FnOnce()) -> bool {
     // SAFETY: this process has one thread, so the child may do anything; it never returns from here.
     match unsafe { libc::fork() } {
         -1 => false,
@@ -245,10 +245,81 @@ pub(crate) fn run_in_child(limit: Duration, work: impl FnOnce()) -> bool {
                     kill(pid, Signal::SIGKILL);
                     return false;
                 }
+                meanwhile();
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
     }
+}
+
+/// What a child said.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// Everything that came before the limit.
+    pub(crate) bytes: Vec<u8>,
+    /// True if it said all that it had to say.
+    pub(crate) is_whole: bool,
+}
+
+/// Runs `work` in a child, for calls that may block for ever, and collects what it writes until it ends or `limit` is over;
+/// past it the child gets KILL and is left alone. Meanwhile `meanwhile` is called ten times a second.
+#[allow(unsafe_code)]
+pub(crate) fn ask_child(
+    limit: Duration,
+    meanwhile: &mut dyn FnMut(),
+    work: impl FnOnce(&mut std::fs::File),
+) -> Answer {
+    // Nothing was asked, so nothing is left open.
+    let none = Answer { bytes: Vec::new(), is_whole: true };
+    let Ok((read, write)) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC) else { return none };
+    // SAFETY: as in `run_in_child`: one thread, and the child never returns from here.
+    let pid = match unsafe { libc::fork() } {
+        -1 => return none,
+        0 => {
+            drop(read);
+            work(&mut std::fs::File::from(write));
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { libc::_exit(0) }
+        }
+        pid => pid,
+    };
+    drop(write);
+    let answer = collect(&read, limit, meanwhile);
+    if !answer.is_whole {
+        kill(pid, Signal::SIGKILL);
+    }
+    // It has closed its end, which is all but the last that it does; one that got KILL and cannot end is an orphan that
+    // is reaped when it does.
+    for _ in 0..10 {
+        // SAFETY: waitpid on our own child, no status wanted.
+        if unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) } != 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    answer
+}
+
+fn collect(read: &OwnedFd, limit: Duration, meanwhile: &mut dyn FnMut()) -> Answer {
+    use std::os::fd::AsFd;
+    let end = std::time::Instant::now() + limit;
+    let mut answer = Answer { bytes: Vec::new(), is_whole: false };
+    let mut buffer = [0; 4_096];
+    while std::time::Instant::now() < end {
+        let left = end.saturating_duration_since(std::time::Instant::now()).as_millis().clamp(1, 100);
+        let mut fds = [PollFd::new(read.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)) {
+            Ok(0) | Err(Errno::EINTR) => meanwhile(),
+            Err(_) => break,
+            Ok(_) => match nix::unistd::read(read, &mut buffer) {
+                Ok(0) => return Answer { is_whole: true, ..answer },
+                Ok(count) => answer.bytes.extend(buffer.iter().take(count)),
+                Err(Errno::EINTR) => {}
+                Err(_) => break,
+            },
+        }
+    }
+    answer
 }
 
 /// A C string of bytes; a zero byte among them is an error.
@@ -345,9 +416,12 @@ mod tests {
 
     #[test]
     fn work_that_hangs_is_left_alone_at_its_limit() {
-        assert!(run_in_child(Duration::from_secs(60), || {}));
-        assert!(!run_in_child(Duration::from_millis(1), || loop {
+        assert!(run_in_child(Duration::from_secs(60), &mut || {}, || {}));
+        let mut times = 0;
+        let forever = || loop {
             std::thread::park();
-        }));
+        };
+        assert!(!run_in_child(Duration::from_millis(1), &mut || times += 1, forever));
+        assert!(times > 0, "nothing was done meanwhile");
     }
 }

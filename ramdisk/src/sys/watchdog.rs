@@ -40,6 +40,14 @@ pub(crate) enum WatchdogError {
         /// What the kernel said.
         source: Errno,
     },
+    /// It is open, and something else.
+    #[error("descriptor {fd} was handed over as the watchdog, but it is none")]
+    NoWatchdog {
+        /// The number.
+        fd: RawFd,
+        /// What the kernel said.
+        source: Errno,
+    },
     /// The driver does not do it.
     #[error("cannot {what} the watchdog")]
     Request {
@@ -55,16 +63,22 @@ pub(crate) enum WatchdogError {
 pub(crate) struct Device(File);
 
 impl Device {
-    /// Takes over the descriptor `fd`, which nothing else may own, and keeps it from children.
+    /// Takes over the descriptor `fd`, which nothing else may own, and keeps it from children. One that is no watchdog is
+    /// left as it is.
     ///
     /// # Errors
-    /// [`WatchdogError::NotOpen`].
+    /// [`WatchdogError::NotOpen`] and [`WatchdogError::NoWatchdog`].
     #[allow(unsafe_code)]
     pub(crate) fn from_inherited(fd: RawFd) -> Result<Self, WatchdogError> {
         // SAFETY: F_GETFD works on any number and says whether it is open.
         if fd < 3 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
             return Err(WatchdogError::NotOpen { fd, source: Errno::EBADF });
         }
+        let mut info = Info::default();
+        // SAFETY: the descriptor is open; the request writes one watchdog_info, to a live one of its layout. A file that
+        // is no watchdog refuses a request of this letter.
+        unsafe { requests::support(fd, &mut info) }
+            .map_err(|source| WatchdogError::NoWatchdog { fd, source })?;
         // SAFETY: it is open, was inherited for this purpose, and nothing else in this process knows it.
         let owned = unsafe { OwnedFd::from_raw_fd(fd) };
         fcntl(&owned, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
@@ -131,15 +145,18 @@ impl Device {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::IntoRawFd;
-
     use super::*;
 
     #[test]
     fn a_descriptor_that_is_no_watchdog_is_told() {
-        let fd = File::open("/dev/null").unwrap().into_raw_fd();
-        let device = Device::from_inherited(fd).unwrap();
-        assert_eq!(device.feed().unwrap_err().to_string(), "cannot feed the watchdog");
+        let null = File::open("/dev/null").unwrap();
+        let fd = null.as_raw_fd();
+        let error = Device::from_inherited(fd).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("descriptor {fd} was handed over as the watchdog, but it is none")
+        );
+        assert!(null.metadata().is_ok(), "it was closed");
         let error = Device::from_inherited(987).unwrap_err();
         assert_eq!(error.to_string(), "descriptor 987 was handed over as the watchdog, but it is not open");
     }

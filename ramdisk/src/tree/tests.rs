@@ -70,6 +70,29 @@ fn a_directory_is_written_as_planned_with_modes_and_hard_links() {
 }
 
 #[test]
+fn files_are_copied_by_the_kernel_once_for_all_their_names_and_without_their_holes() {
+    let dir = tempfile::tempdir().unwrap();
+    // /dev/shm is in RAM as /run is; where there is none, one file system is as good
+    let ram = Path::new("/dev/shm");
+    let to = if ram.is_dir() { tempfile::tempdir_in(ram) } else { tempfile::tempdir() }.unwrap();
+    let log = dir.path().join("log");
+    fs::write(&log, vec![7; 300_000]).unwrap();
+    fs::File::options().write(true).open(&log).unwrap().set_len(64 << 20).unwrap();
+    fs::hard_link(&log, dir.path().join("log.1")).unwrap();
+    let mut tree = Tree::new();
+    tree.copy(&Root::new(dir.path()), Path::new("/")).unwrap();
+    let size = tree.size(4096).unwrap();
+    assert_eq!((size.files, size.bytes), (1, 64 << 20));
+    assert!(size.page_bytes < 1 << 20, "{size:?}");
+    let mut sink = DirSink::new(to.path(), Owners::Mine);
+    tree.write_to(&mut sink).unwrap();
+    assert_eq!(sink.by_hand(), 0, "bytes went through this process");
+    let stat = |name: &str| fs::metadata(to.path().join(name)).unwrap();
+    assert_eq!((stat("log").len(), stat("log").ino()), (64 << 20, stat("log.1").ino()));
+    assert!(stat("log").blocks() * 512 < 1 << 20, "its hole was filled");
+}
+
+#[test]
 fn a_secret_does_not_take_the_mode_of_another_name_of_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));

@@ -51,7 +51,7 @@ fn orders_over_the_socket_move_services_and_a_pipe_keeps_what_its_reader_missed(
     if !is_permitted() {
         return;
     }
-    let mut init = Box1::start(&[
+    let files = [
         ("default/type", "bundle\n"),
         ("default/contents.d/talker", ""),
         ("talker/type", "longrun\n"),
@@ -67,7 +67,12 @@ fn orders_over_the_socket_move_services_and_a_pipe_keeps_what_its_reader_missed(
         ("scribe/pipeline-name", "talk\n"),
         ("late/type", "oneshot\n"),
         ("late/up", "#!/bin/sh\necho $RC_NAME\nexit 3\n"),
-    ]);
+    ];
+    // A directory is read as it is: a script that is not executable still says what runs it.
+    let mut init = Box1::start_with(&files, |run| {
+        let script = run.with_file_name("services/late/up");
+        fs::set_permissions(script, fs::Permissions::from_mode(0o644)).unwrap();
+    });
     init.wait_for_log("scribe got one");
     init.wait_for_log("scribe got two");
     init.wait_for_log("talker aside");

@@ -231,6 +231,15 @@ impl Machine {
         self.qmp.run("send-key", json!({ "keys": keys })).map(drop)
     }
 
+    /// From now on the port of the device's ssh leads to `address`.
+    pub(crate) fn lead_to(&mut self, address: &str) -> Result<(), Failure> {
+        let rule = format!("tcp:127.0.0.1:{}", self.ssh.port());
+        // it says that it did
+        let remove = json!({ "command-line": format!("hostfwd_remove n0 {rule}") });
+        self.qmp.run("human-monitor-command", remove)?;
+        self.monitor(&format!("hostfwd_add n0 {rule}-{address}:22"))
+    }
+
     /// Pulls the network cable (`false`) or plugs it in: no reset, no FIN, just silence.
     pub(crate) fn set_link(&mut self, up: bool) -> Result<(), Failure> {
         self.qmp.run("set_link", json!({ "name": "nic0", "up": up })).map(drop)

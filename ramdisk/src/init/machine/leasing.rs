@@ -43,6 +43,11 @@ impl<K: Kernel> Init<K> {
         self
     }
 
+    /// True in a maintenance root: it alone has terms of a lease, be it that none runs.
+    pub(super) fn is_maintenance(&self) -> bool {
+        self.leasing.is_some()
+    }
+
     /// Looks if it is time to; a system that is ending already needs no lease.
     pub(super) fn look_at_lease(&mut self) {
         let now = self.kernel.now();
@@ -58,8 +63,8 @@ impl<K: Kernel> Init<K> {
         let flash_is_at_risk = self.kernel.flash_gate() != Gate::Open;
         let mut facts = Facts { flash_is_at_risk, ..Facts::default() };
         if !flash_is_at_risk && leasing.lease.asks_for_sessions(now) {
-            let servers = self.login_processes(&leasing);
-            facts.sessions = self.kernel.sessions(&servers);
+            let (servers, others) = self.processes(&leasing);
+            facts.sessions = self.kernel.sessions(&servers, &others);
         }
         for step in leasing.lease.step(now, &facts) {
             match step {
@@ -74,10 +79,14 @@ impl<K: Kernel> Init<K> {
         self.leasing = Some(leasing);
     }
 
-    fn login_processes(&self, leasing: &Leasing) -> Vec<Pid> {
-        let status = self.supervisor.status();
-        let login = status.iter().filter(|status| leasing.is_way_in(&status.name));
-        login.filter_map(|status| status.pid).collect()
+    /// Those of the services through which people log in, and those of the others.
+    fn processes(&self, leasing: &Leasing) -> (Vec<Pid>, Vec<Pid>) {
+        let (mut servers, mut others) = (Vec::new(), Vec::new());
+        for status in self.supervisor.status() {
+            let kind = if leasing.is_way_in(&status.name) { &mut servers } else { &mut others };
+            kind.extend(status.pid);
+        }
+        (servers, others)
     }
 
     /// Answers a request about the lease: `change` is made to it, and what it answers is told.

@@ -39,6 +39,8 @@ pub(super) fn build(set: &ServiceSet) -> Supervisor {
             process: Process::None,
             up_by: None,
             kill_at: None,
+            retry_at: None,
+            tries: 0,
             last_start: None,
             since: 0,
             restarts: 0,

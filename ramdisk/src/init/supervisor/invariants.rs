@@ -65,10 +65,25 @@ fn random() -> impl Strategy<Value = Random> {
     ]
 }
 
+/// How everything is brought to its end.
+#[derive(Clone, Debug)]
+enum Drain {
+    All,
+    /// One after the other, beginning with this one.
+    Each(usize),
+    /// Before the end each longrun is told to restart again and again, so often.
+    Restarts(usize),
+}
+
+fn drain() -> impl Strategy<Value = Drain> {
+    prop_oneof![Just(Drain::All), (0..COUNT).prop_map(Drain::Each), (1..40usize).prop_map(Drain::Restarts),]
+}
+
 struct Run {
     w: World,
     needs: Vec<(String, Vec<String>)>,
     next_pid: Pid,
+    restarted: Vec<Pid>,
 }
 
 impl Run {
@@ -77,7 +92,7 @@ impl Run {
             .iter()
             .map(|service| (service.name.clone(), service.dependencies.iter().cloned().collect()))
             .collect();
-        Self { w: World::new(services), needs, next_pid: 1_000 }
+        Self { w: World::new(services), needs, next_pid: 1_000, restarted: Vec::new() }
     }
 
     fn started(&mut self, n: usize) {
@@ -125,6 +140,43 @@ impl Run {
         self.check();
     }
 
+    /// The kernel ends what got KILL.
+    fn bury(&mut self) {
+        for pid in std::mem::take(&mut self.w.killed) {
+            if let Some(at) = self.w.alive.iter().position(|(own, ..)| *own == pid) {
+                self.exit(at, Outcome::Signal(9));
+            }
+        }
+        self.check();
+    }
+
+    /// Everybody is told to restart, again and again: the first time counts.
+    fn restart_all(&mut self, times: usize) {
+        for n in 0..=3 * times {
+            if n % 3 == 0 {
+                let all: Vec<String> = self.needs.iter().map(|(name, _)| name.clone()).collect();
+                self.w.input(&Input::Restart(all));
+                self.w.input(&Input::Tick);
+            }
+            self.bury();
+            let first = self.w.alive.iter().filter(|(_, _, what)| *what == What::Run).map(|(pid, ..)| *pid);
+            let first: Vec<Pid> = first.filter(|_| n == 0).collect();
+            self.restarted.extend(first);
+            self.w.now += 50;
+            self.w.input(&Input::Tick);
+        }
+        // The longest limit of a stop is 1.5 s.
+        if 3 * times * 50 > 1_500 {
+            self.bury();
+            let left: Vec<&Pid> = self
+                .restarted
+                .iter()
+                .filter(|pid| self.w.alive.iter().any(|(own, ..)| own == *pid))
+                .collect();
+            assert_eq!(left, [&0; 0], "told to restart, and still alive");
+        }
+    }
+
     fn check(&self) {
         for (service, needs) in &self.needs {
             let processes = self.w.alive.iter().filter(|(_, own, _)| own == service).count()
@@ -148,13 +200,26 @@ proptest! {
     fn nothing_runs_twice_nothing_is_up_without_its_needs_and_every_stop_ends(
         services in services(),
         story in prop::collection::vec(random(), 0..60),
+        drain in drain(),
     ) {
         let mut run = Run::new(services);
         for random in &story {
             run.take(random);
         }
         // The kernel starts what it was asked to and ends what gets KILL; nobody ends by himself.
-        run.w.input(&Input::StopAll);
+        match drain {
+            Drain::All => run.w.input(&Input::StopAll),
+            Drain::Each(first) => {
+                for n in 0..COUNT {
+                    run.w.input(&Input::Stop(vec![name((first + n) % COUNT)]));
+                    run.check();
+                }
+            }
+            Drain::Restarts(times) => {
+                run.restart_all(times);
+                run.w.input(&Input::StopAll);
+            }
+        }
         for _ in 0..100 {
             while !run.w.asked.is_empty() {
                 run.started(0);
@@ -167,12 +232,7 @@ proptest! {
                 run.w.now = at;
                 run.w.input(&Input::Tick);
             }
-            for pid in std::mem::take(&mut run.w.killed) {
-                if let Some(at) = run.w.alive.iter().position(|(own, ..)| *own == pid) {
-                    run.exit(at, Outcome::Signal(9));
-                }
-            }
-            run.check();
+            run.bury();
         }
         prop_assert!(run.w.supervisor.is_all_down());
         run.w.assert_over();

@@ -3,8 +3,8 @@
 use nix::sys::signal::Signal;
 
 use super::{
-    Action, FINISH_LIMIT_MS, FINISH_PERMANENT, Failure, Input, News, Outcome, Phase, Pid, Process,
-    RESTART_INTERVAL_MS, Spec, StartProblem, Supervisor, Target, Unit, Want, What,
+    Action, FINISH_LIMIT_MS, FINISH_PERMANENT, Failure, Input, News, ONESHOT_TRIES, Outcome, Phase, Pid,
+    Process, RESTART_INTERVAL_MS, Spec, StartProblem, Supervisor, Target, Unit, Want, What,
 };
 use crate::service::Timeout;
 
@@ -22,14 +22,21 @@ impl Unit {
         }
     }
 
+    fn retry_is_due(&self, now: u64) -> bool {
+        self.process == Process::None && self.retry_at.is_some_and(|at| at <= now)
+    }
+
     fn report(&self, news: News) -> Action {
         Action::Report { service: self.name.clone(), news }
     }
 
     fn spawn(&mut self, now: u64, what: What) -> Action {
-        if what == What::Run {
-            self.last_start = Some(now);
+        match what {
+            What::Run => self.last_start = Some(now),
+            What::Up => self.tries = self.tries.saturating_add(1),
+            What::Finish(_) | What::Down => {}
         }
+        self.retry_at = None;
         self.process = Process::Asked(what);
         Action::Spawn { service: self.name.clone(), what }
     }
@@ -54,7 +61,9 @@ impl Unit {
         actions.push(Action::Signal { to, signal });
         // A stopped process cannot act on the signal.
         actions.push(Action::Signal { to, signal: Signal::SIGCONT });
-        self.kill_at = [timeout_kill, self.timeout_down].iter().filter_map(|limit| limit.ends(now)).min();
+        let limits = [timeout_kill, self.timeout_down];
+        // Asked before: the first time counts, or one who asks again and again would keep it alive.
+        self.kill_at = limits.iter().filter_map(|limit| limit.ends(now)).chain(self.kill_at).min();
     }
 }
 
@@ -97,6 +106,8 @@ impl Supervisor {
                 for id in ids {
                     if let Some(unit) = self.units.get_mut(id) {
                         unit.want = Want::Down;
+                        // It shall be down now, which it perhaps is already: that is no failure any more.
+                        unit.failure = None;
                     }
                 }
             }
@@ -147,6 +158,9 @@ impl Supervisor {
         let Some(unit) = self.units.get_mut(id) else { return };
         unit.process = Process::None;
         match (unit.phase, what, problem) {
+            (Phase::Starting, What::Up, StartProblem::Passing) if unit.tries < ONESHOT_TRIES => {
+                unit.retry_at = Some(now.saturating_add(RESTART_INTERVAL_MS));
+            }
             (Phase::Starting, What::Run, StartProblem::Permanent) | (Phase::Starting, What::Up, _) => {
                 self.fail(now, id, Failure::CannotStart, actions);
             }
@@ -255,6 +269,7 @@ impl Supervisor {
         match (unit.phase, unit.want) {
             (Phase::Down, Want::Up) if needs_are_up && now >= unit.may_start_at() => {
                 unit.up_by = unit.timeout_up.ends(now);
+                unit.tries = 0;
                 unit.enter(Phase::Starting, now);
                 match unit.spec {
                     Spec::Longrun { .. } => actions.push(unit.spawn(now, What::Run)),
@@ -274,6 +289,7 @@ impl Supervisor {
             (Phase::Starting, Want::Up) if unit.up_by.is_some_and(|at| at <= now) => {
                 self.fail(now, id, Failure::TimedOut, actions);
             }
+            (Phase::Starting, _) if unit.retry_is_due(now) => actions.push(unit.spawn(now, What::Up)),
             (Phase::Up, Want::Down) if needing_are_down => {
                 unit.enter(Phase::Stopping, now);
                 match unit.spec {
@@ -305,6 +321,7 @@ impl Supervisor {
         let is_longrun = matches!(unit.spec, Spec::Longrun { .. });
         let start = match (unit.phase, unit.want) {
             (Phase::Down, Want::Up) if self.needs_are_up(unit) => Some(unit.may_start_at()),
+            (Phase::Starting, _) if !is_longrun => unit.retry_at,
             (Phase::Starting | Phase::Up, _)
                 if is_longrun && unit.process == Process::None && !unit.finished =>
             {

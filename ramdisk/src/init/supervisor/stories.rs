@@ -371,3 +371,90 @@ fn a_restart_on_request_ends_the_process_and_leaves_what_needs_it_alone() {
     assert_eq!(w.phase("sshd"), Phase::Up);
     assert_eq!(w.supervisor.next_deadline(), None);
 }
+
+#[test]
+fn one_restart_after_the_other_does_not_put_the_kill_off() {
+    let mut service = longrun("net");
+    service.timeout_down = Timeout::After(500);
+    let mut w = World::new([service]);
+    w.start("net");
+    w.told();
+    for now in [1_000, 1_300, 1_499] {
+        w.wait_until(now);
+        w.restart("net");
+    }
+    w.wait_until(1_500);
+    assert_eq!(
+        w.told(),
+        [
+            "SIGTERM to net",
+            "SIGTERM to net",
+            "SIGTERM to net",
+            "net: did not end in time, killed",
+            "SIGKILL to net"
+        ]
+    );
+    w.exit("net", KILLED);
+    assert_eq!(w.supervisor.next_deadline(), None);
+}
+
+#[test]
+fn a_stop_makes_what_was_marked_down_simply_down() {
+    let mut w = World::new([oneshot("mount"), longrun("web").after("mount"), longrun("net").notifying(3)]);
+    w.start("web");
+    w.exit("mount", Outcome::Code(1));
+    w.start("net");
+    w.wait_until(20_000);
+    assert_eq!(w.failure("net"), Some(Failure::TimedOut));
+    w.told();
+    // The last one is still on its way down.
+    w.stop("mount");
+    w.stop("net");
+    w.exit("net", TERMINATED);
+    assert_eq!(w.told(), ["net: down"]);
+    for name in ["mount", "web", "net"] {
+        assert_eq!((w.phase(name), w.failure(name)), (Phase::Down, None), "{name}");
+    }
+    w.assert_over();
+}
+
+#[test]
+fn a_oneshot_that_lacks_memory_is_tried_again_each_second_until_its_time_is_over() {
+    let mut limited = oneshot("limited");
+    limited.timeout_up = Timeout::After(2_500);
+    let mut w = World::new([oneshot("mount"), limited]);
+    w.input(&Input::Start(vec!["mount".into(), "limited".into()]));
+    for now in [0, 1_000, 2_000] {
+        assert_eq!(w.told(), ["up limited", "up mount"], "at {now}");
+        w.now = now;
+        w.fail_start("limited", StartProblem::Passing);
+        w.fail_start("mount", StartProblem::Passing);
+        assert_eq!((w.phase("mount"), w.phase("limited")), (Phase::Starting, Phase::Starting));
+        let next = now + if now == 2_000 { 500 } else { 1_000 };
+        assert_eq!(w.supervisor.next_deadline(), Some(next));
+        w.now = next;
+        w.input(&Input::Tick);
+    }
+    assert_eq!(w.told(), ["limited: marked down: not ready in time"]);
+    // Without a limit of its own: until there is memory, or half a minute has gone by.
+    w.wait_until(3_000);
+    assert_eq!(w.told(), ["up mount"]);
+    w.exit("mount", OK);
+    assert_eq!(w.phase("mount"), Phase::Up);
+    w.stop_all();
+    w.exit("mount", OK);
+    w.told();
+    w.input(&Input::Start(vec!["mount".into()]));
+    let mut tries = 0;
+    while w.asked.iter().any(|(name, _)| name == "mount") {
+        tries += 1;
+        w.fail_start("mount", StartProblem::Passing);
+        if let Some(at) = w.supervisor.next_deadline() {
+            w.now = at;
+            w.input(&Input::Tick);
+        }
+    }
+    assert_eq!(tries, 30);
+    assert_eq!(w.failure("mount"), Some(Failure::CannotStart));
+    w.assert_over();
+}

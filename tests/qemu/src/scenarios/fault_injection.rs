@@ -30,13 +30,17 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 /// `levitate::handover::fault::MARK`.
 const MARK: &[u8] = b"levitate fault injection";
 
-/// Stage and fault, and what `levitate status` says of it afterwards. The last two come after the unmounting of the file
+/// Each stage and a fault, and what `levitate status` says of it afterwards. The last two come after the unmounting of the file
 /// system that the record lies on.
 const FAULTS: &[(&str, &str)] = &[
+    ("check hang", "was cut off at stage \"check\""),
     ("end_processes fail", "failed at stage \"end_processes\": injected"),
+    ("swap_and_loops panic", "was cut off at stage \"swap_and_loops\""),
     ("bind hang", "was cut off at stage \"bind\""),
+    ("move_mounts fail", "failed at stage \"move_mounts\": injected"),
     ("pivot panic", "was cut off at stage \"pivot\""),
     ("let_go fail", "failed at stage \"let_go\": injected"),
+    ("unmount fail", "failed at stage \"unmount\": injected"),
     ("prove fail", "failed at stage \"prove\": injected"),
     ("execute fail", "failed at stage \"execute\": injected"),
 ];

@@ -5,6 +5,7 @@ use super::minutes;
 use crate::assets::Assets;
 use crate::check::check;
 use crate::firmware::System;
+use crate::line;
 use crate::machine::Machine;
 use crate::suite::{Board, Failure, Scenario};
 
@@ -21,8 +22,10 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         system: System::Busybox,
         program: "/usr/bin/busybox",
         halt: "halt",
+        lets_flash_be: true,
         armed,
         entered: inits::nothing_more,
+        leave: line::reboot,
     };
     inits::keep(assets, &promise)
 }

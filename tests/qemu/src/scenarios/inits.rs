@@ -19,10 +19,14 @@ pub(super) struct Promise {
     pub(super) program: &'static str,
     /// The command that stops the device and leaves its power on.
     pub(super) halt: &'static str,
+    /// Whether a process that changes flash is waited for before the system's own shutdown ends everybody.
+    pub(super) lets_flash_be: bool,
     /// Checked while a root is staged.
     pub(super) armed: fn(&Machine) -> Result<(), Failure>,
     /// Checked in the maintenance root.
     pub(super) entered: fn(&Machine) -> Result<(), Failure>,
+    /// The end of the maintenance root, when the new firmware is written.
+    pub(super) leave: fn(&Machine) -> Result<(), Failure>,
 }
 
 /// Mounts with their options, files with modes and links, what the init reads, and processes: whatever arming could
@@ -34,6 +38,15 @@ cat /etc/inittab 2>/dev/null
 ls /usr/sbin /usr/bin
 pidof linuxrc
 true";
+
+/// What looks like a `flashcp` of the old system for some seconds, and says so if it comes to its end.
+const WRITER: &str = r#"
+    echo flashcp > /proc/self/comm
+    echo '{"version":1,"state":"changing","pid":'$$',"command":["flashcp","x","mtd9"],"device":"/dev/mtd9"}' > /run/levitate/flash.json
+    sleep 5
+    echo "the writer of flash came to its end" > /dev/console
+    sed -i s/changing/verified/ /run/levitate/flash.json
+"#;
 
 /// Four boots of one device: abort and poweroff, halt, `kill -HUP` and the like of `armed`, and at last the whole way.
 pub(super) fn keep(assets: &Assets, promise: &Promise) -> Result<(), Failure> {
@@ -81,8 +94,20 @@ fn the_whole_way(device: &Device, firmware: &Firmware, promise: &Promise) -> Res
     line::wait_until(&machine, "grep -q alive /persist/stray", line::BOOT)?;
     line::levitate(&machine, &mut Nobody)?;
     let boot = line::boot_id(&machine)?;
+    if promise.lets_flash_be {
+        machine.ssh.succeed(&format!(
+            "setsid sh -c '{}' </dev/null >/dev/null 2>&1 &",
+            WRITER.replace('\'', r"'\''")
+        ))?;
+        line::wait_until(&machine, "grep -q changing /run/levitate/flash.json", line::BOOT)?;
+    }
     line::enter_maintenance(&machine)?;
     check!(line::boot_id(&machine)? == boot, "the board was reset on the way into the maintenance root");
+    if promise.lets_flash_be {
+        for line in ["which is changing flash", "the writer of flash came to its end"] {
+            machine.console.wait_for(line, 0, Duration::from_secs(1))?;
+        }
+    }
 
     nothing_of_flash(&machine)?;
     let report = machine.ssh.succeed("cat /run/levitate/handover.json")?;
@@ -97,7 +122,7 @@ fn the_whole_way(device: &Device, firmware: &Firmware, promise: &Promise) -> Res
     (promise.entered)(&machine)?;
 
     line::flash(&machine, &firmware.firmware_v2, &mut Nobody)?;
-    line::reboot(&machine)?;
+    (promise.leave)(&machine)?;
     line::wait_for_other_boot(&machine, &boot)?;
     line::runs_firmware(&machine, 2)?;
     // v2 is the main job's own system; its levitate reads what v1's hand-over wrote

@@ -1,8 +1,8 @@
-//! The device comes back where it was, whatever its network is made of and whatever the old system did to it.
+//! The device comes back where it was, whatever its network is made of, whoever gave it its addresses, and whatever the
+//! old system did to it.
 
 use super::minutes;
 use crate::assets::Assets;
-use crate::boards::ADDRESS;
 use crate::check::check;
 use crate::firmware::Firmware;
 use crate::line::{self, Nobody};
@@ -11,22 +11,39 @@ use crate::suite::{Board, Failure, Scenario};
 
 /// The promises kept here.
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "bridge_vlan_and_ipv6_are_kept_although_the_old_system_took_them_down",
+    name: "a_dhcp_lease_on_a_bridge_a_vlan_and_ipv6_are_kept_although_the_old_system_took_them_down",
     board: Board::Virt,
     limit: minutes(5),
     run,
 }];
 
-/// Moves the address from eth0 to a bridge, and puts a VLAN with IPv6 on top (tables and rules: this kernel has none; they are tested in a
-/// network namespace).
+/// What QEMU's DHCP server gives: another address than the device had.
+const LEASED: &str = "10.0.2.15";
+/// The prefix of QEMU's router advertisements, and its router there.
+const ADVERTISED: &str = "fec0::";
+
+/// Moves eth0 to a bridge that gets its address by DHCP, and puts a VLAN with IPv6 on top (tables and rules: this kernel
+/// has none; they are tested in a network namespace). The client goes on running, as it does on a device.
 const SET_UP: &str = "\
     ip link add br0 type bridge
     echo 0 > /sys/class/net/br0/bridge/forward_delay
     ip address flush dev eth0
     ip link set eth0 master br0
     ip link set br0 up
-    ip address add ADDRESS/24 dev br0
-    ip route add default via 10.0.2.2
+    cat > /tmp/lease <<'SCRIPT'
+#!/bin/sh
+case $1 in
+bound | renew)
+    ip address replace $ip/$mask dev $interface
+    ip route replace default via $router
+    echo search lan > /run/resolv.conf
+    for server in $dns; do echo nameserver $server >> /run/resolv.conf; done
+    echo $ip $lease > /run/lease;;
+esac
+SCRIPT
+    chmod +x /tmp/lease
+    rm /run/resolv.conf
+    busybox udhcpc -b -i br0 -s /tmp/lease -p /run/udhcpc.pid
     ip link add link br0 name br0.5 type vlan id 5
     ip link set br0.5 up
     ip address add 10.5.0.1/24 dev br0.5
@@ -46,8 +63,8 @@ const TAKE_DOWN: &str = "\
     echo interfaces left: $(ls /sys/class/net) > /dev/console
 ";
 
-/// Everything a person would look at, without the interfaces' numbers and what the kernel makes by itself (of the
-/// router advertisements of user-mode networking, too).
+/// Everything a person would look at, without the interfaces' numbers and what the kernel makes by itself; what comes by
+/// router advertisements is looked at by [`advertised`].
 const SHOW: &str = "\
     { ip address show; ip route; ip -6 route show; } |
     sed -e 's/^[0-9]*: //' -e 's/ tentative//' -e '/valid_lft/d' -e '/fe80/d' -e '/ff00/d' -e '/fec0/d' -e '/^::1 /d' \
@@ -61,12 +78,19 @@ const SHOW: &str = "\
 fn run(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
-    let (machine, _) = line::power_on(&device, &firmware, 1)?;
-    in_the_background(&machine, &SET_UP.replace("ADDRESS", ADDRESS))?;
+    let (mut machine, _) = line::power_on(&device, &firmware, 1)?;
+    in_the_background(&machine, SET_UP)?;
     machine.console.wait_for("moved", 0, line::BOOT)?;
+    machine.lead_to(LEASED)?;
+    machine.ssh.wait_for_login(line::BOOT)?;
+    let lease = machine.ssh.succeed("cat /run/lease; kill -0 $(cat /run/udhcpc.pid)")?;
+    check!(lease.starts_with(&format!("{LEASED} ")), "the DHCP client has no lease of {LEASED}: {lease}");
+    let address = advertised(&machine)?;
     let before = show(&machine)?;
     for kept in [
-        &format!("inet {ADDRESS}/24 scope global br0"),
+        &format!("inet {LEASED}/24 scope global br0"),
+        "default via 10.0.2.2 dev br0",
+        "nameserver 10.0.2.3",
         "inet6 fd00:5::1/64 scope global",
         "10.88.0.0/16 via 10.5.0.2 dev br0.5",
         "fd77::/16 via fd00:5::2 dev br0.5",
@@ -91,7 +115,21 @@ fn run(assets: &Assets) -> Result<(), Failure> {
     check!(!log.contains(" init cannot "), "the init could not do everything:\n{log}");
     let after = show(&machine)?;
     check!(before == after, "before:\n{before}\nin the maintenance root:\n{after}");
+    let again = advertised(&machine)?;
+    check!(address == again, "by router advertisements it was {address}, in the maintenance root {again}");
     Ok(())
+}
+
+/// The address that br0 made from the advertised prefix, once it is there and the advertised route is.
+fn advertised(machine: &Machine) -> Result<String, Failure> {
+    let ready = format!(
+        "ip -6 address show dev br0 | grep 'inet6 {ADVERTISED}' | grep -vq tentative &&
+         ip -6 route | grep -q '^default via fe80::2 dev br0'"
+    );
+    line::wait_until(machine, &ready, line::BOOT)?;
+    machine
+        .ssh
+        .succeed(&format!("ip -6 address show dev br0 | sed -n 's/.*inet6 \\({ADVERTISED}[^ ]*\\).*/\\1/p'"))
 }
 
 /// The address that a session came in by may move under it.

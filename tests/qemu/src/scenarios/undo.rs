@@ -34,7 +34,8 @@ fn abort(assets: &Assets) -> Result<(), Failure> {
     let boot = line::boot_id(&machine)?;
 
     // The writer's own files come and go; everything else must be as it was.
-    let look = "cat /proc/mounts; find /run /tmp /persist ! -path '/persist/activity*' ! -path '/run/service/*/supervise/*' | sort";
+    let look = "cat /proc/self/mountinfo; find /run /tmp /persist ! -path '/persist/activity*' \
+        ! -path '/run/service/*/supervise/*' | sort | while read -r name; do stat -c '%n %F %a %u %g' \"$name\"; done";
     let before = machine.ssh.succeed(look)?;
     line::levitate(&machine, &mut Nobody)?;
     let staged = machine.ssh.succeed("levitate status")?;
@@ -48,10 +49,19 @@ fn abort(assets: &Assets) -> Result<(), Failure> {
     let status = machine.ssh.succeed("levitate status")?;
     check!(status.contains("staged: nothing"), "status after abort:\n{status}");
 
+    // killed while it writes the root, or when it has just done so: either is a moment
+    let said = machine.ssh.succeed_for(KILLED, line::STAGE)?;
+    let after = machine.ssh.succeed(look)?;
+    check!(before == after, "abort after a kill left traces ({said}); before:\n{before}\nafter:\n{after}");
+
     line::reboot(&machine)?;
     line::wait_for_other_boot(&machine, &boot)?;
     line::runs_firmware(&machine, 1)
 }
+
+/// `levitate`, killed as soon as it has begun to write, and aborted.
+const KILLED: &str = "levitate >/dev/null 2>&1 & pid=$!; \
+    while kill -0 $pid 2>/dev/null && ! [ -e /run/maintenance.new ]; do :; done; kill -9 $pid; wait $pid; levitate abort";
 
 /// `poweroff` stays what it is, even though the system's last script hands over without asking for the verb.
 fn poweroff(assets: &Assets) -> Result<(), Failure> {

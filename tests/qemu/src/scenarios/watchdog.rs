@@ -1,4 +1,5 @@
-//! The watchdog: a flash that lasts longer than its timeout is not cut short, and an init that hangs is.
+//! The watchdog: neither a hand-over nor a flash that lasts longer than its timeout is cut short, and an init that hangs
+//! is.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::suite::{Board, Failure, Scenario};
 
 /// The promises kept here.
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "flashing_outlasts_the_watchdog_and_an_init_that_hangs_is_reset_by_it",
+    name: "a_slow_hand_over_and_flashing_outlast_the_watchdog_and_an_init_that_hangs_is_reset_by_it",
     board: Board::Virt,
     limit: minutes(10),
     run,
@@ -23,22 +24,26 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 /// Bytes per second at which flashing takes longer than the timeout of a minute.
 const CRAWLING_CHIP: u32 = 130_000;
 /// Ten times the timeout would be too long for everybody; twice it tells a reset from none.
-const RESET: Duration = Duration::from_secs(180);
+pub(super) const RESET: Duration = Duration::from_secs(180);
+
+/// Seconds of the old system's watchdog here, and those that the hand-over waits for a process which ignores TERM.
+const OLD_TIMEOUT: u64 = 15;
+const GRACE: u64 = 22;
 
 /// PID 1 alone feeds the watchdog. It cannot be stopped by a signal, but frozen by its control group it hangs as
 /// truly as in a deadlock: the kernel goes on, sessions too, and nobody feeds.
-const FREEZE: &str = "\
-    mkdir /tmp/groups && mount -t cgroup2 none /tmp/groups && mkdir /tmp/groups/hung &&
+pub(super) const FREEZE: &str = "\
+    mkdir /tmp/groups && busybox mount -t cgroup2 none /tmp/groups && mkdir /tmp/groups/hung &&
     echo 1 > /tmp/groups/hung/cgroup.procs && echo 1 > /tmp/groups/hung/cgroup.freeze && cat /tmp/groups/hung/cgroup.events
 ";
 
 fn run(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
-    let mut machine = line::to_maintenance(&device, &firmware)?;
+    let (mut machine, _) = line::power_on(&device, &firmware, 1)?;
+    slow_hand_over(&machine)?;
     let boot = line::boot_id(&machine)?;
     let timeout = timeout(&machine)?;
-    // The old system's own was 30 s.
     check!(timeout == 60, "the watchdog's timeout is {timeout} s");
     let holders = machine.ssh.succeed("ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c '/dev/watchdog'")?;
     check!(holders == "1", "{holders} descriptors of the watchdog are open");
@@ -56,6 +61,27 @@ fn run(assets: &Assets) -> Result<(), Failure> {
     let command = format!("test \"$(cat /proc/sys/kernel/random/boot_id)\" != {boot}");
     line::wait_until(&machine, &command, RESET)?;
     line::runs_firmware(&machine, 2)
+}
+
+/// The hand-over takes longer than the watchdog allows, and nobody else feeds it.
+fn slow_hand_over(machine: &Machine) -> Result<(), Failure> {
+    let boot = line::boot_id(machine)?;
+    machine.ssh.succeed("s6-svc -d /run/service/watchdog")?;
+    line::wait_until(machine, "! pidof watchdog", line::BOOT)?;
+    machine.ssh.succeed(&format!("watchdog -T {OLD_TIMEOUT} -t 3 /dev/watchdog0"))?;
+    machine.ssh.succeed("setsid /etc/boot/stray </dev/null >/dev/null 2>&1 &")?;
+    let patient = format!(
+        "{{ cat /etc/levitate.toml; printf '\\n[handover]\\nterm-grace = \"{GRACE}s\"\\n'; }} > /tmp/patient.toml &&
+         levitate --config /tmp/patient.toml"
+    );
+    machine.ssh.succeed_for(&patient, line::STAGE)?;
+    line::enter_maintenance(machine)?;
+    check!(line::boot_id(machine)? == boot, "the board was reset on the way into the maintenance root");
+    let report = json(machine, "/run/levitate/handover.json")?;
+    let took =
+        report["stages"].as_array().and_then(|stages| stages.iter().filter_map(|s| s["ms"].as_u64()).max());
+    check!(took.is_some_and(|ms| ms > 1000 * OLD_TIMEOUT), "no stage outlasted the watchdog: {report:#}");
+    Ok(())
 }
 
 fn timeout(machine: &Machine) -> Result<u64, Failure> {
