@@ -64,7 +64,7 @@ pub enum Event {
     },
     /// Bytes read back wrong: they are read or written again.
     Retry {
-        /// Where, in bytes from the device's start.
+        /// Where on the partition, in bytes from its start, bad blocks counted.
         offset: u64,
         /// What is done about it.
         what: Retry,

@@ -121,16 +121,8 @@ impl Readback {
         let late = plan.late_end(geometry);
         let body = late..plan.range.end;
         let heads = plan.blocks(geometry).enumerate().take_while(|(_, (block, _))| block.start < late);
-        let mut beside: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-        for (number, (head, _)) in heads.filter(|(_, (block, step))| is_changed(*block, *step)) {
-            let distances = (0..u64::BITS - 2).map(|bit| 1_u64 << bit);
-            for distance in distances.filter(|distance| *distance >= head.len) {
-                let starts = [head.start.checked_sub(distance), head.start.checked_add(distance)];
-                for start in starts.into_iter().flatten().filter(|start| body.contains(start)) {
-                    beside.entry(geometry.block_at(start).start).or_default().push(number);
-                }
-            }
-        }
+        let changed = heads.filter(|(_, (block, step))| is_changed(*block, *step));
+        let beside = one_bit_beside(geometry, changed.map(|(number, (block, _))| (number, block)), &body);
         let blocks = plan.blocks(geometry).zip(&self.differs);
         blocks
             .filter_map(|((block, step), differs)| {
@@ -161,6 +153,26 @@ impl Readback {
         let places = heads.iter().filter_map(place).chain(differs);
         Beside { block, reading: Reading::Granules(granules(geometry, block, places)), unlike }
     }
+}
+
+/// The blocks of the body, by their start, that one address bit more or less would make of one of the head's, with these
+/// by their numbers.
+pub(crate) fn one_bit_beside(
+    geometry: &Geometry,
+    heads: impl Iterator<Item = (usize, EraseBlock)>,
+    body: &Range<u64>,
+) -> BTreeMap<u64, Vec<usize>> {
+    let mut beside: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (number, head) in heads {
+        let distances = (0..u64::BITS - 2).map(|bit| 1_u64 << bit);
+        for distance in distances.filter(|distance| *distance >= head.len) {
+            let starts = [head.start.checked_sub(distance), head.start.checked_add(distance)];
+            for start in starts.into_iter().flatten().filter(|start| body.contains(start)) {
+                beside.entry(geometry.block_at(start).start).or_default().push(number);
+            }
+        }
+    }
+    beside
 }
 
 /// The granules that hold these places of a block.

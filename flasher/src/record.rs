@@ -78,7 +78,23 @@ pub struct Record {
     pub earlier: Vec<Record>,
 }
 
+/// The words as one would type them: what a shell would take apart is quoted.
+fn command_line(words: &[String]) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=,+@%^".contains(c);
+    let quoted = words.iter().map(|word| match word.as_str() {
+        word if !word.is_empty() && word.chars().all(plain) => word.to_owned(),
+        word => format!("'{}'", word.replace('\'', "'\\''")),
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 impl Record {
+    /// The command, as one would type it.
+    #[must_use]
+    pub fn command_line(&self) -> String {
+        command_line(&self.command)
+    }
+
     /// A run that is about to change flash, of an image of `bytes` whose digest may not be known yet (empty); where it
     /// writes is to be filled in.
     pub(crate) fn begun(image: &str, bytes: u64, sha256: &str, command: &[String]) -> Self {
@@ -206,7 +222,7 @@ impl RecordDir {
             }
             Err((_, errno)) => return Err(failed(errno.into())),
         };
-        let text = format!("{} {}\n", std::process::id(), command.join(" "));
+        let text = format!("{} {}\n", std::process::id(), command_line(command));
         let write = |file: &mut File| {
             file.set_len(0)?;
             file.rewind()?;
@@ -423,6 +439,25 @@ mod tests {
         assert_eq!(dir.read().unwrap().device, "/dev/mtd5");
         assert!(!volume.overlaps(&record(0, 16, State::Changing)));
         assert!(volume.overlaps(&volume));
+    }
+
+    #[test]
+    fn a_command_can_be_pasted_whatever_its_image_is_called() {
+        let mut left = record(0, 16, State::Unverified);
+        let text = |words: &[&str]| {
+            Record {
+                command: words.iter().map(|word| (*word).to_owned()).collect(),
+                ..record(0, 1, State::Unverified)
+            }
+            .command_line()
+        };
+        assert_eq!(
+            text(&["flashcp", "-v", "/tmp/a b/it's.bin", "mtd:firmware"]),
+            "flashcp -v '/tmp/a b/it'\\''s.bin' mtd:firmware"
+        );
+        assert_eq!(text(&["flashcp", "", "$x;*", "--size=3k"]), "flashcp '' '$x;*' --size=3k");
+        left.end = 8;
+        assert_eq!(crate::report::Unfinished::of(left, "/dev/mtd5").command, "flashcp 'a b'");
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub struct Unfinished {
     pub name: String,
     /// Whether that is the device that this run has written, in other bytes.
     pub same_device: bool,
-    /// The command that completes it.
+    /// The command that completes it, as one would type it.
     pub command: String,
 }
 
@@ -58,7 +58,7 @@ impl Unfinished {
     /// What `earlier` has left, as a run on `device` tells it.
     pub(crate) fn of(earlier: Record, device: &str) -> Self {
         let same_device = earlier.device == device;
-        let command = earlier.command.join(" ");
+        let command = earlier.command_line();
         Self { device: earlier.device, name: earlier.name, same_device, command }
     }
 }

@@ -168,9 +168,25 @@ struct Run<'a, 'j> {
 fn digest(bytes: &[u8]) -> [u8; 8] {
     let mut sha = Sha::default();
     sha.update(bytes);
+    short(sha)
+}
+
+fn short(sha: Sha) -> [u8; 8] {
     let mut short = [0; 8];
     short.iter_mut().zip(sha.bytes()).for_each(|(to, from)| *to = from);
     short
+}
+
+/// The digest of so many bytes of 0xff.
+fn blank_digest(length: u64) -> [u8; 8] {
+    let piece = [0xff; 4096];
+    let (mut sha, mut left) = (Sha::default(), length);
+    while left > 0 {
+        let part = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
+        sha.update(&piece[..part]);
+        left -= part as u64;
+    }
+    short(sha)
 }
 
 impl Run<'_, '_> {
@@ -344,7 +360,8 @@ impl Run<'_, '_> {
             return Ok(());
         }
         self.chip.retries += 1;
-        self.job.progress.event(&Event::Retry { offset: block.start, what: Retry::Reread });
+        let offset = self.chip.mtd.place(block.start);
+        self.job.progress.event(&Event::Retry { offset, what: Retry::Reread });
         if expected == Some(self.read_digest(block)?) && !self.chip.unreadable {
             return Ok(());
         }
@@ -355,9 +372,7 @@ impl Run<'_, '_> {
     fn read_digest(&mut self, block: EraseBlock) -> Result<[u8; 8], Error> {
         let mut sha = Sha::default();
         self.chip.read_all(block, |bytes| sha.update(bytes))?;
-        let mut short = [0; 8];
-        short.iter_mut().zip(sha.bytes()).for_each(|(to, from)| *to = from);
-        Ok(short)
+        Ok(short(sha))
     }
 
     fn tell(&mut self, phase: Phase, done: u64, total: u64) {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{BLOCK, bench, flash, noise, uniform};
+use common::{BLOCK, Way, bench, flash, flash_by, noise, uniform};
 use flasher::device::{Kind, Mtd};
 use flasher::error::Error;
 use flasher::options::{Head, Options};
@@ -55,6 +55,19 @@ fn image(mut view: Vec<u8>, start: usize, change: Change) -> Vec<u8> {
 
 /// One run; whether it ended in "verified", which is only right where the chip shows the image.
 fn run(fault: Fault, number: u64, change: Change, head: Head, kind: Kind, records: &RecordDir) -> bool {
+    run_by(Way::File, fault, number, change, Options { head, ..Options::default() }, kind, records)
+}
+
+/// The same of either way, with options.
+fn run_by(
+    way: Way,
+    fault: Fault,
+    number: u64,
+    change: Change,
+    options: Options,
+    kind: Kind,
+    records: &RecordDir,
+) -> bool {
     let mut bytes = noise(1, usize::try_from(BLOCKS * BLOCK).unwrap());
     let start = usize::try_from(number * BLOCK).unwrap();
     if change == Change::FromBlank {
@@ -67,16 +80,23 @@ fn run(fault: Fault, number: u64, change: Change, head: Head, kind: Kind, record
     }
     let mut chip = Faulty::new(Nor::new(uniform(kind, BLOCKS), bytes), fault);
     let image = image(read_all(&mut chip), start, change);
-    let options = Options { head, ..Options::default() };
-    match flash(&mut chip, &image, &options, records) {
+    match flash_by(way, &mut chip, &image, &options, records) {
         Ok(_) => {
             let holds = read_all(&mut chip) == image;
-            assert!(holds, "{fault:?}, block {number}, {change:?}, {head:?}: verified, and the bytes differ");
+            assert!(
+                holds,
+                "{way:?}, {fault:?}, block {number}, {change:?}, {options:?}: verified, and the bytes differ"
+            );
             true
         }
         Err(failure) => {
             assert_eq!(failure.exit_code(), 3, "{fault:?}: {failure}");
-            assert!(matches!(failure.error, Error::Mismatch { .. } | Error::Protected { .. }), "{failure}");
+            let told = match &failure.error {
+                Error::Mismatch { .. } | Error::Protected { .. } => true,
+                Error::Overwritten { .. } => way == Way::Stream,
+                _ => false,
+            };
+            assert!(told, "{failure}");
             false
         }
     }
@@ -126,6 +146,29 @@ fn an_erase_that_takes_its_neighbours_along_is_never_called_verified() {
                 }
             }
         }
+    }
+}
+
+/// The head of a stream is completed over a body whose bytes are gone: what its operations reach beside it must show.
+#[test]
+fn an_operation_of_a_stream_that_goes_astray_is_never_called_verified() {
+    let bench = bench();
+    let lines = LINES.flat_map(|line| {
+        [Fault::AddressWraps(line), Fault::LineLow(line), Fault::LineHigh(line), Fault::AlsoAt(line)]
+    });
+    for fault in lines.chain([2, 4, 8, 16].map(Fault::EraseTimes)) {
+        let mut found = 0;
+        for number in 0..BLOCKS {
+            for change in CHANGES {
+                for head_size in [None, Some(2 * BLOCK), Some(3 * BLOCK)] {
+                    let options = Options { head_size, ..Options::default() };
+                    let kind = Kind::SpiNor;
+                    let verified = run_by(Way::Stream, fault, number, change, options, kind, &bench.records);
+                    found += u32::from(!verified);
+                }
+            }
+        }
+        assert!(found > 80, "{fault:?}: found in {found} of 480 runs");
     }
 }
 

@@ -2,13 +2,19 @@
 
 mod common;
 
-use common::{BLOCK, BLOCKS, ONE, SIZE, Way, bench, flash, flash_by, nand, noise};
+use common::{BLOCK, BLOCKS, ONE, SIZE, Way, bench, facts, flash, flash_by, nand, noise, target};
 use flasher::device::Mtd;
 use flasher::error::Error;
+use flasher::event::{Event, Progress};
+use flasher::hold::NoHold;
 use flasher::options::{BadBlocks, Check, Mode, Options, Rest};
+use flasher::pipeline::{self, Job};
 use flasher::record::State;
 use flasher::report::{Flash, Outcome, Report};
-use flasher::sim::{Nand, Wear};
+use flasher::sim::{Fault, Faulty, Nand, Wear};
+use flasher::source::Bytes;
+use flasher::source::feed::Plain;
+use flasher::stream;
 
 const PAGE: usize = ONE / 4;
 
@@ -201,4 +207,53 @@ fn a_ubi_image_is_not_for_raw_nand() {
     assert!(matches!(failure.error, Error::UbiOnNand { .. }));
     let raw = Options { raw_ubi: Check::Allow, ..Options::default() };
     written(&mut chip(), &image, &raw);
+}
+
+/// Where a retry is told, in both ways of writing.
+#[derive(Default)]
+struct Offsets(Vec<u64>);
+
+impl Progress for Offsets {
+    fn event(&mut self, event: &Event) {
+        if let Event::Retry { offset, .. } = event {
+            self.0.push(*offset);
+        }
+    }
+}
+
+#[test]
+fn what_is_tried_again_is_told_by_its_place_on_the_partition() {
+    let image = noise(2, 3 * ONE);
+    let mut told = 0;
+    for way in [Way::File, Way::Stream] {
+        for number in 0..60 {
+            for fault in [Fault::ReadFlips(number), Fault::ProgramFlips(number)] {
+                // Every other block is bad: what lies in one of them is no place of the image's.
+                let bad = (0..BLOCKS).step_by(2);
+                let chip = bad.fold(Nand::new(nand(BLOCKS), noise(1, SIZE)), |chip, number| {
+                    chip.with_bad(number * BLOCK)
+                });
+                let (mut chip, bench, mut seen) = (Faulty::new(chip, fault), bench(), Offsets::default());
+                let size = Some(image.len() as u64);
+                let options = Options { bad_blocks: BadBlocks::Skip, size, ..Options::default() };
+                let job = Job {
+                    target: &target(SIZE as u64),
+                    facts: &facts(chip.geometry()),
+                    options: &options,
+                    command: &[],
+                    records: &bench.records,
+                    hold: &mut NoHold,
+                    progress: &mut seen,
+                };
+                match way {
+                    Way::File => pipeline::run(&mut chip, &mut Bytes::new("a", image.clone()).unwrap(), job),
+                    Way::Stream => stream::run(&mut chip, &mut Plain::new("-", image.as_slice()), job),
+                }
+                .unwrap();
+                assert!(seen.0.iter().all(|at| at / BLOCK % 2 == 1), "{way:?}, {fault:?}: {:?}", seen.0);
+                told += seen.0.len();
+            }
+        }
+    }
+    assert!(told > 40, "{told}");
 }

@@ -293,9 +293,11 @@ fn after_a_cut_at_any_operation_a_second_run_verifies() {
         threads.push((name, scope.spawn(move || nor_sweep(sweep, &geometry))));
         for (name, fault) in lies() {
             for kind in [Kind::SpiNor, Kind::ParallelNor] {
-                let sweep = Sweep::new(dir, &format!("{name}{kind:?}"), Way::File);
-                let name = format!("{kind:?} that {name}");
-                threads.push((name, scope.spawn(move || lying_sweep(sweep, kind, fault))));
+                for way in [Way::File, Way::Stream] {
+                    let sweep = Sweep::new(dir, &format!("{name}{kind:?}{way:?}"), way);
+                    let name = format!("{kind:?} that {name}, {way:?}");
+                    threads.push((name, scope.spawn(move || lying_sweep(sweep, kind, fault))));
+                }
             }
         }
         threads.into_iter().map(|(name, thread)| (name, thread.join().unwrap())).collect()

@@ -9,6 +9,7 @@ use crate::event::{Event, Retry};
 use crate::execute::program_failed;
 use crate::options::Mode;
 use crate::plan::{Invalidation, plan_head};
+use crate::readback::one_bit_beside;
 
 /// Why the head is to be erased and written again.
 enum Fault {
@@ -95,7 +96,8 @@ impl Run<'_, '_> {
             let again = rewrites > 0;
             for (number, ((block, _), step)) in blocks.iter().zip(&steps).enumerate().rev() {
                 if again {
-                    self.job.progress.event(&Event::Retry { offset: block.start, what: Retry::Rewrite });
+                    let offset = self.chip.mtd.place(block.start);
+                    self.job.progress.event(&Event::Retry { offset, what: Retry::Rewrite });
                 }
                 let is_erased = number == 0 && self.erased_head;
                 if again || step.erases() && !is_erased {
@@ -104,7 +106,7 @@ impl Run<'_, '_> {
             }
             self.erased_head = false;
             match self.program_head(&steps, again)? {
-                None => return self.prove_aliases(),
+                None => return self.prove_aliases(&steps, again),
                 Some(Fault::Wrong(wrong)) if rewrites == REWRITES => return Err(wrong.error(rewrites)),
                 Some(Fault::Failed(error)) if rewrites == REWRITES => return Err(error),
                 Some(_) => self.chip.retries += 1,
@@ -148,18 +150,27 @@ impl Run<'_, '_> {
         Ok(None)
     }
 
-    /// A chip that ignores an address line has written the head to a second place as well: the places that one missing
-    /// line would give are looked at again.
-    fn prove_aliases(&mut self) -> Result<(), Error> {
+    /// The head's blocks are changed after the body was proven: the body is looked at again where that would show if the
+    /// chip or its driver ignores an address line, or erases more than it is told to.
+    fn prove_aliases(&mut self, steps: &[Step], rewritten: bool) -> Result<(), Error> {
         let geometry = self.chip.geometry.clone();
-        let mut distance = geometry.block_at(0).len.next_power_of_two();
-        let end = self.end();
-        while distance < end {
-            let place = distance;
-            distance *= 2;
-            if place >= self.late.end {
-                self.prove_block(geometry.block_at(place))?;
+        let body = self.late.end..self.end();
+        let blocks = self.late_blocks();
+        let heads = blocks.iter().map(|(block, _)| *block).zip(steps).enumerate();
+        let changed = heads.filter(|(_, (_, step))| rewritten || **step != Step::Keep);
+        let beside = one_bit_beside(&geometry, changed.map(|(number, (block, _))| (number, block)), &body);
+        if beside.is_empty() {
+            return Ok(());
+        }
+        // What an erase of the head took with it starts right behind it; what is blank there does not show it.
+        for (number, block) in geometry.blocks(body).enumerate() {
+            self.prove_block(block)?;
+            if self.digests.get(number) != Some(&super::blank_digest(block.len)) {
+                break;
             }
+        }
+        for start in beside.into_keys() {
+            self.prove_block(geometry.block_at(start))?;
         }
         Ok(())
     }

@@ -184,7 +184,10 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         one(&machine, user).map_err(|failure| failure.context(user.what))?;
     }
     for (make, target, end) in STRANGERS {
-        let command = format!(". /tmp/names; {make}; {}; code=$?; {end}; exit $code", flashcp(target));
+        let command = format!(
+            ". /tmp/names; {make} || exit 99; grep -q ' /m jffs2 ' /proc/mounts || exit 98; {}; code=$?; {end}; exit $code",
+            flashcp(target)
+        );
         let done = machine.ssh.run(&command)?;
         check!(done.code == Some(0), "{make} stands in the way of {target}: {done}");
     }
