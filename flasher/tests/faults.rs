@@ -239,9 +239,9 @@ fn only_a_block_device_that_is_busy_is_called_in_use() {
         assert_eq!(run(absent), Ok(()));
     }
     let text = "mtd5 is in use: its block device cannot be opened exclusively: Device or resource busy (os error 16)";
-    assert_eq!(run(EBUSY), Err((text.to_owned(), 1, 0)));
+    assert_eq!(run(EBUSY), Err((here(text), 1, 0)));
     let text = "cannot open mtd5's block device exclusively, to keep others from it: Input/output error (os error 5)";
-    assert_eq!(run(EIO), Err((text.to_owned(), 1, 0)));
+    assert_eq!(run(EIO), Err((here(text), 1, 0)));
 }
 
 /// The run's own error is the one to tell, and the locks are not passed over in silence.
