@@ -17,8 +17,8 @@ const POWERED_OFF: i32 = 2;
 /// For what normally takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A namespace with the init in it.
-struct Box1 {
+/// The init, housed in a namespace of its own.
+struct Housed {
     dir: tempfile::TempDir,
     unshare: Child,
     /// True if its run directory is a file system of the namespace's own.
@@ -64,7 +64,7 @@ fn write(path: &Path, mode: u32, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-impl Box1 {
+impl Housed {
     /// Starts the init over files given as path below the services folder and text.
     fn start(files: &[(&str, &str)]) -> Self {
         Self::start_with(files, |_| {})
@@ -194,7 +194,7 @@ impl Box1 {
     }
 }
 
-impl Drop for Box1 {
+impl Drop for Housed {
     fn drop(&mut self) {
         // The namespace ends with its first process, and that with its parent's signal.
         if self.unshare.try_wait().is_ok_and(|status| status.is_none()) {
@@ -229,7 +229,7 @@ fn services_start_in_order_are_logged_and_stop_in_reverse_before_the_reboot() {
     if !is_permitted() {
         return;
     }
-    let mut init = Box1::start(SERVICES);
+    let mut init = Housed::start(SERVICES);
     init.wait_for_log("init web: up");
     init.wait_for_log("init setup: up");
     init.wait_for_log("init line: up");
@@ -266,12 +266,12 @@ fn poweroff_and_the_signals_of_other_systems_tools_end_it_by_their_verb() {
     for (signal, expected) in
         [(SIGTERM, RESTARTED), (SIGINT, RESTARTED), (SIGUSR1, POWERED_OFF), (SIGUSR2, POWERED_OFF)]
     {
-        let mut init = Box1::start(SERVICES);
+        let mut init = Housed::start(SERVICES);
         init.wait_for_log("init web: up");
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(init.pid_of_init()), signal).unwrap();
         assert_eq!(init.ended_by(), expected, "{signal}");
     }
-    let mut init = Box1::start(SERVICES);
+    let mut init = Housed::start(SERVICES);
     init.wait_for_log("init web: up");
     assert_eq!(init.answer("poweroff"), "exit 0\n");
     assert_eq!(init.ended_by(), POWERED_OFF);
@@ -282,7 +282,7 @@ fn a_process_that_dies_is_started_again_and_orphans_are_reaped() {
     if !is_permitted() {
         return;
     }
-    let mut init = Box1::start(&[
+    let mut init = Housed::start(&[
         ("default/type", "bundle\n"),
         ("default/contents.d/x", ""),
         ("x/type", "longrun\n"),
@@ -325,7 +325,7 @@ fn reboot_waits_for_the_writer_of_flash_and_names_it() {
         return;
     }
     // A service stands for the login in which flashcp runs: it is told to end only by the test.
-    let mut init = Box1::start(&[
+    let mut init = Housed::start(&[
         ("default/type", "bundle\n"),
         ("default/contents.d/flash", ""),
         ("flash/type", "longrun\n"),
@@ -371,7 +371,8 @@ fn reboot_refuses_after_an_unverified_change_and_force_overrides() {
         return;
     }
     let record = FLASH.replace("STATE", "unverified").replace("PID", "999999");
-    let mut init = Box1::start_with(SERVICES, |run| write(&run.join("levitate/flash.json"), 0o644, &record));
+    let mut init =
+        Housed::start_with(SERVICES, |run| write(&run.join("levitate/flash.json"), 0o644, &record));
     init.wait_for_log("init web: up");
     let refusal = "reboot: refused\n\
         /dev/mtd5 (firmware) was changed and not verified: the device may not boot from it; run again:\n\
@@ -394,7 +395,7 @@ fn without_services_it_says_so_and_goes_back_to_the_old_system() {
         ("x/run", "#!/nonexistent\n"),
     ];
     let maintenance = |run: &Path| write(&run.with_file_name("manifest.json"), 0o644, "{}");
-    let mut init = Box1::start_with(&files, maintenance);
+    let mut init = Housed::start_with(&files, maintenance);
     assert_eq!(init.ended_by(), RESTARTED);
     let log = init.log();
     assert!(log.contains("init x: cannot execute "), "{log}");
@@ -408,7 +409,7 @@ fn a_normal_system_starts_what_is_valid_and_its_console_if_nothing_else_can_be()
     if !is_permitted() {
         return;
     }
-    let mut init = Box1::start(&[
+    let mut init = Housed::start(&[
         ("default/type", "bundle\n"),
         ("default/contents.d/bad", ""),
         ("default/contents.d/broken", ""),
@@ -434,72 +435,9 @@ fn a_normal_system_starts_what_is_valid_and_its_console_if_nothing_else_can_be()
     assert_eq!(init.ended_by(), RESTARTED);
 }
 
-#[test]
-fn a_log_that_has_no_room_stops_no_service_and_tells_how_much_was_lost() {
-    if !is_permitted() {
-        return;
-    }
-    let mut init = Box1::start_with_small_run(
-        &[
-            ("default/type", "bundle\n"),
-            ("default/contents.d/loud", ""),
-            ("loud/type", "longrun\n"),
-            (
-                "loud/run",
-                "#!/bin/sh\n\
-                 dd if=/dev/zero of=DIR/run/filler bs=4k 2>/dev/null\n\
-                 i=0; while [ $i -lt 3000 ]; do echo line $i of many that do not fit; i=$((i+1)); done\n\
-                 touch DIR/through\nwhile [ ! -e DIR/go ]; do sleep 0.02; done\nrm DIR/run/filler\n\
-                 echo room again\nexec sleep 1000\n",
-            ),
-        ],
-        "512k",
-    );
-    // Its pipe holds less than it wrote, so some of it was read when there was no room.
-    init.wait_until("the loud service", |s| s.path("through").exists());
-    write(&init.path("go"), 0o644, "");
-    init.wait_for_log("loud room again");
-    let log = init.log();
-    // Every line is there or counted, and what came once there was room is there.
-    let kept = log.lines().filter(|line| line.starts_with("loud line ")).count();
-    let lost = log.lines().filter_map(|line| line.strip_prefix("init ")?.strip_suffix(" log lines lost"));
-    let lost: Vec<usize> = lost.map(|count| count.parse().unwrap()).collect();
-    assert!(
-        !lost.is_empty() && kept + lost.iter().sum::<usize>() == 3000,
-        "{kept} kept, {lost:?} lost: {log}"
-    );
-    assert!(init.answer("status").starts_with("loud up "));
-    assert!(init.answer("reboot").ends_with("exit 0\n"));
-    assert_eq!(init.ended_by(), RESTARTED);
-}
-
-#[test]
-fn a_log_with_less_room_than_one_file_keeps_the_newest_lines() {
-    if !is_permitted() {
-        return;
-    }
-    let mut init = Box1::start_with_small_run(
-        &[
-            ("default/type", "bundle\n"),
-            ("default/contents.d/loud", ""),
-            ("loud/type", "longrun\n"),
-            (
-                "loud/run",
-                "#!/bin/sh\ni=0; while [ $i -lt 3000 ]; do echo line $i of many that do not fit; i=$((i+1)); done\n\
-                 exec sleep 1000\n",
-            ),
-        ],
-        "64k",
-    );
-    init.wait_for_log("loud line 2999 of many that do not fit");
-    let log = init.log();
-    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("loud ")).collect();
-    assert!(lines.len() > 300, "{log}");
-    let first = 3000 - lines.len();
-    assert_eq!(lines[0], format!("loud line {first} of many that do not fit"), "{log}");
-}
-
 #[path = "init_in_a_pid_namespace/lease.rs"]
 mod lease;
+#[path = "init_in_a_pid_namespace/log.rs"]
+mod log;
 #[path = "init_in_a_pid_namespace/services.rs"]
 mod services;

@@ -16,9 +16,9 @@ const SERVER: &[(&str, &str)] = &[
     ),
 ];
 
-fn with_lease(files: &[(&str, &str)], lease_ms: u64) -> Box1 {
+fn with_lease(files: &[(&str, &str)], lease_ms: u64) -> Housed {
     let manifest = format!(r#"{{"version":1,"lease_ms":{lease_ms},"ways_in":["sshd"]}}"#);
-    Box1::start_with(files, |run| write(&run.with_file_name("manifest.json"), 0o644, &manifest))
+    Housed::start_with(files, |run| write(&run.with_file_name("manifest.json"), 0o644, &manifest))
 }
 
 #[test]
@@ -52,12 +52,12 @@ fn looking_after_the_lease_costs_no_memory_however_long() {
     }
     let mut init = with_lease(SERVER, 3_600_000);
     init.wait_for_log("init sshd: up");
-    let memory = |init: &Box1| -> u64 {
+    let memory = |init: &Housed| -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", init.pid_of_init())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmData:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     };
-    let look = |init: &Box1, times: u32| {
+    let look = |init: &Housed, times: u32| {
         for _ in 0..times {
             assert!(init.answer("lease").starts_with(r#"{"state":"runs""#));
             init.answer("hold 1000");

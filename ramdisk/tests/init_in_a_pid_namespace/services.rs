@@ -3,14 +3,14 @@
 use super::*;
 
 /// Anonymous memory of process 1, in KiB: what it has allocated. The rest is the program's file.
-fn memory(init: &Box1) -> u64 {
+fn memory(init: &Housed) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", init.pid_of_init())).unwrap();
     let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// The restarts of all services. Asking costs more than most of them, so not all the time.
-fn restarts(init: &Box1) -> u64 {
+fn restarts(init: &Housed) -> u64 {
     std::thread::sleep(Duration::from_millis(200));
     let status = init.answer("status");
     status.lines().filter_map(|line| line.split(' ').nth(4)).filter_map(|n| n.parse::<u64>().ok()).sum()
@@ -31,7 +31,7 @@ fn the_memory_of_process_1_stays_flat_over_ten_thousand_restarts() {
         files.push((format!("{name}/run"), "#!/bin/true\n".to_owned()));
     }
     let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    let mut init = Box1::start(&files);
+    let mut init = Housed::start(&files);
     init.wait_until("the socket", |s| s.path("run/levitate/init.sock").exists());
     init.wait_until("a first thousand restarts", |s| restarts(s) > 1_000);
     let before = memory(&init);
@@ -69,7 +69,7 @@ fn orders_over_the_socket_move_services_and_a_pipe_keeps_what_its_reader_missed(
         ("late/up", "#!/bin/sh\necho $RC_NAME\nexit 3\n"),
     ];
     // A directory is read as it is: a script that is not executable still says what runs it.
-    let mut init = Box1::start_with(&files, |run| {
+    let mut init = Housed::start_with(&files, |run| {
         let script = run.with_file_name("services/late/up");
         fs::set_permissions(script, fs::Permissions::from_mode(0o644)).unwrap();
     });

@@ -64,10 +64,10 @@ const TAKE_DOWN: &str = "\
 ";
 
 /// Everything a person would look at, without the interfaces' numbers and what the kernel makes by itself; what comes by
-/// router advertisements is looked at by [`advertised`].
+/// router advertisements is looked at by [`advertised`]. Flag 02 is NODAD: restored addresses are not proven again.
 const SHOW: &str = "\
     { ip address show; ip route; ip -6 route show; } |
-    sed -e 's/^[0-9]*: //' -e 's/ tentative//' -e '/valid_lft/d' -e '/fe80/d' -e '/ff00/d' -e '/fec0/d' -e '/^::1 /d' \
+    sed -e 's/^[0-9]*: //' -e 's/ tentative//' -e 's/ flags 02//' -e '/valid_lft/d' -e '/fe80/d' -e '/ff00/d' -e '/fec0/d' -e '/^::1 /d' \
         -e 's/NO-CARRIER,//' -e 's/,LOWER_UP//' | sort
     grep . /proc/net/vlan/br0.5 | head -n 1
     cat /sys/class/net/br0/bridge/forward_delay /proc/sys/net/ipv6/conf/br0.5/accept_ra
