@@ -31,10 +31,16 @@ const OLD_TIMEOUT: u64 = 15;
 const GRACE: u64 = 22;
 
 /// PID 1 alone feeds the watchdog. It cannot be stopped by a signal, but frozen by its control group it hangs as
-/// truly as in a deadlock: the kernel goes on, sessions too, and nobody feeds.
+/// truly as in a deadlock: the kernel goes on, sessions too, and nobody feeds. It freezes when it is next scheduled.
 pub(super) const FREEZE: &str = "\
     mkdir /tmp/groups && busybox mount -t cgroup2 none /tmp/groups && mkdir /tmp/groups/hung &&
-    echo 1 > /tmp/groups/hung/cgroup.procs && echo 1 > /tmp/groups/hung/cgroup.freeze && cat /tmp/groups/hung/cgroup.events
+    echo 1 > /tmp/groups/hung/cgroup.procs && echo 1 > /tmp/groups/hung/cgroup.freeze
+    tries=0
+    until grep -q 'frozen 1' /tmp/groups/hung/cgroup.events || [ $tries -ge 100 ]; do
+        busybox usleep 100000
+        tries=$((tries+1))
+    done
+    cat /tmp/groups/hung/cgroup.events
 ";
 
 fn run(assets: &Assets) -> Result<(), Failure> {
