@@ -49,7 +49,9 @@ impl Mounts for KernelMounts {
     }
 
     fn bind(&mut self, what: &Path, over: &Path) -> io::Result<()> {
-        Ok(mount(Some(what), over, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+        mount(Some(what), over, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        // Where mounts are shared it would also get what is mounted over its original, which it is to keep reachable.
+        Ok(mount(None::<&str>, over, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?)
     }
 
     fn fill(&mut self, apart: &Path) -> io::Result<()> {
