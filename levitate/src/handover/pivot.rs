@@ -52,7 +52,8 @@ impl<S: HandoverSys> Run<'_, S> {
         }
         self.sweep_ram_below(Path::new("/"));
         self.sys.chdir(&staged).map_err(|e| Stop::because(format!("chdir to {}", staged.display()), &e))?;
-        let moved = self.sys.move_mount(Path::new("."), Path::new("/"));
+        let limit = self.limit();
+        let moved = self.sys.move_mount(Path::new("."), Path::new("/"), limit);
         moved.map_err(|e: io::Error| Stop::because(format!("move {} to /", staged.display()), &e))?;
         self.journey.old_root = PathBuf::from(OLD_ROOT);
         Ok(())

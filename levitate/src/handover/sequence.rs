@@ -308,7 +308,8 @@ impl<S: HandoverSys> Run<'_, S> {
             }
             let what = format!("move {} to {}", from.display(), to.display());
             self.sys.make_dir(&to).map_err(|e| Stop::because(format!("create {}", to.display()), &e))?;
-            self.sys.move_mount(&from, &to).map_err(|e| Stop::because(what, &e))?;
+            let limit = self.limit();
+            self.sys.move_mount(&from, &to, limit).map_err(|e| Stop::because(what, &e))?;
         }
         // `umount -a -r` again: devices that turn up later need a node
         let dev = self.journey.staged.join("dev");
@@ -352,9 +353,12 @@ impl<S: HandoverSys> Run<'_, S> {
         let ours =
             |m: &&Mount| m.is_in_ram() && ((m.major, m.minor) == (major, minor) || m.fstype == "rootfs");
         for mount in mounts.iter().filter(ours) {
-            if mount.point.starts_with(old_root) && mount.point != staged {
-                let swept = self.sys.sweep(&mount.point, keep, &points);
-                self.tolerate(format!("empty {}", mount.point.display()), swept.map(|_| ()));
+            // What is covered cannot be reached, and what covers it is not ours to empty.
+            let shows = mounts::at(&mounts, &mount.point).is_some_and(|top| top.id == mount.id);
+            if shows && mount.point.starts_with(old_root) && mount.point != staged {
+                let limit = self.limit();
+                let swept = self.sys.sweep(mount, keep, &points, limit);
+                self.tolerate(format!("empty {}", mount.point.display()), swept);
             }
         }
     }
