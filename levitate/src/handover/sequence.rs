@@ -262,6 +262,7 @@ impl<S: HandoverSys> Run<'_, S> {
                     fstype: "ubi".to_owned(),
                     reason: e,
                     read_only: false,
+                    device: None,
                 }),
                 Attached::Loop { .. } => self.note(format!("detach {device}: {e}")),
             }

@@ -126,6 +126,7 @@ impl<S: HandoverSys> Run<'_, S> {
                 fstype: mount.fstype,
                 reason: e.to_string(),
                 read_only,
+                device: Some(format!("{}:{}", mount.major, mount.minor)),
             });
         }
         Ok(())

@@ -245,6 +245,20 @@ fn an_unmounting_that_does_not_come_back_is_reported_although_every_table_says_t
     assert_eq!(still.len(), 1, "{still:?}");
     assert_eq!((still[0].path.as_str(), still[0].fstype.as_str()), ("/persist", "jffs2"));
     assert_eq!(still[0].reason, "not done within 10000 ms");
+    assert_eq!(still[0].device.as_deref(), Some("31:4"));
+}
+
+#[test]
+fn what_an_overlay_that_stays_may_lie_on_is_reported_with_it() {
+    let mut double = Double::new();
+    double.table.push(mount(44, 20, (0, 44), "/etc", "overlay", "overlay"));
+    double.stuck.push("/oldroot/etc".into());
+    let done = double.hand_over();
+    assert!(done.init_runs, "{:?}", done.said);
+    let still = done.report.expect("a report").still_mounted;
+    let paths: Vec<&str> = still.iter().map(|one| one.path.as_str()).collect();
+    assert_eq!(paths, ["/etc", "/persist"], "no table shows the jffs2 any more");
+    assert_eq!(still[1].device.as_deref(), Some("31:4"));
 }
 
 #[test]
