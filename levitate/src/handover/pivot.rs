@@ -40,8 +40,7 @@ impl<S: HandoverSys> Run<'_, S> {
         let staged = self.journey.staged.clone();
         self.record_progress(State::Left);
         // What these descriptors keep busy could not be unmounted.
-        self.sys.take_console(&staged.join("dev")).map_err(|e| Stop::because("open the console", &e))?;
-        self.sys.close_others().map_err(|e| Stop::because("close the old system's descriptors", &e))?;
+        self.close_descriptors(&staged.join("dev"))?;
         let goes = |m: &Mount| !m.point.starts_with(&staged) && !staged.starts_with(&m.point);
         for (mount, e) in self.unmount_patiently(Path::new("/"), &goes)? {
             let what = format!("unmount {} ({} on {})", mount.point.display(), mount.fstype, mount.source);

@@ -138,9 +138,10 @@ pub trait HandoverSys {
     fn chroot(&mut self, path: &Path) -> io::Result<()>;
 
     /// Descriptors 0, 1 and 2 on the console that is in this directory of devices, or on its `null`.
-    fn take_console(&mut self, dev: &Path) -> io::Result<()>;
-    /// Closes every other descriptor but the watchdog's.
-    fn close_others(&mut self) -> io::Result<()>;
+    fn take_console(&mut self, dev: &Path, limit: u64) -> io::Result<()>;
+    /// Closes every other descriptor but the watchdogs'. What cannot be closed within the limit is given up, and closed
+    /// by the kernel whenever it can.
+    fn close_others(&mut self, limit: u64) -> io::Result<()>;
     /// Which file this is.
     fn identity(&mut self, path: &Path) -> io::Result<Identity>;
     /// Removes everything that lies on the file system of `mount` and can be reached at its mount point, but the

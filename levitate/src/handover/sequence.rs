@@ -320,12 +320,19 @@ impl<S: HandoverSys> Run<'_, S> {
     }
 
     fn let_go(&mut self) -> Step {
-        self.sys.take_console(Path::new("/dev")).map_err(|e| Stop::because("open the console", &e))?;
-        self.sys.close_others().map_err(|e| Stop::because("close the old system's descriptors", &e))?;
+        self.close_descriptors(Path::new("/dev"))?;
         self.give_back_run()?;
         let old_root = self.journey.old_root.clone();
         self.sweep_ram_below(&old_root);
         Ok(())
+    }
+
+    /// Lets go of every descriptor of the old system, but for the console of `dev` and the watchdogs.
+    pub(crate) fn close_descriptors(&mut self, dev: &Path) -> Step {
+        let limit = self.limit();
+        self.sys.take_console(dev, limit).map_err(|e| Stop::because("open the console", &e))?;
+        let limit = self.limit();
+        self.sys.close_others(limit).map_err(|e| Stop::because("close the old system's descriptors", &e))
     }
 
     /// systemd binds the old /run into the new root. What was needed of it is read by now.

@@ -208,10 +208,10 @@ impl HandoverSys for Double {
     fn chroot(&mut self, path: &Path) -> io::Result<()> {
         self.call(format!("chroot {}", path.display()))
     }
-    fn take_console(&mut self, dev: &Path) -> io::Result<()> {
+    fn take_console(&mut self, dev: &Path, _limit: u64) -> io::Result<()> {
         self.call(format!("console {}", dev.display()))
     }
-    fn close_others(&mut self) -> io::Result<()> {
+    fn close_others(&mut self, _limit: u64) -> io::Result<()> {
         self.call("close descriptors".into())
     }
     fn identity(&mut self, path: &Path) -> io::Result<Identity> {

@@ -194,17 +194,17 @@ impl HandoverSys for Kernel {
         Ok(nix::unistd::chroot(path)?)
     }
 
-    fn take_console(&mut self, dev: &Path) -> io::Result<()> {
-        descriptors::take_console(dev)?;
+    fn take_console(&mut self, dev: &Path, limit: u64) -> io::Result<()> {
+        self.on_our_descriptors(limit, &|| descriptors::take_console(dev))?;
         // The old descriptors of the voice are closed here, before all others are: they are owned by these objects.
         self.voice = Voice::open(dev);
         Ok(())
     }
 
-    fn close_others(&mut self) -> io::Result<()> {
+    fn close_others(&mut self, limit: u64) -> io::Result<()> {
         let dev = self.voice.close();
         let kept: Vec<i32> = self.watchdogs.iter().map(watchdog::Held::number).collect();
-        let closed = descriptors::close_others(&kept);
+        let closed = self.on_our_descriptors(limit, &|| descriptors::close_others(&kept));
         self.voice = Voice::open(&dev);
         closed
     }
