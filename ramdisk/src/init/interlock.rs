@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -155,6 +156,23 @@ pub fn look(run: &Path, proc: &Path) -> Gate {
     }
 }
 
+/// Which file the record in the run directory `run` is; none if there is none, or if it cannot be told. `flashcp` never
+/// changes one, it puts another in its place.
+#[must_use]
+pub fn identity(run: &Path) -> Option<Identity> {
+    let meta = fs::symlink_metadata(run.join(FLASH_RECORD)).ok()?;
+    Some(Identity { file: (meta.dev(), meta.ino()), changed: (meta.ctime(), meta.ctime_nsec()) })
+}
+
+/// A file as it was at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Device and inode.
+    file: (u64, u64),
+    /// Its last change of any kind, in seconds and nanoseconds.
+    changed: (i64, i64),
+}
+
 /// Whether the record's process lives.
 fn lives(proc: &Path, record: &FlashRecord) -> bool {
     match fs::read(proc.join(record.pid.to_string()).join("stat")) {
@@ -260,6 +278,20 @@ mod tests {
         assert!(lives(dir.path(), &record(FlashState::Changing)));
         fs::remove_dir(dir.path().join("123/stat")).unwrap();
         assert!(!lives(dir.path(), &record(FlashState::Changing)));
+    }
+
+    #[test]
+    fn a_record_is_the_same_until_another_is_put_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FLASH_RECORD);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        assert_eq!(identity(dir.path()), None);
+        fs::write(&path, CHANGING).unwrap();
+        let found = identity(dir.path());
+        assert!(found.is_some() && found == identity(dir.path()));
+        fs::write(path.with_extension("new"), CHANGING).unwrap();
+        fs::rename(path.with_extension("new"), &path).unwrap();
+        assert_ne!(identity(dir.path()), found, "it says the same, and is another run's");
     }
 
     #[test]

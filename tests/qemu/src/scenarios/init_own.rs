@@ -24,6 +24,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         halt: "halt",
         lets_flash_be: false,
         armed,
+        disarmed: inits::nothing_more,
         entered: inits::nothing_more,
         leave: line::reboot,
     };

@@ -35,6 +35,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         halt: "halt",
         lets_flash_be: false,
         armed,
+        disarmed: inits::nothing_more,
         entered,
         leave: hang,
     };

@@ -24,6 +24,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         halt: "shutdown -h -H now",
         lets_flash_be: true,
         armed,
+        disarmed: inits::nothing_more,
         entered: inits::nothing_more,
         leave: line::reboot,
     };

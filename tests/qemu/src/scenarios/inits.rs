@@ -23,6 +23,8 @@ pub(super) struct Promise {
     pub(super) lets_flash_be: bool,
     /// Checked while a root is staged.
     pub(super) armed: fn(&Machine) -> Result<(), Failure>,
+    /// Checked in the old system, once nothing is armed any more.
+    pub(super) disarmed: fn(&Machine) -> Result<(), Failure>,
     /// Checked in the maintenance root.
     pub(super) entered: fn(&Machine) -> Result<(), Failure>,
     /// The end of the maintenance root, when the new firmware is written.
@@ -74,6 +76,7 @@ fn no_trace_and_poweroff(device: &Device, firmware: &Firmware, promise: &Promise
     let said = machine.ssh.succeed("levitate abort")?;
     let after = machine.ssh.succeed(LOOK)?;
     check!(before == after, "abort left traces ({said}); before:\n{before}\nafter:\n{after}");
+    (promise.disarmed)(&machine)?;
 
     line::levitate(&machine, &mut Nobody)?;
     machine.ssh.run("poweroff")?;
