@@ -22,6 +22,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         system: System::Busybox,
         program: "/usr/bin/busybox",
         halt: "halt",
+        small_run: true,
         lets_flash_be: true,
         armed,
         entered: inits::nothing_more,

@@ -22,6 +22,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         system: System::Own,
         program: "/usr/sbin/levitate",
         halt: "halt",
+        small_run: false,
         lets_flash_be: false,
         armed,
         entered: inits::nothing_more,

@@ -30,6 +30,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         system: System::Systemd,
         program: "/usr/lib/systemd/systemd",
         halt: "halt",
+        small_run: true,
         lets_flash_be: false,
         armed,
         entered,

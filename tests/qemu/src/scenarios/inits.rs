@@ -19,6 +19,8 @@ pub(super) struct Promise {
     pub(super) program: &'static str,
     /// The command that stops the device and leaves its power on.
     pub(super) halt: &'static str,
+    /// Whether /run comes small and without programs: arming has to change that.
+    pub(super) small_run: bool,
     /// Whether a process that changes flash is waited for before the system's own shutdown ends everybody.
     pub(super) lets_flash_be: bool,
     /// Checked while a root is staged.
@@ -38,6 +40,24 @@ cat /etc/inittab 2>/dev/null
 ls /usr/sbin /usr/bin
 pidof linuxrc
 true";
+
+/// The file system of /run.
+#[derive(Debug)]
+struct Run {
+    noexec: bool,
+    /// Its size in KiB.
+    kib: u64,
+}
+
+impl Run {
+    fn of(machine: &Machine) -> Result<Self, Failure> {
+        let options =
+            machine.ssh.succeed("sed -n 's,^[^ ]* /run tmpfs \\([^ ]*\\) .*,\\1,p' /proc/mounts")?;
+        let size = machine.ssh.succeed("df -k /run | awk 'END { print $2 }'")?;
+        let noexec = options.split(',').any(|option| option == "noexec");
+        Ok(Self { noexec, kib: size.parse().map_err(Failure::harness)? })
+    }
+}
 
 /// What looks like a `flashcp` of the old system until some seconds after the reboot, and says so if it comes to its end.
 /// The seconds are more than sysvinit takes from there to the wait.
@@ -64,7 +84,16 @@ fn no_trace_and_poweroff(device: &Device, firmware: &Firmware, promise: &Promise
     let runs = machine.ssh.succeed("readlink /proc/1/exe")?;
     check!(runs == promise.program, "PID 1 is {runs}, expected {}", promise.program);
     let before = machine.ssh.succeed(LOOK)?;
+    let run = Run::of(&machine)?;
+    check!(run.noexec == promise.small_run, "before arming /run is {run:?}");
     line::levitate(&machine, &mut Nobody)?;
+    if promise.small_run {
+        let now = Run::of(&machine)?;
+        check!(
+            !now.noexec && now.kib > run.kib,
+            "/run was {run:?} and is {now:?}: small and without programs"
+        );
+    }
     (promise.armed)(&machine)?;
     // once more: nothing may be armed twice
     line::levitate(&machine, &mut Nobody)?;
