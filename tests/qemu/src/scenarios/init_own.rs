@@ -24,6 +24,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         halt: "halt",
         small_run: false,
         lets_flash_be: false,
+        stuck: None,
         armed,
         entered: inits::nothing_more,
         leave: line::reboot,

@@ -32,6 +32,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         halt: "halt",
         small_run: true,
         lets_flash_be: false,
+        stuck: None,
         armed,
         entered,
         leave: hang,

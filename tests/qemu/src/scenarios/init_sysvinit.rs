@@ -1,6 +1,6 @@
 //! Debian's sysvinit as the system's PID 1, with a table as Buildroot has it, where each reboot unmounts whatever is idle.
 
-use super::inits::{self, Promise};
+use super::inits::{self, Promise, Stuck};
 use super::minutes;
 use crate::assets::Assets;
 use crate::check::check;
@@ -24,6 +24,11 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         halt: "shutdown -h -H now",
         small_run: false,
         lets_flash_be: true,
+        stuck: Some(Stuck {
+            // the first act of `shutdown` would be a sync that never ends
+            reboot: "telinit 6",
+            says: "/bin/umount -a -r: not done within 5000 ms; handing over without it",
+        }),
         armed,
         entered: inits::nothing_more,
         leave: line::reboot,
