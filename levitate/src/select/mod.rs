@@ -19,6 +19,8 @@ mod door;
 
 mod login;
 
+mod link;
+
 pub(crate) mod image;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -320,6 +322,7 @@ fn gather(config: &Config, facts: &SystemFacts, must_have: bool) -> Result<Selec
     }
     warnings.extend(login::warnings(&services));
     warnings.extend(facts.network.left_out.iter().cloned());
+    warnings.extend(link::warnings(root, &facts.network, &services));
     warnings.extend(lease_warning(config));
     Ok(Selection {
         applets: applets(root, &packages.with_links)?,
