@@ -155,16 +155,7 @@ mod tests {
     use crate::fixture::{CONFIG, OldSystem};
 
     fn link(name: &str, address: Option<&str>) -> Link {
-        let address = address.map(|ip| Address {
-            ip: ip.parse().unwrap(),
-            prefix: 24,
-            peer: None,
-            scope: 0,
-            broadcast: None,
-            label: None,
-            no_prefix_route: false,
-            no_dad: false,
-        });
+        let address = address.map(|ip| Address::global(ip.parse().unwrap(), 24));
         Link { name: name.into(), up: true, addresses: address.into_iter().collect(), ..Link::default() }
     }
 

@@ -32,16 +32,7 @@ fn made(name: &str, kind: &str, parent: Option<&str>) -> Link {
 }
 
 fn address(ip_text: &str) -> Address {
-    Address {
-        ip: ip(ip_text),
-        prefix: 24,
-        peer: None,
-        scope: 0,
-        broadcast: None,
-        label: None,
-        no_prefix_route: false,
-        no_dad: false,
-    }
+    Address::global(ip(ip_text), 24)
 }
 
 /// A VLAN on a bridge that eth0 is a port of.
