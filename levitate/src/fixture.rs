@@ -1,9 +1,10 @@
 //! A small old system in a directory, for tests: s6-svscan as PID 1, a shell, dropbear, root with a key.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use ramdisk::dir_sink::Owners;
@@ -26,6 +27,17 @@ run = ["/usr/sbin/dropbear", "-F"]
 "#;
 
 pub(crate) const BOOT_ID: &str = "7f0b3a52-boot";
+
+/// A program that can be started at once. Another thread's child that is about to be may hold what this process has open
+/// for writing, and what is open for writing cannot be executed: so a child writes it.
+pub(crate) fn program(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "cat > \"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
+    let mut shell = shell.spawn().unwrap();
+    shell.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(shell.wait().unwrap().success());
+}
 
 pub(crate) struct OldSystem {
     dir: tempfile::TempDir,

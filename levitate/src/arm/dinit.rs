@@ -50,11 +50,11 @@ fn decide(program: Option<PathBuf>, ours: bool) -> Hook {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
     use std::process::Command;
 
     use super::*;
+    use crate::fixture;
 
     fn steps() -> Vec<Step> {
         match decide(Some("/usr/sbin/shutdown".into()), false) {
@@ -88,11 +88,7 @@ mod tests {
     fn run(as_pid_1: bool, staged: bool, name: &str, args: &[&str]) -> String {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let program = |name: &str, text: &str| {
-            fs::create_dir_all(at(name).parent().unwrap()).unwrap();
-            fs::write(at(name), text).unwrap();
-            fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).unwrap();
-        };
+        let program = |name: &str, text: &str| fixture::program(&at(name), text);
         program("arm/shutdown", "#!/bin/sh\necho real ${0##*/} \"$@\"\n");
         symlink("shutdown", at("arm/reboot")).unwrap();
         if staged {

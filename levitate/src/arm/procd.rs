@@ -47,10 +47,10 @@ fn decide(ubus: bool, found: &[Found]) -> Hook {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
     use super::*;
+    use crate::fixture;
 
     fn script() -> String {
         let found = Found {
@@ -71,10 +71,7 @@ mod tests {
     fn run(staged: bool, args: &[&str]) -> String {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let program = |name: &str, text: &str| {
-            fs::write(at(name), text).unwrap();
-            fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).unwrap();
-        };
+        let program = |name: &str, text: &str| fixture::program(&at(name), text);
         let log = at("log").display().to_string();
         program("ubus", &format!("#!/bin/sh\necho ubus \"$@\" >> {log}\n"));
         program("busybox", &format!("#!/bin/sh\necho busybox \"$@\" >> {log}\n"));

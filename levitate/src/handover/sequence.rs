@@ -262,6 +262,7 @@ impl<S: HandoverSys> Run<'_, S> {
                     fstype: "ubi".to_owned(),
                     reason: e,
                     read_only: false,
+                    device: None,
                 }),
                 Attached::Loop { .. } => self.note(format!("detach {device}: {e}")),
             }
@@ -308,7 +309,8 @@ impl<S: HandoverSys> Run<'_, S> {
             }
             let what = format!("move {} to {}", from.display(), to.display());
             self.sys.make_dir(&to).map_err(|e| Stop::because(format!("create {}", to.display()), &e))?;
-            self.sys.move_mount(&from, &to).map_err(|e| Stop::because(what, &e))?;
+            let limit = self.limit();
+            self.sys.move_mount(&from, &to, limit).map_err(|e| Stop::because(what, &e))?;
         }
         // `umount -a -r` again: devices that turn up later need a node
         let dev = self.journey.staged.join("dev");
@@ -318,12 +320,19 @@ impl<S: HandoverSys> Run<'_, S> {
     }
 
     fn let_go(&mut self) -> Step {
-        self.sys.take_console(Path::new("/dev")).map_err(|e| Stop::because("open the console", &e))?;
-        self.sys.close_others().map_err(|e| Stop::because("close the old system's descriptors", &e))?;
+        self.close_descriptors(Path::new("/dev"))?;
         self.give_back_run()?;
         let old_root = self.journey.old_root.clone();
         self.sweep_ram_below(&old_root);
         Ok(())
+    }
+
+    /// Lets go of every descriptor of the old system, but for the console of `dev` and the watchdogs.
+    pub(crate) fn close_descriptors(&mut self, dev: &Path) -> Step {
+        let limit = self.limit();
+        self.sys.take_console(dev, limit).map_err(|e| Stop::because("open the console", &e))?;
+        let limit = self.limit();
+        self.sys.close_others(limit).map_err(|e| Stop::because("close the old system's descriptors", &e))
     }
 
     /// systemd binds the old /run into the new root. What was needed of it is read by now.
@@ -352,9 +361,12 @@ impl<S: HandoverSys> Run<'_, S> {
         let ours =
             |m: &&Mount| m.is_in_ram() && ((m.major, m.minor) == (major, minor) || m.fstype == "rootfs");
         for mount in mounts.iter().filter(ours) {
-            if mount.point.starts_with(old_root) && mount.point != staged {
-                let swept = self.sys.sweep(&mount.point, keep, &points);
-                self.tolerate(format!("empty {}", mount.point.display()), swept.map(|_| ()));
+            // What is covered cannot be reached, and what covers it is not ours to empty.
+            let shows = mounts::at(&mounts, &mount.point).is_some_and(|top| top.id == mount.id);
+            if shows && mount.point.starts_with(old_root) && mount.point != staged {
+                let limit = self.limit();
+                let swept = self.sys.sweep(mount, keep, &points, limit);
+                self.tolerate(format!("empty {}", mount.point.display()), swept);
             }
         }
     }

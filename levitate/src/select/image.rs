@@ -7,8 +7,9 @@ use ramdisk::closure::{Closure, ClosureError};
 use ramdisk::path::Root;
 use ramdisk::service::{Program, Service, read_services_in};
 use ramdisk::tree::{Node, Tree};
+use ramdisk::users::Accounts;
 
-use super::{Selection, gather, link, login, reserve, services};
+use super::{Selection, gather, link, login, openssh, reserve, services};
 use crate::config::{AuthorizedKeys, Config};
 use crate::facts::SystemFacts;
 use crate::keys::{self, KeysError};
@@ -60,8 +61,12 @@ pub(crate) fn on_device(
     image: &Tree,
 ) -> Result<Selection, SelectError> {
     let root = &facts.root;
-    let kept: Vec<&str> = config.users.keys().map(String::as_str).collect();
-    let mut accounts = facts.accounts.only(&kept)?;
+    let inline = config.services.iter().filter(|(_, wanted)| wanted.source.is_none());
+    let services: Vec<Service> = inline.map(|(name, wanted)| services::from_config(name, wanted)).collect();
+    let mut kept: Vec<&str> = config.users.keys().map(String::as_str).collect();
+    let all = with_openssh_user(&facts.accounts, image);
+    kept.extend(openssh::user(&services, &all));
+    let mut accounts = all.only(&kept)?;
     let mut authorized_keys = BTreeMap::new();
     let mut shells = BTreeSet::new();
     for user in &mut accounts.users {
@@ -93,8 +98,6 @@ pub(crate) fn on_device(
     for (name, _) in config.users.iter().filter(|(_, user)| !user.keep) {
         accounts.lock_password(name);
     }
-    let inline = config.services.iter().filter(|(_, wanted)| wanted.source.is_none());
-    let services: Vec<Service> = inline.map(|(name, wanted)| services::from_config(name, wanted)).collect();
     let mut host_keys = keys::host_keys(root, config.keep.host_keys.as_deref())?;
     host_keys.extend(login::named_host_keys(&services, root));
     let ways_in = login::ways_in(config, &services);
@@ -107,6 +110,7 @@ pub(crate) fn on_device(
         programs: BTreeSet::new(),
         applets: BTreeSet::new(),
         files: Vec::new(),
+        empty: BTreeSet::new(),
         services,
         accounts,
         authorized_keys,
@@ -149,6 +153,17 @@ pub(crate) fn check(
     let services: Vec<Service> = set.iter().cloned().collect();
     let Selection { accounts, authorized_keys, host_keys, .. } = selected;
     login::check(config, &services, accounts, authorized_keys, host_keys, staged)
+}
+
+/// The device's accounts, and the archive's account for OpenSSH where the device has none.
+fn with_openssh_user(accounts: &Accounts, image: &Tree) -> Accounts {
+    let mut all = accounts.clone();
+    if all.user(openssh::USER).is_none() {
+        let text = image.read(Path::new("etc/passwd"), MOST_KEYS).ok().flatten().unwrap_or_default();
+        let baked = Accounts::parse(&String::from_utf8_lossy(&text), "", "").unwrap_or_default();
+        all.users.extend(baked.user(openssh::USER).cloned());
+    }
+    all
 }
 
 fn is_program(tree: &Tree, path: &Path) -> bool {

@@ -28,6 +28,8 @@ use crate::status::with_sources;
 const LIMIT: Duration = Duration::from_secs(120);
 /// For one dynamic linker.
 const LINKER_LIMIT: Duration = Duration::from_secs(10);
+/// For a file that was just written to be nobody's to write any more.
+const BUSY_LIMIT: Duration = Duration::from_secs(5);
 /// The copy hides this directory from itself alone: nothing that can be staged lies there.
 const PLACE: &str = "/sys";
 /// Room beyond the counted pages, for the file system's own needs.
@@ -95,11 +97,24 @@ fn quiet(program: &Path, null: &File) -> io::Result<Command> {
     Ok(command)
 }
 
+/// Starts it. What was just written is busy as long as another thread's child, not executed yet, holds its descriptor.
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    let end_at = Instant::now() + BUSY_LIMIT;
+    loop {
+        match command.spawn() {
+            Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy && Instant::now() < end_at => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Executes it as a traced process, which the kernel stops before its first instruction, and kills it there.
 fn load(program: &Path, null: &File) -> Outcome {
     let spawned = quiet(program, null).and_then(|mut command| {
         command.stdout(null.try_clone()?).stderr(null.try_clone()?);
-        traced(&mut command, CString::new(program.as_os_str().as_bytes())?).spawn()
+        spawn(traced(&mut command, CString::new(program.as_os_str().as_bytes())?))
     });
     match spawned {
         Ok(child) => {
@@ -143,7 +158,7 @@ fn list(linker: &Path, program: &Path, null: &File) -> Outcome {
         let (mut from, to) = io::pipe()?;
         let mut command = quiet(linker, null)?;
         command.arg("--list").arg(program).stdout(to.try_clone()?).stderr(Stdio::from(to));
-        let mut child = command.spawn()?;
+        let mut child = spawn(&mut command)?;
         // else the pipe has a writer for ever
         drop(command);
         let end_at = Instant::now() + LINKER_LIMIT;
