@@ -111,7 +111,7 @@ pub(crate) fn plan_in(
     }
     text(&mut tree, nss::NSSWITCH, 0o644, &nss::text(config, root)?)?;
     if config.keep.network {
-        network::put(&mut tree, root, &facts.network)?;
+        network::put(&mut tree, &facts.network, facts.hosts.as_deref())?;
     }
     let mut warnings = skeleton(&mut tree, facts)?;
     accounts(&mut tree, facts, selected)?;

@@ -177,8 +177,14 @@ pub struct Identity {
 fn lives(proc: &Path, record: &FlashRecord) -> bool {
     match fs::read(proc.join(record.pid.to_string()).join("stat")) {
         Ok(stat) => is_written_by(record, &String::from_utf8_lossy(&stat)),
-        Err(error) => !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)),
+        // without a /proc no process is there to be seen, whether it lives or not
+        Err(error) => !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) || !is_mounted(proc),
     }
+}
+
+/// Whether /proc is what it should be: this link is in every one, whoever looks.
+fn is_mounted(proc: &Path) -> bool {
+    fs::symlink_metadata(proc.join("self")).is_ok()
 }
 
 fn is_written_by(record: &FlashRecord, stat: &str) -> bool {
@@ -240,6 +246,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("levitate")).unwrap();
         fs::write(dir.path().join(FLASH_RECORD), json).unwrap();
+        fs::create_dir_all(dir.path().join("proc/self")).unwrap();
         if let Some(stat) = stat {
             fs::create_dir_all(dir.path().join("proc/123")).unwrap();
             fs::write(dir.path().join("proc/123/stat"), stat).unwrap();
@@ -277,6 +284,8 @@ mod tests {
         fs::create_dir_all(dir.path().join("123/stat")).unwrap();
         assert!(lives(dir.path(), &record(FlashState::Changing)));
         fs::remove_dir(dir.path().join("123/stat")).unwrap();
+        assert!(lives(dir.path(), &record(FlashState::Changing)), "nothing is mounted there");
+        std::os::unix::fs::symlink("77", dir.path().join("self")).unwrap();
         assert!(!lives(dir.path(), &record(FlashState::Changing)));
     }
 

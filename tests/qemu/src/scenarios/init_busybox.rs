@@ -1,6 +1,6 @@
 //! busybox's init as the system's PID 1, with /run small and without programs.
 
-use super::inits::{self, Promise};
+use super::inits::{self, Promise, Stuck};
 use super::minutes;
 use crate::assets::Assets;
 use crate::check::check;
@@ -22,7 +22,13 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         system: System::Busybox,
         program: "/usr/bin/busybox",
         halt: "halt",
+        small_run: true,
         lets_flash_be: true,
+        stuck: Some(Stuck {
+            // its first act would be a sync that never ends
+            reboot: "reboot -n",
+            says: "PID 1 did not execute the hand-over; resetting into the old system",
+        }),
         armed,
         disarmed: without_linuxrc,
         entered: inits::nothing_more,
