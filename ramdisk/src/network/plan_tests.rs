@@ -112,6 +112,17 @@ fn only_what_differs_is_changed_and_a_hardware_address_only_while_the_device_is_
 }
 
 #[test]
+fn an_ipv6_address_was_proven_before_and_is_not_proven_again() {
+    // IFA_FLAGS with IFA_F_NODAD, of the kernel's if_addr.h
+    let no_dad = Bytes::default().with(8, &2_u32.to_ne_bytes()).0;
+    let flagged =
+        |address: &Address| add_address(&present(2, "eth0", MAC, None), address).message.0.ends_with(&no_dad);
+    assert!(flagged(&address("fd00:5::1")));
+    assert!(!flagged(&address("10.0.5.1")) && !flagged(&address("::1")));
+    assert!(flagged(&Address { no_dad: true, ..address("::1") }));
+}
+
+#[test]
 fn a_device_is_found_by_name_and_a_renamed_one_by_its_hardware_address() {
     let all = [
         present(1, "lo", "", None),
