@@ -451,7 +451,9 @@ fn a_report_of_the_hand_over_that_cannot_be_understood_refuses_all_flash_and_say
     let tree = concatenated();
     fs::create_dir_all(tree.path("run/levitate/handover.json")).unwrap();
     assert!(tree.facts().unread().is_some_and(|why| why.contains("Is a directory")));
-    left_behind(&concatenated(), "");
+    let tree = concatenated();
+    tree.link("run/levitate/handover.json", "handover.json");
+    assert!(tree.facts().unread().is_some_and(|why| why.contains("symbolic links")));
     let tree = concatenated();
     left_behind(&tree, "");
     assert!(judge(&tree.facts(), 5, &(0..M)).is_clear(), "nothing was left behind");

@@ -46,6 +46,9 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
     let read_only = MsFlags::MS_RDONLY;
     mount(Some("proc"), &old.join("proc"), Some("proc"), read_only, None::<&str>).unwrap();
     stage(&old.join("run/maintenance"), scenario);
+    if scenario == "hang-behind-the-pivot" {
+        never_answers(&old.join("run/maintenance/sys"));
+    }
     enter(&old);
     // What pivot_root does not want to see, and most systems have.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>).unwrap();
@@ -57,9 +60,7 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
         _ => fs::write("/run/levitate/verb", "reboot\n").unwrap(),
     }
     if scenario == "hang" {
-        // A driver whose attribute is never answered, as seen from PID 1.
-        fs::create_dir_all("/sys/block/loop0/loop").unwrap();
-        nix::unistd::mkfifo("/sys/block/loop0/loop/backing_file", Mode::S_IRUSR).unwrap();
+        never_answers(Path::new("/sys"));
     }
     match scenario {
         "dead-below-run" => mount_dead("/run/media/dead"),
@@ -137,7 +138,7 @@ fn stage(staged: &Path, scenario: &str) {
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let whole_ms = match scenario {
         "too-slow" => 1,
-        "hang" => 1_000,
+        "hang" | "hang-behind-the-pivot" => 1_000,
         // with the guard's margin less than the test waits
         "dead-below-run" | "dead-over-run" => 10_000,
         _ => 60_000,
@@ -182,6 +183,13 @@ fn enter(old: &Path) {
 
 pub(crate) fn tmpfs(at: &Path, flags: MsFlags) {
     mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some("mode=755")).unwrap();
+}
+
+/// A driver whose attribute is never answered, as seen from PID 1.
+fn never_answers(sys: &Path) {
+    let directory = sys.join("block/loop0/loop");
+    fs::create_dir_all(&directory).unwrap();
+    nix::unistd::mkfifo(&directory.join("backing_file"), Mode::S_IRUSR).unwrap();
 }
 
 /// A file system whose daemon never answers: whoever so much as looks at it sleeps, and no signal but a deadly one

@@ -57,13 +57,15 @@ pub(crate) fn run() -> ! {
             assert!(it.console.contains("not done within 1 ms"), "{}", it.console);
         }),
         trial("a_pid_1_that_hangs_is_reset_by_its_guard", "hang", |it| {
-            assert_eq!((it.ended_by, it.report.as_str()), (Some(1), ""));
-            let why =
-                "<3>levitate: hand-over failed: its deadline has passed; resetting into the old system\n";
-            assert!(it.kernel_log.ends_with(why) && it.messages.ends_with(why), "{}", it.kernel_log);
-            let state: StateRecord = serde_json::from_str(&it.state).unwrap();
-            assert_eq!((state.state, state.stage.as_deref()), (State::Entering, Some("swap_and_loops")));
+            ended_by_the_guard(it, State::Entering, "swap_and_loops");
         }),
+        trial(
+            "one_that_hangs_in_the_second_image_behind_the_pivot_is_as_well",
+            "hang-behind-the-pivot",
+            |it| {
+                ended_by_the_guard(it, State::Left, "unmount");
+            },
+        ),
         dead("a_mount_below_run_that_never_answers_is_left_without_a_look_at_it", "dead-below-run", |it| {
             let (_, handover) = arrived(it);
             assert_eq!((handover.still_mounted.len(), looks(&handover)), (0, vec![]));
@@ -122,6 +124,14 @@ fn arrived(it: &Remains) -> (Report, Handover) {
 /// What could not be looked at to empty it.
 fn looks(handover: &Handover) -> Vec<&str> {
     handover.notes.iter().map(String::as_str).filter(|note| note.starts_with("empty ")).collect()
+}
+
+fn ended_by_the_guard(it: &Remains, state: State, stage: &str) {
+    assert_eq!((it.ended_by, it.report.as_str()), (Some(1), ""));
+    let why = "<3>levitate: hand-over failed: its deadline has passed; resetting into the old system\n";
+    assert!(it.kernel_log.ends_with(why) && it.messages.ends_with(why), "{}", it.kernel_log);
+    let record: StateRecord = serde_json::from_str(&it.state).unwrap();
+    assert_eq!((record.state, record.stage.as_deref()), (state, Some(stage)));
 }
 
 fn reset_at(it: &Remains, stage: &str, reason: &str) {
