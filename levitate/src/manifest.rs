@@ -40,7 +40,10 @@ pub struct Manifest {
     /// How long the maintenance root stays with nobody logged in, in milliseconds; none: for ever.
     #[serde(default = "ramdisk::init::lease::default_length")]
     pub lease_ms: Option<u64>,
-    /// The services through which people log in; the init reads these two (`ramdisk::init::lease::Terms`).
+    /// The lease with flash that the old system left changed and not verified, in milliseconds; none: such flash ends it.
+    #[serde(default = "ramdisk::init::lease::default_unverified")]
+    pub lease_unverified_ms: Option<u64>,
+    /// The services through which people log in; the init reads these three (`ramdisk::init::lease::Terms`).
     #[serde(default)]
     pub ways_in: Vec<String>,
     /// The deadlines of the hand-over.

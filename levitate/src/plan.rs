@@ -139,6 +139,7 @@ pub(crate) fn plan_in(
         watchdogs: watchdogs(&facts.root),
         state_home: config.state_file.as_deref().and_then(|path| state_home(&facts.root, path)),
         lease_ms: config.lease,
+        lease_unverified_ms: config.lease_unverified,
         ways_in: selected.ways_in.clone(),
         handover: config.handover,
     };

@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ramdisk::init::lease::default_unverified;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -64,6 +65,8 @@ pub struct Config {
     pub keep: Keep,
     /// After so many milliseconds without anybody logged in the maintenance root goes back; none: never.
     pub lease: Option<u64>,
+    /// As `lease`, in milliseconds, while flash is as the old system left it, changed and not verified; none: that ends it.
+    pub lease_unverified: Option<u64>,
     /// The hand-over's deadlines.
     pub handover: HandoverLimits,
 }
@@ -168,6 +171,7 @@ struct File {
     reserve: Option<Bytes>,
     state_file: Option<Spanned<PathBuf>>,
     lease: Option<Lease>,
+    lease_unverified: Option<Lease>,
     #[serde(default)]
     services: BTreeMap<String, Spanned<Service>>,
     users: Option<BTreeMap<String, User>>,
@@ -301,6 +305,7 @@ impl Config {
             users,
             groups: file.groups,
             lease: file.lease.map_or(Some(LEASE), |lease| lease.0),
+            lease_unverified: file.lease_unverified.map_or(default_unverified(), |lease| lease.0),
             keep: file.keep,
             handover,
         })

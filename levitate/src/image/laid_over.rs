@@ -66,6 +66,7 @@ pub(super) fn prepare(
         state_home: config.state_file.as_deref().and_then(|path| plan::state_home(&facts.root, path)),
         watchdogs: plan::watchdogs(&facts.root),
         lease_ms: config.lease,
+        lease_unverified_ms: config.lease_unverified,
         ways_in: image.manifest.ways_in.clone(),
         handover: config.handover,
     };

@@ -155,6 +155,7 @@ fn stage(staged: &Path, scenario: &str) {
         watchdogs: vec![],
         state_file: Some("/persist/state.json".into()),
         lease_ms: None,
+        lease_unverified_ms: None,
         ways_in: vec![],
         handover: HandoverLimits {
             whole_ms,

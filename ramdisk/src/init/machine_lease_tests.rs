@@ -126,7 +126,7 @@ fn without_terms_there_is_no_lease_and_off_is_off() {
             ]
         );
     }
-    let terms = Terms { lease_ms: None, ways_in: vec![] };
+    let terms = Terms { lease_ms: None, ..Terms::default() };
     let mut stage = Stage::new(set(), Script { watchdog: Some(9_000_000), ..Script::default() });
     stage.init = stage.init.with_lease(terms);
     stage.init.start();

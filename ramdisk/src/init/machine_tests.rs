@@ -126,7 +126,7 @@ impl Stage {
     }
 
     fn with_lease(self, ms: u64) -> Self {
-        let terms = Terms { lease_ms: Some(ms), ways_in: vec!["sshd".into()] };
+        let terms = Terms { lease_ms: Some(ms), lease_unverified_ms: Some(ms), ways_in: vec!["sshd".into()] };
         Self { init: self.init.with_lease(terms), ..self }
     }
 

@@ -17,7 +17,9 @@ const SERVER: &[(&str, &str)] = &[
 ];
 
 fn with_lease(files: &[(&str, &str)], lease_ms: u64) -> Housed {
-    let manifest = format!(r#"{{"version":1,"lease_ms":{lease_ms},"ways_in":["sshd"]}}"#);
+    let manifest = format!(
+        r#"{{"version":1,"lease_ms":{lease_ms},"lease_unverified_ms":{lease_ms},"ways_in":["sshd"]}}"#
+    );
     Housed::start_with(files, |run| write(&run.with_file_name("manifest.json"), 0o644, &manifest))
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Leasing {
 
 impl Leasing {
     pub(super) fn new(terms: Terms) -> Self {
-        Self { lease: Lease::new(terms.lease_ms), ways_in: terms.ways_in }
+        Self { lease: Lease::new(&terms), ways_in: terms.ways_in }
     }
 
     /// When it wants to look again.

@@ -133,8 +133,9 @@ fn is_stopped(assets: &Assets) -> Result<(), Failure> {
 
 /// Stages with a lease of [`LEASE`] seconds.
 fn levitate(machine: &Machine) -> Result<String, Failure> {
-    let config =
-        format!("sed 's/^state_file/lease = \"{LEASE}s\"\\n&/' /etc/levitate.toml > /tmp/lease.toml");
+    let config = format!(
+        "sed 's/^state_file/lease = \"{LEASE}s\"\\nlease_unverified = \"{LEASE}s\"\\n&/' /etc/levitate.toml > /tmp/lease.toml"
+    );
     machine.ssh.succeed(&config)?;
     machine.ssh.succeed_for("levitate --config /tmp/lease.toml 2>&1", line::STAGE)
 }
