@@ -18,7 +18,7 @@ use crate::handover::{mounts, watchdog};
 use crate::keys::DROPBEAR_ROOT_KEYS;
 use crate::manifest::{MANIFEST, Manifest};
 use crate::network::{self, NetworkFilesError};
-use crate::select::{Selection, nss, services};
+use crate::select::{Selection, nss, openssh, services};
 use crate::state::seconds_since_1970;
 
 /// The version of the staged root's layout.
@@ -100,6 +100,9 @@ pub(crate) fn plan_in(
     for path in &selected.files {
         tree.copy(root, path)?;
     }
+    for path in &selected.empty {
+        tree.directory(path, Meta::root(0o755))?;
+    }
     for path in &selected.host_keys {
         let real = tree.copy(root, path)?;
         let public = path.extension().is_some_and(|e| e == "pub");
@@ -108,7 +111,7 @@ pub(crate) fn plan_in(
     }
     text(&mut tree, nss::NSSWITCH, 0o644, &nss::text(config, root)?)?;
     if config.keep.network {
-        network::put(&mut tree, root, &facts.network)?;
+        network::put(&mut tree, &facts.network, facts.hosts.as_deref())?;
     }
     let mut warnings = skeleton(&mut tree, facts)?;
     accounts(&mut tree, facts, selected)?;
@@ -197,7 +200,9 @@ pub(crate) fn accounts(tree: &mut Tree, facts: &SystemFacts, selected: &Selectio
         let home = home(user);
         // system users have homes such as /usr/sbin, which must not become theirs alone
         if home != Path::new("/") && tree.get(home).is_none() {
-            tree.directory(home, owned(0o700))?;
+            // OpenSSH gives up its privileges in there, and does not start unless it is root's
+            let meta = if user.name == openssh::USER { Meta::root(0o755) } else { owned(0o700) };
+            tree.directory(home, meta)?;
         }
         let Some(keys) = selected.authorized_keys.get(&user.name).filter(|k| !k.is_empty()) else { continue };
         let lines: String = keys.iter().map(|k| format!("{k}\n")).collect();

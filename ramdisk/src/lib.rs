@@ -2,7 +2,7 @@
 
 pub mod path;
 
-mod wildcard;
+pub mod wildcard;
 
 pub mod closure;
 

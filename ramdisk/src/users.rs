@@ -153,13 +153,28 @@ impl Accounts {
     /// Whether a password lets this user in: a hash that is neither empty (the usual ssh servers refuse that) nor
     /// locked.
     pub fn has_password(&self, name: &str) -> bool {
-        let Some(user) = self.user(name) else { return false };
-        let hash = match self.shadow.iter().find(|s| s.name == name) {
+        self.hash(name).is_some_and(|hash| !hash.is_empty() && !hash.starts_with(['*', '!']))
+    }
+
+    /// Whether the account is locked by a `!`, as `passwd -l` does it: some servers then take no key either. A `*` says
+    /// only that there is no password.
+    pub fn is_locked(&self, name: &str) -> bool {
+        self.hash(name).is_some_and(|hash| hash.starts_with('!'))
+    }
+
+    /// The names of a user's groups.
+    pub fn groups_of(&self, user: &User) -> Vec<&str> {
+        let is_in = |group: &&Group| group.gid == user.gid || group.members.contains(&user.name);
+        self.groups.iter().filter(is_in).map(|group| group.name.as_str()).collect()
+    }
+
+    fn hash(&self, name: &str) -> Option<&str> {
+        let user = self.user(name)?;
+        Some(match self.shadow.iter().find(|s| s.name == name) {
             Some(line) if user.password == "x" => line.password.as_str(),
             _ if user.password == "x" => "",
             _ => user.password.as_str(),
-        };
-        !hash.is_empty() && !hash.starts_with(['*', '!'])
+        })
     }
 
     /// Takes the password from a user: the account stays, keys can still open it.

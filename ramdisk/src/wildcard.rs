@@ -1,7 +1,7 @@
 //! A shell's patterns for names.
 
 /// Whether `text` is what `pattern` describes: `*` stands for anything, `?` for one character.
-pub(crate) fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
     // The last star, and where the text stood when it was met.

@@ -186,12 +186,15 @@ struct Handover {
     #[serde(rename = "term-grace")]
     term_grace: Option<Spanned<Millis>>,
     call: Option<Spanned<Millis>>,
+    shutdown: Option<Spanned<Millis>>,
 }
 
 /// Less than this is no time for a hand-over, in milliseconds: each `reboot` would fail.
 const LEAST_WHOLE: u64 = 10_000;
 /// The same for one call of the kernel.
 const LEAST_CALL: u64 = 100;
+/// The same for an init's own shutdown.
+const LEAST_SHUTDOWN: u64 = 5_000;
 
 impl Handover {
     /// The deadlines, checked.
@@ -214,7 +217,8 @@ impl Handover {
         // both have to fit in, with room for the rest
         let term_grace_ms = of(&self.term_grace, default.term_grace_ms, 0, whole_ms / 2, "term-grace")?;
         let call_ms = of(&self.call, default.call_ms, LEAST_CALL, whole_ms, "call")?;
-        Ok(HandoverLimits { whole_ms, term_grace_ms, call_ms })
+        let shutdown_ms = of(&self.shutdown, default.shutdown_ms, LEAST_SHUTDOWN, u64::MAX, "shutdown")?;
+        Ok(HandoverLimits { whole_ms, term_grace_ms, call_ms, shutdown_ms })
     }
 }
 

@@ -84,6 +84,12 @@ fn deadlines_that_no_hand_over_could_keep_are_refused_with_their_line() {
     }
     let short = parse("[handover]\nwhole = \"10s\"\nterm-grace = \"500ms\"\n").unwrap().handover;
     assert_eq!((short.whole_ms, short.term_grace_ms, short.call_ms), (10_000, 500, 10_000));
+    assert_eq!(short.shutdown_ms, 300_000);
+    assert_eq!(parse("[handover]\nshutdown = \"20m\"\n").unwrap().handover.shutdown_ms, 1_200_000);
+    assert_eq!(
+        error("[handover]\nshutdown = \"1s\"\n"),
+        "/etc/levitate.toml, line 2: shutdown: expected at least 5000 ms, found 1000 ms"
+    );
 }
 
 #[test]

@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn process(name: &str, state: char) -> Process {
-        Process { pid: 7, name: name.into(), state, kernel: false }
+        Process { pid: 7, name: name.into(), state, kernel: false, wants_hangup: false }
     }
 
     #[test]

@@ -103,6 +103,8 @@ pub trait HandoverSys {
 
     /// kill(-1).
     fn signal_everybody(&mut self, signal: Everybody) -> io::Result<()>;
+    /// SIGHUP, then SIGCONT, for one process.
+    fn hang_up(&mut self, pid: i32) -> io::Result<()>;
     /// All processes and kernel threads.
     fn processes(&mut self) -> io::Result<Vec<Process>>;
 

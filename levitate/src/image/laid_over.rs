@@ -50,7 +50,7 @@ pub(super) fn prepare(
     plan::accounts(&mut tree, facts, &selected)?;
     host_keys(&mut tree, &facts.root, &selected)?;
     if config.keep.network {
-        network::put(&mut tree, &facts.root, &facts.network).map_err(PlanError::from)?;
+        network::put(&mut tree, &facts.network, facts.hosts.as_deref()).map_err(PlanError::from)?;
     }
     let size = tree.size(facts.page)?;
     let manifest = Manifest {

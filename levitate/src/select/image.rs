@@ -5,10 +5,11 @@ use std::path::Path;
 
 use ramdisk::closure::{Closure, ClosureError};
 use ramdisk::path::Root;
-use ramdisk::service::{Service, read_services_in};
+use ramdisk::service::{Program, Service, read_services_in};
 use ramdisk::tree::{Node, Tree};
+use ramdisk::users::Accounts;
 
-use super::{Selection, gather, login, reserve, services};
+use super::{Selection, gather, link, login, openssh, reserve, services};
 use crate::config::{AuthorizedKeys, Config};
 use crate::facts::SystemFacts;
 use crate::keys::{self, KeysError};
@@ -19,6 +20,8 @@ use crate::select::SelectError;
 pub(crate) const SERVICES: &str = "etc/levitate/services";
 /// Keys of one user: more is no list of keys.
 const MOST_KEYS: u64 = 1 << 20;
+/// A service's program of more bytes is no script.
+const MOST_SCRIPT: u64 = 64 << 10;
 
 /// Selects from an unpacked root. Users that it does not have are the device's; so are all host keys. That nobody could
 /// log in to the archive as it is, is a warning: the device looks again.
@@ -58,8 +61,12 @@ pub(crate) fn on_device(
     image: &Tree,
 ) -> Result<Selection, SelectError> {
     let root = &facts.root;
-    let kept: Vec<&str> = config.users.keys().map(String::as_str).collect();
-    let mut accounts = facts.accounts.only(&kept)?;
+    let inline = config.services.iter().filter(|(_, wanted)| wanted.source.is_none());
+    let services: Vec<Service> = inline.map(|(name, wanted)| services::from_config(name, wanted)).collect();
+    let mut kept: Vec<&str> = config.users.keys().map(String::as_str).collect();
+    let all = with_openssh_user(&facts.accounts, image);
+    kept.extend(openssh::user(&services, &all));
+    let mut accounts = all.only(&kept)?;
     let mut authorized_keys = BTreeMap::new();
     let mut shells = BTreeSet::new();
     for user in &mut accounts.users {
@@ -91,17 +98,19 @@ pub(crate) fn on_device(
     for (name, _) in config.users.iter().filter(|(_, user)| !user.keep) {
         accounts.lock_password(name);
     }
-    let inline = config.services.iter().filter(|(_, wanted)| wanted.source.is_none());
-    let services: Vec<Service> = inline.map(|(name, wanted)| services::from_config(name, wanted)).collect();
     let mut host_keys = keys::host_keys(root, config.keep.host_keys.as_deref())?;
     host_keys.extend(login::named_host_keys(&services, root));
     let ways_in = login::ways_in(config, &services);
+    let mut warnings = facts.network.left_out.clone();
+    let all: Vec<Service> = services.iter().cloned().chain(carried(image)).collect();
+    warnings.extend(link::warnings(root, &facts.network, &all));
     Ok(Selection {
         ways_in,
         closure: Closure::default(),
         programs: BTreeSet::new(),
         applets: BTreeSet::new(),
         files: Vec::new(),
+        empty: BTreeSet::new(),
         services,
         accounts,
         authorized_keys,
@@ -109,8 +118,23 @@ pub(crate) fn on_device(
         shells,
         host_keys,
         reserve: reserve(config, facts),
-        warnings: facts.network.left_out.clone(),
+        warnings,
     })
+}
+
+/// The programs of services that were source directories on the build machine, as one service each: enough to see what
+/// they run.
+fn carried(image: &Tree) -> Vec<Service> {
+    let programs = image.iter().filter(|(path, _)| {
+        path.starts_with(SERVICES) && path.file_name().is_some_and(|name| name == "run" || name == "up")
+    });
+    let text = |path: &Path| image.read(path, MOST_SCRIPT).ok().flatten();
+    programs
+        .filter_map(|(path, _)| {
+            let script = String::from_utf8_lossy(&text(path)?).into_owned();
+            Some(Service::longrun("carried", "/", Program::Script(script)))
+        })
+        .collect()
 }
 
 /// Who can log in to the root that was written below `staged`.
@@ -129,6 +153,17 @@ pub(crate) fn check(
     let services: Vec<Service> = set.iter().cloned().collect();
     let Selection { accounts, authorized_keys, host_keys, .. } = selected;
     login::check(config, &services, accounts, authorized_keys, host_keys, staged)
+}
+
+/// The device's accounts, and the archive's account for OpenSSH where the device has none.
+fn with_openssh_user(accounts: &Accounts, image: &Tree) -> Accounts {
+    let mut all = accounts.clone();
+    if all.user(openssh::USER).is_none() {
+        let text = image.read(Path::new("etc/passwd"), MOST_KEYS).ok().flatten().unwrap_or_default();
+        let baked = Accounts::parse(&String::from_utf8_lossy(&text), "", "").unwrap_or_default();
+        all.users.extend(baked.user(openssh::USER).cloned());
+    }
+    all
 }
 
 fn is_program(tree: &Tree, path: &Path) -> bool {

@@ -12,11 +12,15 @@ use super::SelectError;
 use super::door::Door;
 use super::server::Server;
 use super::services::{own_programs, started, words};
-use super::sshd_config::Settings;
+use super::sshd_config::{Settings, main_file};
 use crate::config::Config;
 
 /// Servers that do not start without a host key.
 const WANT_HOST_KEY: [&str; 2] = ["dropbear", "sshd"];
+
+/// Those that sshd uses where it is told none.
+const OPENSSH_HOST_KEYS: [&str; 3] =
+    ["/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_ecdsa_key", "/etc/ssh/ssh_host_ed25519_key"];
 
 /// Shells that end at once.
 pub(super) fn is_no_shell(shell: &Path) -> bool {
@@ -30,7 +34,9 @@ fn told_host_keys(server: &Server, root: &Root) -> Vec<PathBuf> {
         "dropbear" => server.values('r').map(str::to_owned).collect(),
         "sshd" => {
             let settings = Settings::read(server, root);
-            server.values('h').chain(settings.all("HostKey")).map(str::to_owned).collect()
+            let told: Vec<String> =
+                server.values('h').chain(settings.all("HostKey")).map(str::to_owned).collect();
+            if told.is_empty() { OPENSSH_HOST_KEYS.map(str::to_owned).to_vec() } else { told }
         }
         _ => Vec::new(),
     };
@@ -56,6 +62,21 @@ fn is_way_in(config: &Config, service: &Service) -> bool {
 /// Their names.
 pub(super) fn ways_in(config: &Config, services: &[Service]) -> Vec<String> {
     services.iter().filter(|service| is_way_in(config, service)).map(|s| s.name.clone()).collect()
+}
+
+/// What keeps OpenSSH's server from starting at all, however many keys there are.
+fn starts(service: &Service, root: &Root) -> Result<(), SelectError> {
+    let Some(server) = Server::of(service).filter(|server| server.program == "sshd") else { return Ok(()) };
+    let service = service.name.clone();
+    if !server.by_path {
+        return Err(SelectError::NotByPath { service });
+    }
+    let file = main_file(&server);
+    let none = file.starts_with("/dev") || file == Path::new("none");
+    if !none && file.is_absolute() && root.resolve(&file).is_err() {
+        return Err(SelectError::NoServerSettings { service, file });
+    }
+    Ok(())
 }
 
 /// Who can log in; refused if nobody can.
@@ -84,6 +105,7 @@ pub(super) fn check(
         })
     };
     for service in &ways_in {
+        starts(service, root)?;
         let files = waits_for_a_key(service).map(|s| told_host_keys(&s, root)).unwrap_or_default();
         if !files.is_empty() && files.iter().all(|file| root.resolve(file).is_err()) {
             return Err(SelectError::NoNamedHostKey { service: service.name.clone(), files });
@@ -96,7 +118,7 @@ pub(super) fn check(
     let doors: Vec<Door> = ways_in.iter().map(|service| Door::of(service, root)).collect();
     let mut reasons = Vec::new();
     let mut can = Vec::new();
-    for user in &accounts.users {
+    for user in accounts.users.iter().filter(|user| config.users.contains_key(&user.name)) {
         let has_key = keys.get(&user.name).is_some_and(|k| !k.is_empty());
         if is_no_shell(user.login_shell()) {
             reasons.push(format!("user {} has the shell {}", user.name, user.login_shell().display()));
@@ -104,7 +126,7 @@ pub(super) fn check(
             reasons.push(format!("user {} has neither an authorized key nor a password", user.name));
         } else {
             let refusals: Option<Vec<String>> =
-                doors.iter().map(|door| door.refuses(user, has_key)).collect();
+                doors.iter().map(|door| door.refuses(user, accounts, has_key)).collect();
             match refusals {
                 None => can.push(user.name.clone()),
                 Some(refusals) => {
@@ -139,14 +161,5 @@ pub(super) fn warnings(services: &[Service]) -> Vec<String> {
             service.name
         )
     };
-    let openssh = |service: &&Service| Server::of(service).is_some_and(|s| s.program == "sshd");
-    let its_files = |service: &Service| {
-        format!(
-            "service {}: OpenSSH needs more than its program: the user sshd in [users], and /etc/ssh and its helpers \
-             (/usr/lib/openssh) in files; log in there once before you rely on it",
-            service.name
-        )
-    };
-    let openssh = services.iter().filter(openssh).map(its_files);
-    services.iter().filter(forks).map(warning).chain(openssh).collect()
+    services.iter().filter(forks).map(warning).collect()
 }

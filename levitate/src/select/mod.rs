@@ -11,9 +11,15 @@ mod server;
 
 mod sshd_config;
 
+pub(crate) mod openssh;
+
+mod pam;
+
 mod door;
 
 mod login;
+
+mod link;
 
 pub(crate) mod image;
 
@@ -47,6 +53,8 @@ pub struct Selection {
     pub applets: BTreeSet<Link>,
     /// Files and trees to copy as they are.
     pub files: Vec<PathBuf>,
+    /// Empty directories that are root's, by their real names.
+    pub empty: BTreeSet<PathBuf>,
     /// The services, the bundle `default` among them.
     pub services: Vec<Service>,
     /// The kept accounts.
@@ -178,6 +186,23 @@ pub enum SelectError {
         /// The files.
         files: Vec<PathBuf>,
     },
+    /// OpenSSH's server executes itself again for each connection, by the name under which it was started.
+    #[error(
+        "nobody could log in: service {service} starts sshd by its name alone, and OpenSSH refuses that: \
+         give its whole path"
+    )]
+    NotByPath {
+        /// The service.
+        service: String,
+    },
+    /// OpenSSH's server does not start without its settings.
+    #[error("nobody could log in: the settings of service {service} do not exist: {file}")]
+    NoServerSettings {
+        /// The service.
+        service: String,
+        /// The file.
+        file: PathBuf,
+    },
     /// The ssh server would refuse to start.
     #[error(
         "nobody could log in: service {service} has no host key: none is in /etc/dropbear or /etc/ssh, \
@@ -222,7 +247,9 @@ pub fn select(config: &Config, facts: &SystemFacts) -> Result<Selection, SelectE
 /// Everything but host keys and who can log in; `must_have` says whether every user and file of keys has to be there.
 fn gather(config: &Config, facts: &SystemFacts, must_have: bool) -> Result<Selection, SelectError> {
     let root = &facts.root;
-    let packages = packages::Packages::find(config, root, &facts.path)?;
+    let services = services::define(config, root)?;
+    let built_in = openssh::has_sftp_built_in(&services, root);
+    let packages = packages::Packages::find(config, root, &facts.path, built_in)?;
     let closures = &mut Closures::of(root, &facts.path)?;
     let mut closure = closures.resolve(&packages.programs)?;
     let mut programs = packages.programs.clone();
@@ -230,7 +257,6 @@ fn gather(config: &Config, facts: &SystemFacts, must_have: bool) -> Result<Selec
 
     own_libraries(&mut closure, root, closures)?;
 
-    let services = services::define(config, root)?;
     for service in &services {
         let failed = |source| SelectError::ServiceProgram { service: service.name.clone(), source };
         let wanted = services::programs(service, root, &facts.path).map_err(failed)?;
@@ -238,8 +264,16 @@ fn gather(config: &Config, facts: &SystemFacts, must_have: bool) -> Result<Selec
         programs.extend(wanted);
     }
 
+    let openssh = openssh::needs(&services, root);
+    let openssh_files: Vec<PathBuf> = openssh.files.iter().cloned().collect();
+    let helpers: Vec<PathBuf> = openssh.programs.iter().cloned().collect();
+    join(&mut closure, closures.resolve(&helpers)?);
+    programs.extend(helpers);
+    warnings.extend(packages::contents(&mut closure, &mut programs, &openssh_files, root, closures)?);
+
     let mut kept: Vec<&str> = config.users.keys().map(String::as_str).collect();
     kept.retain(|name| must_have || facts.accounts.user(name).is_some());
+    kept.extend(openssh::user(&services, &facts.accounts));
     let mut accounts = facts.accounts.only(&kept)?;
     let mut authorized_keys = BTreeMap::new();
     let mut shells = BTreeSet::new();
@@ -272,14 +306,23 @@ fn gather(config: &Config, facts: &SystemFacts, must_have: bool) -> Result<Selec
 
     let programs = programs.iter().map(|p| Ok(root.resolve(p)?.real)).collect::<Result<_, PathError>>()?;
     opened_by_name(&mut closure, config, root, closures, &programs)?;
+    warnings.extend(pam_modules(&mut closure, &openssh.modules, closures, &programs)?);
+    let mut empty = BTreeSet::new();
+    for path in &openssh.empty {
+        let found = root.resolve(path)?;
+        closure.links.extend(found.links);
+        empty.insert(found.real);
+    }
 
     let ways_in = login::ways_in(config, &services);
-    let files: Vec<PathBuf> = config.files.iter().chain(&packages.trees).cloned().collect();
+    let files: Vec<PathBuf> =
+        config.files.iter().chain(&packages.trees).chain(&openssh.files).cloned().collect();
     for path in &files {
         is_not_hidden(root, path)?;
     }
     warnings.extend(login::warnings(&services));
     warnings.extend(facts.network.left_out.iter().cloned());
+    warnings.extend(link::warnings(root, &facts.network, &services));
     warnings.extend(lease_warning(config));
     Ok(Selection {
         applets: applets(root, &packages.with_links)?,
@@ -287,6 +330,7 @@ fn gather(config: &Config, facts: &SystemFacts, must_have: bool) -> Result<Selec
         closure,
         programs,
         files,
+        empty,
         services,
         accounts,
         authorized_keys,
@@ -340,6 +384,28 @@ fn opened_by_name(
     let modules = nss::modules(&nss::text(config, root)?);
     join(closure, closures.libraries(&like, &modules, Missing::PassOver).map_err(SelectError::Library)?);
     Ok(())
+}
+
+/// What PAM loads for an ssh server. A module that is not there is told: what it would decide is refused.
+fn pam_modules(
+    closure: &mut Closure,
+    modules: &BTreeSet<pam::Module>,
+    closures: &mut Closures<'_>,
+    programs: &BTreeSet<PathBuf>,
+) -> Result<Vec<String>, SelectError> {
+    let like: Vec<PathBuf> = programs.iter().cloned().collect();
+    let mut warnings = Vec::new();
+    for pam::Module { name, is_optional } in modules {
+        match closures.libraries(&like, std::slice::from_ref(name), Missing::Refuse) {
+            Ok(more) => join(closure, more),
+            Err(ClosureError::NoNamedLibrary { .. }) if *is_optional => {}
+            Err(ClosureError::NoNamedLibrary { library, .. }) => warnings.push(format!(
+                "PAM's module {library}, which the ssh server's settings in /etc/pam.d name, is not there: it may let nobody in"
+            )),
+            Err(e) => return Err(SelectError::Library(e)),
+        }
+    }
+    Ok(warnings)
 }
 
 /// What our own program needs, if it is not linked statically. The file itself is staged under a name of its own.
@@ -432,3 +498,6 @@ fn reserve(config: &Config, facts: &SystemFacts) -> Reserve {
 
 #[cfg(test)]
 pub(crate) mod tests;
+
+#[cfg(test)]
+mod openssh_tests;

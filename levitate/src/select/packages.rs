@@ -34,8 +34,14 @@ pub(super) struct Packages {
 }
 
 impl Packages {
-    /// Finds them below `root`; `path` are the directories for names without a slash.
-    pub(super) fn find(config: &Config, root: &Root, path: &[PathBuf]) -> Result<Self, SelectError> {
+    /// Finds them below `root`; `path` are the directories for names without a slash. A server that has its sftp built in
+    /// needs no program for it.
+    pub(super) fn find(
+        config: &Config,
+        root: &Root,
+        path: &[PathBuf],
+        sftp_is_built_in: bool,
+    ) -> Result<Self, SelectError> {
         let mut found = Self::default();
         for package in &config.packages {
             match package {
@@ -59,7 +65,7 @@ impl Packages {
         if config.keep.sftp {
             let there: Vec<PathBuf> =
                 SFTP.iter().map(PathBuf::from).filter(|p| root.resolve(p).is_ok()).collect();
-            if there.is_empty() {
+            if there.is_empty() && !sftp_is_built_in {
                 let searched = SFTP.map(str::to_owned).to_vec();
                 return Err(SelectError::NoHelper { what: "the sftp server", searched });
             }

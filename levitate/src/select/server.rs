@@ -19,6 +19,8 @@ const WITH_VALUE_SSHD: &str = "CEbcfghkopu";
 pub(super) struct Server {
     /// One of the known programs' names.
     pub(super) program: &'static str,
+    /// Whether it is started by its whole path, as OpenSSH insists on: it executes itself again for each connection.
+    pub(super) by_path: bool,
     options: Vec<(char, String)>,
 }
 
@@ -43,7 +45,8 @@ impl Server {
         let first = found.next()?;
         // a script may make the directory /etc/dropbear before it executes dropbear
         let (at, program, _) = found.rfind(|f| f.2).unwrap_or(first);
-        Some(Self { program, options: options(program, words.get(at + 1..).unwrap_or_default()) })
+        let by_path = words.get(at).is_some_and(|word| word.starts_with('/'));
+        Some(Self { program, by_path, options: options(program, words.get(at + 1..).unwrap_or_default()) })
     }
 
     /// Whether the option is there, alone or bundled with others.

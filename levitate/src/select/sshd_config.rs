@@ -1,7 +1,7 @@
 //! What sshd_config(5) and sshd's command line set for everybody.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ramdisk::path::Root;
 
@@ -18,6 +18,8 @@ pub(super) struct Settings {
     lines: Vec<(String, String)>,
     /// Whether there are settings for some connections only. They are not read, and can change everything.
     pub(super) conditional: bool,
+    /// The files that they were read from, by the names under which sshd looks for them.
+    pub(super) files: Vec<PathBuf>,
 }
 
 impl Settings {
@@ -27,8 +29,7 @@ impl Settings {
         for line in server.values('o') {
             settings.lines.extend(line_of(line));
         }
-        let file = server.values('f').last().unwrap_or(SSHD_CONFIG).to_owned();
-        settings.file(root, Path::new(&file), 0);
+        settings.file(root, &main_file(server), 0);
         settings
     }
 
@@ -47,18 +48,25 @@ impl Settings {
 
     fn file(&mut self, root: &Root, path: &Path, depth: usize) {
         let Ok(Some(text)) = root.read_text(path) else { return };
+        self.files.push(path.to_owned());
+        let mut for_some = false;
         for (keyword, value) in text.lines().filter_map(line_of) {
             match keyword.as_str() {
-                // up to the end of the file
+                // up to the end of the file; what is included from there on is read by sshd all the same
                 "match" => {
                     self.conditional = true;
-                    return;
+                    for_some = true;
                 }
                 "include" if depth < DEPTH => {
+                    let before = self.lines.len();
                     for pattern in value.split_whitespace() {
                         self.include(root, pattern, depth + 1);
                     }
+                    if for_some {
+                        self.lines.truncate(before);
+                    }
                 }
+                _ if for_some => {}
                 _ => self.lines.push((keyword, value)),
             }
         }
@@ -80,6 +88,11 @@ impl Settings {
             self.file(root, &directory.join(name), depth);
         }
     }
+}
+
+/// The file that the server reads first.
+pub(super) fn main_file(server: &Server) -> PathBuf {
+    server.values('f').last().unwrap_or(SSHD_CONFIG).into()
 }
 
 /// A line's keyword in lower case, and its value without quotes; none for comments and empty lines.

@@ -233,6 +233,8 @@ fn root_is_not_let_in_by_a_dropbear_without_root_logins_whatever_keys_it_has() {
 fn a_password_is_no_way_in_where_sshd_is_set_to_take_none() {
     let system = with_a_password();
     system.program("/usr/sbin/sshd", &static_program());
+    system.file("/etc/ssh/ssh_host_ed25519_key", "key");
+    system.file("/etc/ssh/sshd_config", "");
     let sshd = |more: &str| {
         CONFIG.replace("\"/usr/sbin/dropbear\", \"-F\"", &format!("\"/usr/sbin/sshd\", \"-D\"{more}"))
     };
@@ -267,6 +269,7 @@ fn a_server_whose_named_host_keys_are_all_missing_is_refused_although_others_exi
     system.file("/data/b", "key");
     assert!(names(&selected(&system, &dropbear("-F -r /data/a -r/data/b")).host_keys).contains(&"/data/b"));
     system.program("/usr/sbin/sshd", &static_program());
+    system.file("/etc/ssh/sshd_config", "");
     let sshd = CONFIG.replace("\"/usr/sbin/dropbear\", \"-F\"", "\"/usr/sbin/sshd\", \"-Dh\", \"/data/c\"");
     assert!(refused(&system, &sshd).ends_with("none exists: /data/c"));
     system.file("/etc/ssh/sshd_config", "HostKey /data/d\n");

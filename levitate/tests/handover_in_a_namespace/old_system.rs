@@ -156,7 +156,12 @@ fn stage(staged: &Path, scenario: &str) {
         state_file: Some("/persist/state.json".into()),
         lease_ms: None,
         ways_in: vec![],
-        handover: HandoverLimits { whole_ms, term_grace_ms: 300, call_ms: 1_000 },
+        handover: HandoverLimits {
+            whole_ms,
+            term_grace_ms: 300,
+            call_ms: 1_000,
+            ..HandoverLimits::default()
+        },
     };
     fs::write(staged.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
 }

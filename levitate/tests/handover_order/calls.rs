@@ -114,6 +114,11 @@ impl HandoverSys for Double {
         });
         Ok(())
     }
+    fn hang_up(&mut self, pid: i32) -> io::Result<()> {
+        self.call(format!("kill({pid}) Hangup"))?;
+        self.processes.retain(|p| p.pid != pid || !self.shells.contains(&pid));
+        Ok(())
+    }
     fn processes(&mut self) -> io::Result<Vec<Process>> {
         self.call("processes".into())?;
         if self.unlisted_from.is_some_and(|from| self.calls.len() > from) {

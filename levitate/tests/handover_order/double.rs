@@ -111,7 +111,7 @@ pub(crate) fn flash_record(state: &str) -> String {
 }
 
 pub(crate) fn process(pid: i32, name: &str, state: char, kernel: bool) -> Process {
-    Process { pid, name: name.into(), state, kernel }
+    Process { pid, name: name.into(), state, kernel, wants_hangup: false }
 }
 
 impl Double {

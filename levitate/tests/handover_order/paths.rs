@@ -88,12 +88,20 @@ fn the_grace_ends_as_soon_as_everybody_is_gone() {
     double.polite = vec![100, 101];
     assert_eq!(waits(&double.hand_over()), 0);
     assert!(waits(&Double::new().hand_over()) > 50);
-    // a shell at a terminal ignores TERM: nobody waits two seconds for it
+    // who does nothing on TERM: nobody waits two seconds for it
     let mut double = Double::new();
     double.shells = vec![101];
     let done = double.hand_over();
     assert!(waits(&done) < 20, "{}", waits(&done));
     assert!(place(&done, "kill(-1) Term") < place(&done, "kill(-1) Hangup"));
+    // a shell at a terminal ignores TERM and says so: nobody waits at all
+    let mut double = Double::new();
+    (double.polite, double.shells) = (vec![100], vec![101]);
+    double.processes.iter_mut().for_each(|process| process.wants_hangup = process.pid == 101);
+    let done = double.hand_over();
+    assert!(waits(&done) <= 1, "{}", waits(&done));
+    assert!(place(&done, "kill(-1) Term") < place(&done, "kill(101) Hangup"));
+    assert!(!done.calls.iter().any(|call| call == "kill(100) Hangup"));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //! the system on flash after a while, so that a device whose owner cannot get in any more comes back by itself.
 //!
 //! It ends with the first change of flash and runs again, from its full length, when the flash record says `verified`:
-//! that reboot goes to the new firmware. A pure state machine: the clock, who is logged in and what flash says are
+//! that reboot goes to the new firmware. Flash that the old system left changed and not verified ends it only once
+//! somebody has logged in or asked for a hold: until then nobody is known to get in, and the old system did run with
+//! that flash. A pure state machine: the clock, who is logged in and what flash says are
 //! values. The clock is one that never goes backwards; setting the wall clock moves nothing.
 
 use std::fs;
@@ -70,8 +72,20 @@ impl Terms {
 pub struct Facts {
     /// Who is logged in.
     pub sessions: Vec<Session>,
-    /// True while flash is being changed, or was left changed and not verified.
-    pub flash_is_at_risk: bool,
+    /// What becomes of flash.
+    pub flash: Flash,
+}
+
+/// Flash, as far as going back to the system on it is concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flash {
+    /// Not changed, or verified.
+    #[default]
+    Safe,
+    /// Changed and not verified, before the hand-over: going back is no worse than it was to stay there.
+    AsFound,
+    /// Being changed, or changed since and not verified.
+    AtRisk,
 }
 
 /// What keeps the lease from running.
@@ -140,6 +154,8 @@ pub enum LeaseState {
 pub struct Lease {
     length: Option<u64>,
     hold: Option<Option<u64>>,
+    /// Somebody was here: logged in, or asked for a hold.
+    visited: bool,
     stop: Option<Stop>,
     run: Option<Run>,
     /// When the facts are to be looked at again.
@@ -158,12 +174,13 @@ impl Lease {
     /// A lease of `length` milliseconds (none: off) that runs from the first step on.
     #[must_use]
     pub fn new(length: Option<u64>) -> Self {
-        Self { length, hold: None, stop: None, run: None, look_at: 0, eager_until: 0 }
+        Self { length, hold: None, visited: false, stop: None, run: None, look_at: 0, eager_until: 0 }
     }
 
     /// Stops it for `time` milliseconds, or until [`Lease::release`]; in place of an earlier hold.
     pub fn hold(&mut self, now: u64, time: Option<u64>) {
         self.hold = Some(time.map(|time| now.saturating_add(time)));
+        self.visited = true;
         self.look_at = now;
     }
 
@@ -187,8 +204,16 @@ impl Lease {
 
     /// True if who is logged in makes a difference: finding out costs a look at every process.
     #[must_use]
-    pub fn asks_for_sessions(&self, now: u64) -> bool {
-        self.length.is_some() && self.held_at(now).is_none()
+    pub fn asks_for_sessions(&self, now: u64, flash: Flash) -> bool {
+        self.length.is_some() && self.held_at(now).is_none() && !self.is_ended_by(flash)
+    }
+
+    fn is_ended_by(&self, flash: Flash) -> bool {
+        match flash {
+            Flash::Safe => false,
+            Flash::AsFound => self.visited,
+            Flash::AtRisk => true,
+        }
     }
 
     fn held_at(&self, now: u64) -> Option<Option<u64>> {
@@ -196,7 +221,7 @@ impl Lease {
     }
 
     fn stopped_by(&self, now: u64, facts: &Facts) -> Option<Stop> {
-        if facts.flash_is_at_risk {
+        if self.is_ended_by(facts.flash) {
             return Some(Stop::Flash);
         }
         if let Some(until) = self.held_at(now) {
@@ -208,6 +233,7 @@ impl Lease {
     /// Decides what to do at `now`. It never expires without a warning before.
     pub fn step(&mut self, now: u64, facts: &Facts) -> Vec<Step> {
         let Some(length) = self.length else { return Vec::new() };
+        self.visited |= !facts.sessions.is_empty();
         let stop = self.stopped_by(now, facts);
         self.hold = self.held_at(now);
         let mut steps = Vec::new();
@@ -226,8 +252,9 @@ impl Lease {
             (None, None) => {
                 self.run = Some(Run { due: now.saturating_add(length), warned: false });
                 steps.push(Step::Note(format!(
-                    "lease: runs; reboot in {} unless somebody logs in",
-                    lasting(length)
+                    "lease: runs; reboot in {} unless somebody logs in{}",
+                    lasting(length),
+                    if facts.flash == Flash::AsFound { AS_FOUND } else { "" }
                 )));
             }
             (None, Some(run)) if !run.warned && now.saturating_add(warning) >= run.due => {
@@ -243,8 +270,9 @@ impl Lease {
                 // Asked again only if the reboot was not possible.
                 *run = Run { due: now.saturating_add(length), warned: false };
                 steps.push(Step::Expire(format!(
-                    "the lease is over: nobody was logged in for {}; rebooting into the system on flash",
-                    lasting(length)
+                    "the lease is over: nobody was logged in for {}; rebooting into the system on flash{}",
+                    lasting(length),
+                    if facts.flash == Flash::AsFound { AS_FOUND } else { "" }
                 )));
             }
             (None, Some(_)) => {}
@@ -281,6 +309,9 @@ impl Lease {
         LeaseStatus { state, lease_ms: self.length }
     }
 }
+
+/// Why the lease runs although `reboot` would refuse.
+const AS_FOUND: &str = " (it left flash changed and not verified, and did run with that)";
 
 fn reason(stop: &Stop, now: u64) -> String {
     match stop {

@@ -8,11 +8,15 @@ fn nobody() -> Facts {
 
 fn somebody() -> Facts {
     let session = Session { user: "root".into(), pid: 7, program: "sh".into() };
-    Facts { sessions: vec![session], flash_is_at_risk: false }
+    Facts { sessions: vec![session], ..Facts::default() }
 }
 
 fn at_risk() -> Facts {
-    Facts { flash_is_at_risk: true, ..Facts::default() }
+    Facts { flash: Flash::AtRisk, ..Facts::default() }
+}
+
+fn as_found() -> Facts {
+    Facts { flash: Flash::AsFound, ..Facts::default() }
 }
 
 /// Steps whenever the lease asks for it, from `from` until `until`; what it said, with when.
@@ -96,7 +100,9 @@ fn a_hold_with_a_time_ends_by_itself_and_then_the_whole_lease_runs() {
     let said = watch(&mut lease, 0, 3 * LENGTH - 1, &nobody());
     assert_eq!(said, [(0, Step::Note("lease: stopped: held for 45 min".into()))]);
     assert_eq!(lease.status(LENGTH).state, LeaseState::Held { left_ms: Some(2 * LENGTH) });
-    assert!(!lease.asks_for_sessions(LENGTH) && lease.asks_for_sessions(3 * LENGTH));
+    assert!(
+        !lease.asks_for_sessions(LENGTH, Flash::Safe) && lease.asks_for_sessions(3 * LENGTH, Flash::Safe)
+    );
     let said = watch(&mut lease, 3 * LENGTH, 4 * LENGTH, &nobody());
     assert_eq!(expiries(&said), [4 * LENGTH]);
 }
@@ -124,7 +130,7 @@ fn one_that_is_off_does_nothing_and_asks_for_nothing() {
     let mut lease = Lease::new(None);
     assert_eq!(lease.step(u64::MAX, &nobody()), []);
     assert_eq!(lease.next_look(), None);
-    assert!(!lease.asks_for_sessions(0));
+    assert!(!lease.asks_for_sessions(0, Flash::Safe));
     assert_eq!(lease.status(0), LeaseStatus { state: LeaseState::Off, lease_ms: None });
 }
 
@@ -205,4 +211,38 @@ fn the_status_is_one_object_that_reads_back() {
     let text = serde_json::to_string(&status).unwrap();
     assert_eq!(text, r#"{"state":"runs","left_ms":5,"lease_ms":9}"#);
     assert_eq!(serde_json::from_str::<LeaseStatus>(&text).unwrap(), status);
+}
+
+#[test]
+fn flash_as_the_old_system_left_it_lets_the_lease_run_and_says_so() {
+    let mut lease = Lease::new(Some(LENGTH));
+    let said = watch(&mut lease, 0, LENGTH, &as_found());
+    assert_eq!(expiries(&said), [LENGTH]);
+    let Some((_, Step::Expire(text))) = said.last() else { panic!("{said:?}") };
+    assert!(text.ends_with("(it left flash changed and not verified, and did run with that)"), "{text}");
+    assert!(matches!(&said[0].1, Step::Note(text) if text.ends_with("did run with that)")), "{said:?}");
+}
+
+#[test]
+fn once_somebody_was_there_flash_that_is_not_verified_ends_the_lease_whoever_changed_it() {
+    let logged_in = Facts { flash: Flash::AsFound, ..somebody() };
+    let mut lease = Lease::new(Some(LENGTH));
+    assert!(lease.asks_for_sessions(0, Flash::AsFound));
+    lease.step(0, &logged_in);
+    assert!(!lease.asks_for_sessions(1, Flash::AsFound));
+    assert_eq!(expiries(&watch(&mut lease, 2_000, 10 * LENGTH, &as_found())), [0; 0]);
+    assert_eq!(lease.status(10 * LENGTH).state, LeaseState::Flash);
+    // it was completed
+    assert_eq!(expiries(&watch(&mut lease, 11 * LENGTH, 12 * LENGTH, &nobody())).len(), 1);
+
+    let mut held = Lease::new(Some(LENGTH));
+    held.hold(0, Some(1_000));
+    assert_eq!(expiries(&watch(&mut held, 0, 10 * LENGTH, &as_found())), [0; 0]);
+}
+
+#[test]
+fn flash_that_is_changed_here_ends_the_lease_that_ran_with_the_old_systems() {
+    let mut lease = Lease::new(Some(LENGTH));
+    watch(&mut lease, 0, LENGTH / 2, &as_found());
+    assert_eq!(expiries(&watch(&mut lease, LENGTH / 2 + 1, 10 * LENGTH, &at_risk())), [0; 0]);
 }

@@ -1,6 +1,6 @@
 //! The only way to the device, as its owner has it: ssh.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -33,15 +33,59 @@ impl Ssh {
     /// The client's command line, up to and without the remote command.
     pub(crate) fn client(&self) -> Command {
         let mut ssh = self.assets.tool("ssh");
-        ssh.args(["-F", "none", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=accept-new"])
+        self.options(&mut ssh);
+        ssh.args(["-p", &self.port.to_string(), "root@127.0.0.1"]);
+        ssh
+    }
+
+    /// What `ssh` and `sftp` are told alike.
+    fn options(&self, client: &mut Command) {
+        client
+            .args(["-F", "none", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=accept-new"])
             .args(["-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR", "-o", "GlobalKnownHostsFile=/dev/null"])
             .args(["-o", "HostKeyAlias=roof-device", "-o", "ControlMaster=no", "-o", "UpdateHostKeys=no"])
             .arg("-o")
             .arg(format!("UserKnownHostsFile={}", self.known_hosts.display()))
             .arg("-i")
-            .arg(&self.key)
-            .args(["-p", &self.port.to_string(), "root@127.0.0.1"]);
-        ssh
+            .arg(&self.key);
+    }
+
+    /// The server's first line.
+    pub(crate) fn greeting(&self) -> Result<String, Failure> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).map_err(Failure::harness)?;
+        stream.set_read_timeout(Some(COMMAND)).map_err(Failure::harness)?;
+        let mut line = String::new();
+        BufReader::new(stream)
+            .read_line(&mut line)
+            .map_err(|e| Failure::test(format!("no greeting of an ssh server: {e}")))?;
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Copies so many bytes to the device and back by `sftp`; they have to be the same.
+    pub(crate) fn there_and_back_by_sftp(&self, bytes: usize) -> Result<(), Failure> {
+        let folder = tempfile::tempdir_in(&self.assets.scratch).map_err(Failure::harness)?;
+        let [there, back, batch] = ["there", "back", "batch"].map(|name| folder.path().join(name));
+        // every byte in every place, so that a shift or a translated line end shows
+        let sent: Vec<u8> =
+            (0..bytes).map(|n| (n.wrapping_mul(2_654_435_761) >> 11).to_le_bytes()[0]).collect();
+        let lines = format!("put {} /tmp/carried\nget /tmp/carried {}\n", there.display(), back.display());
+        for (path, text) in [(&there, sent.as_slice()), (&batch, lines.as_bytes())] {
+            std::fs::write(path, text).map_err(|e| Failure::file("write", path, e))?;
+        }
+        let mut sftp = self.assets.tool("sftp");
+        self.options(&mut sftp);
+        sftp.arg("-S").arg(self.assets.tool("ssh").get_program());
+        sftp.arg("-b").arg(&batch).args(["-P", &self.port.to_string(), "root@127.0.0.1"]);
+        let done = process::run(sftp, None, 2 * COMMAND)?;
+        let received = std::fs::read(&back).unwrap_or_default();
+        if done.code != Some(0) || received != sent {
+            let same = sent.iter().zip(&received).take_while(|(a, b)| a == b).count();
+            return Err(Failure::test(format!(
+                "sftp of {bytes} bytes: {} came back, the first {same} are the same: {done}",
+                received.len()
+            )));
+        }
+        Ok(())
     }
 
     /// What a person types to get in with the machine's own client.

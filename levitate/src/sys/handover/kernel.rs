@@ -126,6 +126,11 @@ impl HandoverSys for Kernel {
         Ok(())
     }
 
+    fn hang_up(&mut self, pid: i32) -> io::Result<()> {
+        kill(Pid::from_raw(pid), Signal::SIGHUP)?;
+        Ok(kill(Pid::from_raw(pid), Signal::SIGCONT)?)
+    }
+
     fn processes(&mut self) -> io::Result<Vec<Process>> {
         proc::processes(&self.staged)
     }

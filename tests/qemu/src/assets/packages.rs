@@ -5,9 +5,19 @@ use sha2::{Digest, Sha256};
 
 use super::places::{Cross, Overrides};
 
-/// What the guest's root is made from.
-pub(crate) const GUEST: [&str; 8] =
-    ["s6", "execline", "dropbear-bin", "busybox-static", "mtd-utils", "systemd", "sysvinit-core", "dash"];
+/// What the guest's root is made from. `usr-is-merged` stands for the program that would merge /usr, which needs perl.
+pub(crate) const GUEST: [&str; 10] = [
+    "s6",
+    "execline",
+    "dropbear-bin",
+    "busybox-static",
+    "mtd-utils",
+    "systemd",
+    "sysvinit-core",
+    "dash",
+    "openssh-server",
+    "usr-is-merged",
+];
 /// The kernel's source.
 pub(crate) const KERNEL_SOURCE: &str = "linux-source-6.1";
 

@@ -159,7 +159,7 @@ pub(crate) fn variables() -> BTreeMap<&'static str, &'static str> {
         ("LEVITATE_KERNEL_V2", "a second one with another `uname -v`"),
         (
             "LEVITATE_GUEST_ROOT",
-            "a folder with arm64 s6, execline, dropbear, busybox, mtd-utils, systemd, sysvinit-core, dash, their libraries",
+            "a folder with arm64 s6, execline, dropbear, busybox, mtd-utils, systemd, sysvinit-core, dash, openssh-server, their libraries",
         ),
         ("LEVITATE_DEVICE_BINARY", "the static aarch64 `levitate`"),
         ("LEVITATE_DEVICE_BINARY_ARMV7", "the static armv7 `levitate`, for the board ast2600-evb"),

@@ -339,8 +339,8 @@ fn lacking(own: &Overrides, way: Cross, on_path: &dyn Fn(&str) -> bool) -> Vec<S
     );
     need(
         own.guest_root.is_some(),
-        "the guest's root: unpack Debian's arm64 packages s6 execline dropbear-bin busybox-static mtd-utils systemd sysvinit-core dash and what \
-         they depend on into a folder, name it by LEVITATE_GUEST_ROOT",
+        "the guest's root: unpack Debian's arm64 packages s6 execline dropbear-bin busybox-static mtd-utils systemd sysvinit-core dash openssh-server usr-is-merged \
+         and what they depend on into a folder, name it by LEVITATE_GUEST_ROOT",
     );
     need(own.device_binary.is_some() || way == Cross::Rustup, &AARCH64.advice());
     for (program, package) in [

@@ -302,7 +302,8 @@ fn folders(root: &Path, triplet: &str) -> Result<(), Failure> {
 /// Copies a file, or a symbolic link, of the packages to its place after the merge of /usr.
 fn take(packages: &Path, path: &Path, root: &Path, mode: u32) -> Result<(), Failure> {
     let from = packages.join(path);
-    let to = if path.starts_with("usr") { root.join(path) } else { root.join("usr").join(path) };
+    let stays = path.starts_with("usr") || path.starts_with("etc");
+    let to = if stays { root.join(path) } else { root.join("usr").join(path) };
     if let Some(folder) = to.parent() {
         super::make_folder(folder)?;
     }

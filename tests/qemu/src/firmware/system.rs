@@ -9,7 +9,7 @@ pub(crate) enum System {
     Systemd,
     /// busybox's init, with /run small and without programs.
     Busybox,
-    /// Debian's sysvinit.
+    /// Debian's sysvinit, with a table as Buildroot has it: several lines for one runlevel, and lines for two.
     Sysvinit,
     /// The maintenance init itself.
     Own,
@@ -66,8 +66,22 @@ impl System {
                     "bin/mount",
                     "bin/umount",
                     "bin/dash",
+                    "usr/sbin/sshd",
+                    "usr/lib/openssh/sftp-server",
+                    "usr/bin/dropbearconvert",
+                    "lib/aarch64-linux-gnu/security/pam_deny.so",
+                    "lib/aarch64-linux-gnu/security/pam_env.so",
+                    "lib/aarch64-linux-gnu/security/pam_keyinit.so",
+                    "lib/aarch64-linux-gnu/security/pam_limits.so",
+                    "lib/aarch64-linux-gnu/security/pam_loginuid.so",
+                    "lib/aarch64-linux-gnu/security/pam_mail.so",
+                    "lib/aarch64-linux-gnu/security/pam_motd.so",
+                    "lib/aarch64-linux-gnu/security/pam_nologin.so",
+                    "lib/aarch64-linux-gnu/security/pam_permit.so",
+                    "lib/aarch64-linux-gnu/security/pam_selinux.so",
+                    "lib/aarch64-linux-gnu/security/pam_unix.so",
                 ],
-                files: SYSTEMD_UNITS,
+                files: SYSTEMD_FILES,
                 links: SYSTEMD_LINKS,
             },
             Self::Busybox => Parts {
@@ -92,12 +106,7 @@ impl System {
                     ("usr/sbin/telinit", "init"),
                     ("usr/sbin/reboot", "halt"),
                     ("usr/sbin/poweroff", "halt"),
-                    ("etc/rc0.d/S01sendsigs", "../init.d/sendsigs"),
-                    ("etc/rc0.d/S02umountfs", "../init.d/umountfs"),
-                    ("etc/rc0.d/S03halt", "../init.d/halt"),
-                    ("etc/rc6.d/S01sendsigs", "../init.d/sendsigs"),
-                    ("etc/rc6.d/S02umountfs", "../init.d/umountfs"),
-                    ("etc/rc6.d/S03reboot", "../init.d/reboot"),
+                    ("usr/sbin/swapoff", "../bin/busybox"),
                 ],
             },
             Self::Own => Parts {
@@ -133,8 +142,12 @@ const S6: Parts = Parts {
     links: &[("usr/sbin/init", "../../init"), ("usr/sbin/preinit", "../../init")],
 };
 
-/// A server's boot and shutdown without udev, logind and dbus.
-const SYSTEMD_UNITS: &[&str] = &[
+/// A server's boot and shutdown without udev, logind and dbus; and what Debian gives its ssh server.
+const SYSTEMD_FILES: &[&str] = &[
+    "etc/pam.d/sshd",
+    "etc/security/limits.conf",
+    "etc/security/pam_env.conf",
+    "usr/share/openssh/sshd_config",
     "lib/systemd/system/basic.target",
     "lib/systemd/system/emergency.target",
     "lib/systemd/system/final.target",
@@ -175,6 +188,7 @@ const SYSTEMD_LINKS: &[(&str, &str)] = &[
         "/usr/lib/systemd/system/systemd-journald.service",
     ),
     ("etc/systemd/system/local-fs.target.wants/tmp.mount", "../tmp.mount"),
-    ("etc/systemd/system/multi-user.target.wants/dropbear.service", "../dropbear.service"),
+    ("etc/systemd/system/multi-user.target.wants/ssh.service", "../ssh.service"),
+    ("etc/ssh/sshd_config", "../../usr/share/openssh/sshd_config"),
     ("etc/systemd/system/multi-user.target.wants/writer.service", "../writer.service"),
 ];

@@ -1,4 +1,7 @@
-//! systemd as the system's PID 1, with /run small and without programs.
+//! systemd as the system's PID 1, with /run small and without programs; and OpenSSH as Debian has it as the way in, before
+//! the hand-over and after it.
+
+use std::sync::Once;
 
 use super::inits::{self, Promise};
 use super::minutes;
@@ -30,16 +33,35 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         system: System::Systemd,
         program: "/usr/lib/systemd/systemd",
         halt: "halt",
+        small_run: true,
         lets_flash_be: false,
+        stuck: None,
         armed,
+        disarmed: inits::nothing_more,
         entered,
         leave: hang,
     };
     inits::keep(assets, &promise)
 }
 
+/// Asking takes seconds, and `armed` is called more than once.
+static ASKED: Once = Once::new();
+
+/// Part of the image: what is carried over and back.
+const CARRIED: usize = 1 << 20;
+
 /// What the initramfs left is not in the way, and is there again after an abort.
 fn armed(machine: &Machine) -> Result<(), Failure> {
+    if !ASKED.is_completed() {
+        ASKED.call_once(|| {});
+        let said = machine.ssh.succeed_for("levitate check", line::STAGE)?;
+        for line in ["services: sshd\n", "users who could log in: root (1 key", "`levitate` would work"] {
+            check!(said.contains(line), "levitate check does not say {line:?}:\n{said}");
+        }
+        // nothing of OpenSSH or PAM is left for its owner to name
+        check!(!said.contains("ssh server") && !said.contains("not staged"), "levitate check warns:\n{said}");
+        check!(!said.contains("not tried:"), "something was not tried:\n{said}");
+    }
     let link = machine.ssh.succeed("readlink /run/initramfs")?;
     check!(link == "maintenance", "/run/initramfs leads to {link}");
     let options = machine.ssh.succeed("grep ' /run ' /proc/mounts")?;
@@ -59,12 +81,36 @@ fn entered(machine: &Machine) -> Result<(), Failure> {
     let boot = line::boot_id(machine)?;
     let uptime = machine.ssh.succeed("cut -d. -f1 /proc/uptime")?;
     let until = uptime.parse::<u64>().map_err(Failure::harness)? + OUTLIVED;
+    openssh(machine)?;
     let outlived = format!(
         "read now _ < /proc/uptime; test ${{now%.*}} -gt {until} -o \"$(cat /proc/sys/kernel/random/boot_id)\" != {boot}"
     );
     line::wait_until(machine, &outlived, RESET)?;
     check!(line::boot_id(machine)? == boot, "systemd's watchdog has reset the board");
     Ok(())
+}
+
+/// The server of the old system is that of this one: the client knows its host key already and refuses any other. PAM lets
+/// root in, the lease sees who has logged in and nobody else, and files come over as they are.
+fn openssh(machine: &Machine) -> Result<(), Failure> {
+    let greeting = machine.ssh.greeting()?;
+    check!(greeting.starts_with("SSH-2.0-OpenSSH"), "the server is {greeting:?}");
+    let settings = machine.ssh.succeed("/usr/sbin/sshd -T")?;
+    check!(settings.contains("usepam yes"), "sshd does not ask PAM:\n{settings}");
+    let stranger = machine.ssh.connect(line::HAND_OVER)?;
+    let lease = machine.ssh.succeed("levitate lease")?;
+    drop(stranger);
+    let (_, sessions) = lease.split_once("logged in: ").unwrap_or_default();
+    check!(
+        sessions.starts_with("root (") && sessions.matches("pid").count() == 1,
+        "the lease knows of other sessions than this one: {lease}"
+    );
+    // what PAM sets for a session: Debian's environment for it, and limits
+    let log = machine.ssh.succeed("cat /run/log/current")?;
+    for trouble in ["PAM unable", "error parsing", "Missing privilege", "fatal:"] {
+        check!(!log.contains(trouble), "sshd is not at ease:\n{log}");
+    }
+    machine.ssh.there_and_back_by_sftp(CARRIED)
 }
 
 /// With the chip rewritten, process 1 hangs: the same watchdog ends that, and the new firmware boots.

@@ -22,19 +22,25 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 const DISK: u64 = 8 << 20;
 
 /// Into pages that are there already, the second time: nothing has to be read for it.
-const WRITE: &str = "dd if=/dev/zero of=/mnt/file bs=1k count=64 conv=notrunc 2>/dev/null";
+pub(super) const WRITE: &str = "dd if=/dev/zero of=/mnt/file bs=1k count=64 conv=notrunc 2>/dev/null";
 
 fn run(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let mut device = Device::new(assets, &firmware)?;
+    plug_disk(&mut device)?;
+    let (mut machine, _) = line::power_on(&device, &firmware, 1)?;
+    stuck_process(&machine)?;
+    stuck_mount(&mut machine)
+}
+
+/// An empty disk, from the next power-on.
+pub(super) fn plug_disk(device: &mut Device) -> Result<(), Failure> {
     let disk = device.file("disk.img");
     std::fs::File::create(&disk)
         .and_then(|file| file.set_len(DISK))
         .map_err(|e| Failure::file("create", &disk, e))?;
     device.disk = Some(disk);
-    let (mut machine, _) = line::power_on(&device, &firmware, 1)?;
-    stuck_process(&machine)?;
-    stuck_mount(&mut machine)
+    Ok(())
 }
 
 /// A process waits for a frozen file system, in a sleep that no signal ends. Its program is mapped from the old root,
