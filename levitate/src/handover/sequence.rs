@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::{self, FLASH, Verb};
 use super::journey::{Journey, OLD_ROOT, Run, StateHome, Step, Stop};
-use super::mounts::{self, Mount};
+use super::mounts::{self, Mount, OldMount};
 use super::report::{REPORT, StillMounted};
 use super::seam::{Attached, Ending, HandoverSys, Reach};
 use super::stage::Stage;
@@ -130,7 +130,8 @@ impl<S: HandoverSys> Run<'_, S> {
 
         let mounts = self.mounts()?;
         let old_root = self.journey.old_root.clone();
-        self.journey.root_mount = mounts::at(&mounts, &old_root).map(|mount| mount.describe(Path::new("/")));
+        self.journey.root_mount =
+            mounts::at(&mounts, &old_root).map(|mount| OldMount::of(mount, Path::new("/")));
         if self.journey.is_pivoted() && self.journey.root_mount.is_none() {
             return Err(Stop::Failed(format!(
                 "expected the old root at {OLD_ROOT}, found nothing mounted there"
@@ -139,7 +140,7 @@ impl<S: HandoverSys> Run<'_, S> {
         self.journey.flash = mounts
             .iter()
             .filter(|m| m.is_on_flash())
-            .map(|m| m.describe(&mounts::old_name(&m.point, &old_root)))
+            .map(|m| OldMount::of(m, &mounts::old_name(&m.point, &old_root)))
             .collect();
         Ok(watchdogs)
     }
