@@ -145,22 +145,26 @@ mod tests {
 
     #[test]
     fn a_descriptor_that_never_closes_keeps_none_of_the_others_open() {
-        use std::os::fd::{IntoRawFd, RawFd};
-        let open = || std::fs::File::open("/dev/null").unwrap().into_raw_fd();
+        use nix::fcntl::{FcntlArg, fcntl};
+        use std::os::fd::RawFd;
+        // High up: a number that is free again must not become that of a file of another test.
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let open = || fcntl(&null, FcntlArg::F_DUPFD_CLOEXEC(700)).unwrap();
+        let waits = || std::thread::sleep(Duration::from_secs(20));
         let is_open = |fd: RawFd| std::path::Path::new(&format!("/proc/self/fd/{fd}")).is_symlink();
         let (stuck, other) = (open(), open());
         assert!(is_open(stuck) && is_open(other));
         // As the kernel does it: the number is free, and then it waits.
         let job = || {
             if nix::unistd::close(stuck).is_ok() {
-                nix::unistd::pause();
+                waits();
             }
             nix::unistd::close(other)
         };
         run_on_our_descriptors(Duration::from_millis(200), &mut || (), &job).unwrap();
         assert!(!is_open(stuck) && !is_open(other));
         let late = run_on_our_descriptors(Duration::from_millis(10), &mut || (), &|| {
-            nix::unistd::pause();
+            waits();
             Ok(())
         });
         assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
