@@ -327,3 +327,134 @@ fn the_own_descriptors_of_the_asking_process_do_not_count() {
     tree.link("proc/self", "77");
     assert!(tree.facts().users().is_empty());
 }
+
+/// The report of the hand-over, with these entries of `still_mounted`.
+fn left_behind(tree: &Tree, entries: &str) {
+    tree.file(
+        "run/levitate/handover.json",
+        &format!(
+            r#"{{"version":1,"handed_over_at":1700000000,"total_ms":480,"stages":[{{"stage":"check","ms":1}}],
+            "unmounted":["/run","/"],"survivors":[],"still_mounted":[{entries}],"notes":[],"watchdogs":[]}}"#
+        ),
+    );
+}
+
+/// As the hand-over writes it of a jffs2 whose unmounting is still in the kernel.
+const PERSIST: &str = r#"{"path":"/persist","source":"/dev/mtdblock4","fstype":"jffs2",
+    "reason":"not done within 10000 ms","read_only":false,"device":"31:4"}"#;
+
+#[test]
+fn what_the_hand_over_could_not_let_go_of_is_in_use_although_nothing_else_tells_of_it() {
+    let tree = concatenated();
+    assert!(judge(&tree.facts(), 4, &(0..M)).is_clear());
+    left_behind(&tree, PERSIST);
+    let facts = tree.facts();
+    assert_eq!(
+        judge(&facts, 4, &(0..M)).to_string(),
+        "mtd4 \"data\" (the target itself): /persist (jffs2) of the old system could not be let go of (not done within \
+         10000 ms)"
+    );
+    assert!(judge(&facts, 5, &(0..20 * M)).is_clear(), "another range");
+}
+
+#[test]
+fn what_stayed_is_found_by_its_device_or_else_by_its_source() {
+    let stayed = |path: &str, source: &str, kind: &str, device: &str| {
+        let device = if device.is_empty() { String::new() } else { format!(r#","device":"{device}""#) };
+        format!(
+            r#"{{"path":"{path}","source":"{source}","fstype":"{kind}","reason":"r","read_only":true{device}}}"#
+        )
+    };
+    let attached = concatenated();
+    attached.file("sys/class/ubi/ubi1/mtd_num", "4\n");
+    attached.file("sys/class/block/ubiblock1_0/dev", "252:0\n");
+    attached.file("sys/class/block/loop3/dev", "7:3\n");
+    attached.file("sys/class/block/loop3/loop/backing_file", "/dev/mtdblock2\n");
+    for (entry, mtd) in [
+        (stayed("/rom", "/dev/root", "squashfs", "31:3"), Some(3)),
+        (stayed("/rom", "/dev/mtdblock3", "squashfs", ""), Some(3)),
+        (stayed("/l", "/dev/loop3", "ext4", "7:3"), Some(2)),
+        (stayed("/u", "ubi1:data", "ubifs", "0:40"), Some(4)),
+        (stayed("/u", "/dev/ubi1_0", "ubifs", ""), Some(4)),
+        (stayed("/b", "/dev/ubiblock1_0", "squashfs", "252:0"), Some(4)),
+        (stayed("/b", "/dev/ubiblock1_7", "squashfs", "252:9"), Some(4)),
+        (stayed("/dev/ubi1", "/dev/mtd4", "ubi", ""), Some(4)),
+        (stayed("/dev/ubi1", "mtd", "ubi", ""), Some(4)),
+        (stayed("/mnt", "/dev/vda", "ext4", "254:0"), None),
+        (stayed("/run", "tmpfs", "tmpfs", "0:20"), None),
+        (stayed("/net", "server:/x", "nfs", "0:33"), None),
+    ] {
+        left_behind(&attached, &entry);
+        let facts = attached.facts();
+        let is_told = |number: u32| judge(&facts, number, &(0..K)).to_string().contains("of the old system");
+        let told: Vec<u32> = [1, 2, 3, 4].into_iter().filter(|number| is_told(*number)).collect();
+        assert_eq!(told, mtd.into_iter().collect::<Vec<_>>(), "{entry}");
+    }
+    // on flash, and nobody says where: any of it
+    let tree = concatenated();
+    for entry in [
+        stayed("/u", "ubi1:data", "ubifs", "0:40"),
+        stayed("/dev/ubi1", "mtd", "ubi", ""),
+        stayed("/j", "mtd:gone", "jffs2", ""),
+        stayed("/j", "mtd:gone", "jffs2", "31:99"),
+    ] {
+        left_behind(&tree, &entry);
+        let verdict = judge(&tree.facts(), 1, &(0..K)).to_string();
+        assert!(verdict.starts_with("mtd1 \"env\" (may overlap the target): /"), "{entry}: {verdict}");
+    }
+}
+
+#[test]
+fn what_stayed_is_gone_when_the_kernel_says_so_and_of_jffs2_it_never_does() {
+    let ubi = r#"{"path":"/dev/ubi1","source":"/dev/mtd4","fstype":"ubi","reason":"busy","read_only":false}"#;
+    let ubifs = r#"{"path":"/u","source":"ubi1:data","fstype":"ubifs","reason":"busy","read_only":false}"#;
+    let tree = concatenated();
+    for (entry, gone) in [(ubi, true), (ubifs, true), (PERSIST, false)] {
+        left_behind(&tree, entry);
+        // a kernel that does not tell of UBI at all says nothing of what is gone either
+        let _ = fs::remove_dir(tree.path("sys/class/ubi"));
+        assert!(!judge(&tree.facts(), 4, &(0..K)).is_clear(), "{entry}");
+        fs::create_dir(tree.path("sys/class/ubi")).unwrap();
+        assert_eq!(judge(&tree.facts(), 4, &(0..K)).is_clear(), gone, "{entry}");
+    }
+    // its block device has no node: nobody was asked
+    left_behind(&tree, &PERSIST.replace("jffs2", "squashfs"));
+    assert!(!judge(&tree.facts(), 4, &(0..K)).is_clear());
+}
+
+#[test]
+fn a_report_of_the_hand_over_that_cannot_be_understood_refuses_all_flash_and_says_what_was_expected() {
+    let expected = "expected the hand-over's report, version 1, with the list `still_mounted`";
+    for (text, why) in [
+        ("", "EOF while parsing a value at line 1 column 0"),
+        ("{\"version\":1}\n", "missing field `still_mounted` at line 1 column 13"),
+        (r#"{"version":2,"still_mounted":[]}"#, "it has version 2"),
+        (r#"{"version":1,"still_mounted":[{"path":"/x"}]}"#, "missing field `source` at line 1 column 43"),
+        (
+            &format!(r#"{{"version":1,"still_mounted":[{}]}}"#, PERSIST.replace("31:4", "31-4")),
+            "the device of \"/persist\" is not MAJOR:MINOR",
+        ),
+        (&" ".repeat((1 << 20) + 1), "it is longer than 1048576 bytes"),
+    ] {
+        let tree = concatenated();
+        tree.file("run/levitate/handover.json", text);
+        let verdict = judge(&tree.facts(), 5, &(0..M));
+        assert!(!verdict.is_clear());
+        assert_eq!(
+            verdict.to_string(),
+            format!(
+                "what the old system left in use is not known: /run/levitate/handover.json: {why}; {expected}"
+            )
+        );
+    }
+    // not a file that can be read
+    let tree = concatenated();
+    fs::create_dir_all(tree.path("run/levitate/handover.json")).unwrap();
+    assert!(tree.facts().unread().is_some_and(|why| why.contains("Is a directory")));
+    let tree = concatenated();
+    tree.link("run/levitate/handover.json", "handover.json");
+    assert!(tree.facts().unread().is_some_and(|why| why.contains("symbolic links")));
+    let tree = concatenated();
+    left_behind(&tree, "");
+    assert!(judge(&tree.facts(), 5, &(0..M)).is_clear(), "nothing was left behind");
+}

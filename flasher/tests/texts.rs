@@ -35,7 +35,7 @@ variants!(target_name, TARGET_ERRORS, TargetError: List Unknown Ambiguous NoVolu
 variants!(open_name, OPEN_ERRORS, OpenError: Open OtherDevice NotMtd Regions ReadOnly);
 variants!(facts_name, FACTS_ERRORS, FactsError: Read);
 variants!(plan_name, PLAN_ERRORS, PlanError: Read TooLarge Wrong);
-variants!(use_name, USES, Use: Mount Swap Loop Ubi Thread Open Process Busy);
+variants!(use_name, USES, Use: Mount Swap Loop Ubi Thread Open Process Stayed Busy);
 variants!(relation_name, RELATIONS, Relation: Same Parent Child Overlaps MayOverlap);
 variants!(content_name, CONTENTS, Content: Fit UImage Trx Squashfs Ubi Environment);
 variants!(direction_name, DIRECTIONS, Direction: ReadsOne ReadsZero Both);
@@ -151,6 +151,7 @@ fn uses() -> Vec<Use> {
         Use::Open { holder: holder(), node: s("/dev/mtd5") },
         Use::Process { holder: holder(), what: s("runs a program from it") },
         Use::Busy,
+        Use::Stayed { path: s("/persist"), fs_type: s("jffs2"), reason: s("not done within 10000 ms") },
     ]
 }
 
@@ -163,7 +164,12 @@ fn verdict() -> Verdict {
         .into_iter()
         .zip(ALL_RELATIONS.into_iter().cycle())
         .map(|(how, relation)| Conflict { user: user(how), relation });
-    Verdict { conflicts: conflicts.collect(), unplaced: true, hidden: 2 }
+    Verdict {
+        conflicts: conflicts.collect(),
+        unplaced: true,
+        hidden: 2,
+        unread: Some(s("/run/levitate/handover.json: it has version 2")),
+    }
 }
 
 fn errors() -> Vec<Error> {

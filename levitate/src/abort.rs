@@ -11,6 +11,7 @@ use crate::manifest::{MANIFEST, Manifest};
 use crate::run_mount::Mounts;
 use crate::stage::{self, STAGED, StageError};
 use crate::state::{self, State, StateError};
+use crate::sys::signals::Unbroken;
 
 /// What there was to undo.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +58,7 @@ pub fn abort(root: &Root, state_file: Option<&Path>, mounts: &mut dyn Mounts) ->
     }
     let run = arming::run_directory(root).map_err(LevitateError::from)?;
     let _lock = arming::lock(&run)?;
+    let _unbroken = Unbroken::begin().map_err(|errno| DoingError::Signals(errno.into()))?;
     let manifest = fs::read(run.join(STAGED).join(MANIFEST)).ok();
     let manifest: Option<Manifest> = manifest.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let mut undone = Undone { staged: stage::disarm(&run)?, ..Undone::default() };

@@ -41,6 +41,8 @@ pub struct SystemFacts {
     pub mtd: Vec<MtdPartition>,
     /// Links, addresses and routes; empty if the configuration does not keep them.
     pub network: NetworkState,
+    /// What /etc/hosts holds, if the configuration keeps the network.
+    pub hosts: Option<Vec<u8>>,
     /// The running program's own file.
     pub binary: PathBuf,
 }
@@ -100,6 +102,8 @@ impl SystemFacts {
         let failed = |path: PathBuf| move |source| FactsError::Io { path, source };
         let text = |path: &str| root.read_text(Path::new(path)).map(Option::unwrap_or_default);
         let accounts = Accounts::parse(&text("/etc/passwd")?, &text("/etc/group")?, &text("/etc/shadow")?)?;
+        // with the others of /etc: small files lie together in flash, and are unpacked together
+        let hosts = if config.keep.network { root.read(Path::new("/etc/hosts"))? } else { None };
         let run_host = root.host(&root.resolve(Path::new("/run"))?.real);
         let (space, page) = run_mount::space(&run_host).map_err(failed(run_host))?;
         let run = run_mount::read(root).map_err(failed(at("proc/self/mountinfo")))?;
@@ -114,6 +118,7 @@ impl SystemFacts {
             run,
             mtd: mtd_partitions(root),
             network: if config.keep.network { snapshot(root.dir())? } else { NetworkState::default() },
+            hosts,
             binary: at("proc/self/exe"),
             root: root.clone(),
         })
@@ -139,6 +144,7 @@ impl SystemFacts {
             run: RunMount { point: PathBuf::new(), fstype: String::new(), options: Vec::new() },
             mtd: Vec::new(),
             network: NetworkState::default(),
+            hosts: None,
             binary: binary.to_owned(),
             root: root.clone(),
         })

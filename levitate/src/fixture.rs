@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::Signal;
 use ramdisk::dir_sink::Owners;
 use ramdisk::path::Root;
 
@@ -58,6 +59,8 @@ pub(crate) struct RecordedMounts {
     pub(crate) refuse: Option<fn(&str) -> bool>,
     /// At this request, counted from 0 and after it is done, the process ends.
     pub(crate) killed_at: Option<usize>,
+    /// This signal comes at the request that begins so.
+    pub(crate) signal_at: Option<(Signal, &'static str)>,
     base: PathBuf,
 }
 
@@ -79,12 +82,26 @@ impl RecordedMounts {
 
     fn note(&mut self, line: &str) -> io::Result<()> {
         let line = line.replace(&self.base.display().to_string(), "");
+        if let Some((signal, _)) = self.signal_at.take_if(|(_, at)| line.starts_with(*at)) {
+            nix::sys::signal::raise(signal)?;
+        }
         let refused = self.refuse.is_some_and(|refuse| refuse(&line));
         self.done.push(line);
         let record = fs::read_to_string(self.base.join("run/levitate/armed.json"));
         self.recorded.push(record.unwrap_or_default());
         if refused { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
     }
+}
+
+/// Where the double keeps what something is mounted over.
+fn hidden(point: &Path) -> PathBuf {
+    point.with_extension("hidden")
+}
+
+/// Something empty shows at the directory.
+fn show(point: &Path) -> io::Result<()> {
+    fs::rename(point, hidden(point))?;
+    fs::create_dir(point)
 }
 
 impl Mounts for RecordedMounts {
@@ -103,27 +120,34 @@ impl Mounts for RecordedMounts {
 
     fn bind(&mut self, what: &Path, over: &Path) -> io::Result<()> {
         self.note(&format!("bind {} {}", what.display(), over.display()))?;
+        if self.mounted.iter().any(|filled| filled == what) {
+            show(over)?;
+            for link in fs::read_dir(what)? {
+                let link = link?;
+                std::os::unix::fs::symlink(fs::read_link(link.path())?, over.join(link.file_name()))?;
+            }
+        }
         self.mounted.push(over.to_owned());
         self.end_here();
         Ok(())
     }
 
-    /// What it covers is moved aside, so that links can be made there.
-    fn cover(&mut self, folder: &Path) -> io::Result<()> {
-        self.note(&format!("cover {}", folder.display()))?;
-        fs::rename(folder, folder.with_extension("covered"))?;
-        fs::create_dir(folder)?;
-        self.mounted.push(folder.to_owned());
+    fn fill(&mut self, apart: &Path) -> io::Result<()> {
+        self.note(&format!("fill {}", apart.display()))?;
+        show(apart)?;
+        self.mounted.push(apart.to_owned());
+        self.end_here();
         Ok(())
     }
 
     fn unmount(&mut self, point: &Path) -> io::Result<()> {
         self.note(&format!("unmount {}", point.display()))?;
         self.mounted.retain(|mounted| mounted != point);
-        if point.with_extension("covered").exists() {
+        if hidden(point).exists() {
             fs::remove_dir_all(point)?;
-            fs::rename(point.with_extension("covered"), point)?;
+            fs::rename(hidden(point), point)?;
         }
+        self.end_here();
         Ok(())
     }
 

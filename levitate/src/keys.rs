@@ -221,6 +221,16 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_becomes_a_symlink_once_it_was_looked_up_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (secret, keys) = (dir.path().join("secret"), dir.path().join("authorized_keys"));
+        fs::write(&secret, "ssh-ed25519 AAAA\n").unwrap();
+        assert_eq!(read(&secret).unwrap().1, "ssh-ed25519 AAAA\n");
+        std::os::unix::fs::symlink(&secret, &keys).unwrap();
+        assert_eq!(read(&keys).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    }
+
+    #[test]
     fn host_keys_are_found_where_the_servers_put_them_also_behind_a_symlink() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());

@@ -40,7 +40,10 @@ pub struct Manifest {
     /// How long the maintenance root stays with nobody logged in, in milliseconds; none: for ever.
     #[serde(default = "ramdisk::init::lease::default_length")]
     pub lease_ms: Option<u64>,
-    /// The services through which people log in; the init reads these two (`ramdisk::init::lease::Terms`).
+    /// The lease with flash that the old system left changed and not verified, in milliseconds; none: such flash ends it.
+    #[serde(default = "ramdisk::init::lease::default_unverified")]
+    pub lease_unverified_ms: Option<u64>,
+    /// The services through which people log in; the init reads these three (`ramdisk::init::lease::Terms`).
     #[serde(default)]
     pub ways_in: Vec<String>,
     /// The deadlines of the hand-over.
@@ -56,10 +59,19 @@ pub struct HandoverLimits {
     pub term_grace_ms: u64,
     /// For one call that can block (umount, swapoff, sync). 10,000 unless configured.
     pub call_ms: u64,
+    /// For what the old init runs at its own end, where that is waited for (sysvinit, busybox). 300,000 unless
+    /// configured.
+    #[serde(default = "shutdown_ms")]
+    pub shutdown_ms: u64,
+}
+
+/// Five minutes: databases take long to stop, and a device that is stuck must come back.
+fn shutdown_ms() -> u64 {
+    300_000
 }
 
 impl Default for HandoverLimits {
     fn default() -> Self {
-        Self { whole_ms: 90_000, term_grace_ms: 2_000, call_ms: 10_000 }
+        Self { whole_ms: 90_000, term_grace_ms: 2_000, call_ms: 10_000, shutdown_ms: shutdown_ms() }
     }
 }

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use ramdisk::network::NetworkState;
-use ramdisk::path::{PathError, Root};
 use ramdisk::sink::{Content, Meta};
 use ramdisk::tree::{Tree, TreeError};
 
@@ -16,27 +15,25 @@ pub enum NetworkFilesError {
     /// A directory is in the way of a file.
     #[error(transparent)]
     Tree(#[from] TreeError),
-    /// `/etc/hosts` cannot be read.
-    #[error(transparent)]
-    Path(#[from] PathError),
     /// They cannot be written as JSON.
     #[error("write the network's state")]
     Json(#[from] serde_json::Error),
 }
 
-/// Puts the network's settings into the tree: `network.json` for the init, and the files for everybody else.
+/// Puts the network's settings into the tree: `network.json` for the init, and the files for everybody else. `hosts` is
+/// what `/etc/hosts` holds.
 ///
 /// # Errors
 ///
-/// A directory is in the way, or `/etc/hosts` cannot be read.
-pub fn put(tree: &mut Tree, root: &Root, network: &NetworkState) -> Result<(), NetworkFilesError> {
+/// A directory is in the way.
+pub fn put(tree: &mut Tree, network: &NetworkState, hosts: Option<&[u8]>) -> Result<(), NetworkFilesError> {
     let hostname = network.hostname.as_ref().map(|h| format!("{h}\n").into_bytes());
     let files = [
         (STATE, Some(serde_json::to_vec(network)?)),
         ("etc/hostname", hostname),
         // often a symlink into /run, which stays behind: carried over by its content
         ("etc/resolv.conf", network.resolv_conf.clone().map(String::into_bytes)),
-        ("etc/hosts", root.read(Path::new("/etc/hosts"))?),
+        ("etc/hosts", hosts.map(<[u8]>::to_vec)),
     ];
     for (path, bytes) in files {
         if let Some(bytes) = bytes {
@@ -59,7 +56,7 @@ mod tests {
             ..NetworkState::default()
         };
         let mut tree = Tree::new();
-        put(&mut tree, &Root::new(dir.path()), &network).unwrap();
+        put(&mut tree, &network, None).unwrap();
         let staged: Vec<_> = tree.iter().map(|(p, _)| p.display().to_string()).collect();
         assert_eq!(staged, ["etc", "etc/hostname", "etc/levitate", STATE, "etc/resolv.conf"]);
         let mut sink = ramdisk::dir_sink::DirSink::new(dir.path(), ramdisk::dir_sink::Owners::Mine);

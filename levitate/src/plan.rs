@@ -111,7 +111,7 @@ pub(crate) fn plan_in(
     }
     text(&mut tree, nss::NSSWITCH, 0o644, &nss::text(config, root)?)?;
     if config.keep.network {
-        network::put(&mut tree, root, &facts.network)?;
+        network::put(&mut tree, &facts.network, facts.hosts.as_deref())?;
     }
     let mut warnings = skeleton(&mut tree, facts)?;
     accounts(&mut tree, facts, selected)?;
@@ -139,6 +139,7 @@ pub(crate) fn plan_in(
         watchdogs: watchdogs(&facts.root),
         state_home: config.state_file.as_deref().and_then(|path| state_home(&facts.root, path)),
         lease_ms: config.lease,
+        lease_unverified_ms: config.lease_unverified,
         ways_in: selected.ways_in.clone(),
         handover: config.handover,
     };

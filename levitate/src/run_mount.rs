@@ -58,8 +58,8 @@ pub trait Mounts {
     fn is_mounted(&self, point: &Path) -> io::Result<bool>;
     /// Binds `what` over `over`, both without links in them.
     fn bind(&mut self, what: &Path, over: &Path) -> io::Result<()>;
-    /// Mounts an empty file system in RAM over the directory.
-    fn cover(&mut self, folder: &Path) -> io::Result<()>;
+    /// Mounts an empty file system in RAM on the directory, to be filled and then bound to where it shall show.
+    fn fill(&mut self, apart: &Path) -> io::Result<()>;
     /// Takes the topmost mount there away, also if processes still use it: they keep what they have open.
     fn unmount(&mut self, point: &Path) -> io::Result<()>;
     /// SIGHUP to PID 1.

@@ -2,4 +2,5 @@
 
 pub(crate) mod handover;
 pub(crate) mod privilege;
+pub(crate) mod signals;
 pub(crate) mod trial;

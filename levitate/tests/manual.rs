@@ -104,6 +104,41 @@ fn every_key_of_the_configuration_is_in_the_manual_page_and_in_the_example() {
 }
 
 #[test]
+fn pages_refer_to_pages_by_the_section_that_they_are_in() {
+    let section = |file: &Path| file.extension().unwrap().to_str().unwrap().to_owned();
+    let files = std::fs::read_dir(page("")).unwrap().map(|entry| entry.unwrap().path());
+    let pages: Vec<PathBuf> = files.filter(|file| file.is_file() && section(file) != "md").collect();
+    let own: Vec<(String, String)> = pages
+        .iter()
+        .map(|file| (file.file_stem().unwrap().to_str().unwrap().to_owned(), section(file)))
+        .collect();
+    assert!(own.len() >= 3, "{own:?}");
+    for (file, (name, section)) in pages.iter().zip(&own) {
+        let source = std::fs::read_to_string(file).unwrap().replace("\\-", "-");
+        let title = format!(".TH {} {section} ", name.to_uppercase());
+        assert!(source.contains(&title), "{} does not say {title:?}", file.display());
+        for line in source.lines() {
+            let words: Vec<&str> = line.split([' ', '"', ',']).filter(|word| !word.is_empty()).collect();
+            for pair in words.windows(2) {
+                let told = pair[1].strip_prefix('(').and_then(|rest| rest.split_once(')')).map(|(n, _)| n);
+                let there = own.iter().find(|(name, _)| name == pair[0]).map(|(_, section)| section.as_str());
+                if let (Some(told), Some(there)) = (told, there) {
+                    assert_eq!(told, there, "{}: {line}", file.display());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_in_run_that_is_named_to_people_is_in_the_manual_page() {
+    let page = text("levitate.8");
+    for file in ["verb", "armed.json", "handover.json", "flash.json"] {
+        assert!(page.contains(&format!("/run/levitate/{file}\n")), "levitate.8 does not name {file}");
+    }
+}
+
+#[test]
 fn the_manual_pages_are_well_formed() {
     for name in ["levitate.8", "levitate.toml.5"] {
         let source = std::fs::read_to_string(page(name)).unwrap();

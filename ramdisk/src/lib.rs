@@ -24,7 +24,8 @@ pub mod network;
 
 pub mod service;
 
-mod mount_table;
+pub mod mount_table;
+
 mod process_stat;
 mod sys;
 

@@ -170,14 +170,10 @@ fn what_was_read_is_set_again_and_setting_it_twice_changes_nothing() {
     let v0 = first.links.iter().find(|link| link.name == "v0").unwrap();
     assert_eq!(v0.mac.as_deref(), Some("02:00:00:00:00:01"));
     let address = |ip: &str, prefix, peer: Option<&str>| Address {
-        ip: ip.parse().unwrap(),
-        prefix,
         peer: peer.map(|peer| peer.parse().unwrap()),
-        scope: 0,
-        broadcast: None,
         label: Some("v0".into()).filter(|_| !ip.contains(':')),
-        no_prefix_route: false,
         no_dad: ip.contains(':'),
+        ..Address::global(ip.parse().unwrap(), prefix)
     };
     assert_eq!(
         v0.addresses,

@@ -1,16 +1,22 @@
 //! What a user can do about a failure. The library says what happened; this says what next.
 
 use crate::error::Error;
+use crate::guard::{Conflict, Use};
 use crate::report::{Failure, Flash};
 
 /// What stands behind the error's text, one line each.
 pub(super) fn hints(failure: &Failure) -> Vec<&'static str> {
     let mut hints = Vec::new();
     match &failure.error {
-        Error::InUse { .. } => hints.extend([
-            "to write the flash that the system runs from: run `levitate`, then `reboot`, log in, flash there",
-            "(--allow-in-use writes it all the same, and whatever uses it breaks)",
-        ]),
+        Error::InUse { verdict, .. } => {
+            let stayed = |conflict: &Conflict| matches!(conflict.user.how, Use::Stayed { .. });
+            hints.push(if verdict.unread.is_some() || verdict.conflicts.iter().any(stayed) {
+                "what the old system left behind ends with a reset: `reboot`, then `levitate` and `reboot` again"
+            } else {
+                "to write the flash that the system runs from: run `levitate`, then `reboot`, log in, flash there"
+            });
+            hints.push("(--allow-in-use writes it all the same, and whatever uses it breaks)");
+        }
         Error::Content { .. } | Error::Damaged { .. } => hints.push("if that is meant: --any-content"),
         Error::UbiOnNand { .. } => hints.push("(--raw-ubi writes its bytes all the same, and the counters are lost)"),
         Error::VolumeInTheWay { .. } => {
@@ -53,6 +59,9 @@ mod tests {
                 "nothing was changed",
             ]
         );
+        let unread = Verdict { unread: Some("x".to_owned()), ..Verdict::default() };
+        let in_use = Error::InUse { target: "mtd5".to_owned(), verdict: Box::new(unread) };
+        assert!(hints(&in_use.into())[0].ends_with("`reboot`, then `levitate` and `reboot` again"));
         let content = Error::Content {
             target: "mtd5".to_owned(),
             expected: Content::Fit,

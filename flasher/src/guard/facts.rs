@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 
 use super::mounts::Devices;
 use super::users::{Use, User};
-use super::{mounts, processes};
+use super::{mounts, processes, stayed};
 use crate::kernel::{Bus, WRITEABLE};
 use crate::target::{self, Node};
 
@@ -70,7 +70,10 @@ impl MtdFacts {
 pub struct Facts {
     mtds: Vec<MtdFacts>,
     users: Vec<User>,
+    /// What uses flash, but nobody tells which.
+    anywhere: Vec<Use>,
     hidden: usize,
+    unread: Option<String>,
 }
 
 impl Facts {
@@ -80,13 +83,14 @@ impl Facts {
     ///
     /// # Errors
     /// [`FactsError`] if /proc cannot be listed at all. Processes that end meanwhile are passed over; those that
-    /// privilege hides are counted ([`Facts::hidden`]).
+    /// privilege hides are counted ([`Facts::hidden`]), and a report of the hand-over that cannot be understood is told
+    /// ([`Facts::unread`]).
     pub fn read(root: &Path) -> Result<Self, FactsError> {
         let mtds = mtds(root)?;
         if mtds.is_empty() {
             return Ok(Self::default());
         }
-        let mut facts = Self { mtds, users: Vec::new(), hidden: 0 };
+        let mut facts = Self { mtds, ..Self::default() };
         let pids = processes::list(root)?;
         let mut devices = Devices::read(root);
         let mut found = mounts::read(root, &pids, &mut devices);
@@ -107,6 +111,17 @@ impl Facts {
                 found.push((mtd.number, Use::Busy));
             }
         }
+        match stayed::read(root, &devices, |number| facts.mtd(number).is_some()) {
+            Ok(all) => {
+                for (mtd, how) in all {
+                    match mtd {
+                        Some(mtd) => found.push((mtd, how)),
+                        None => facts.anywhere.push(how),
+                    }
+                }
+            }
+            Err(why) => facts.unread = Some(why),
+        }
         facts.users = found
             .into_iter()
             .map(|(mtd, how)| {
@@ -120,7 +135,7 @@ impl Facts {
     /// Facts from a list of devices and users, for callers that know them otherwise.
     #[must_use]
     pub fn new(mtds: Vec<MtdFacts>, users: Vec<User>) -> Self {
-        Self { mtds, users, hidden: 0 }
+        Self { mtds, users, ..Self::default() }
     }
 
     /// Every MTD device, by number.
@@ -140,6 +155,18 @@ impl Facts {
     #[must_use]
     pub fn users(&self) -> Vec<User> {
         self.users.clone()
+    }
+
+    /// What the hand-over into this system could not let go of, where nobody tells which flash it lies on.
+    #[must_use]
+    pub fn anywhere(&self) -> &[Use] {
+        &self.anywhere
+    }
+
+    /// Why the hand-over's report, which is there, does not tell what it left behind.
+    #[must_use]
+    pub fn unread(&self) -> Option<&str> {
+        self.unread.as_deref()
     }
 
     /// How many processes could not be looked into for want of privilege; 0 for root.

@@ -14,6 +14,7 @@ pub mod users;
 
 mod mounts;
 mod processes;
+mod stayed;
 
 pub use facts::{Facts, FactsError, MtdFacts};
 pub use mounts::{MountEntry, mounts_of};
@@ -38,13 +39,15 @@ pub struct Verdict {
     pub unplaced: bool,
     /// Processes that could not be looked into, for want of privilege.
     pub hidden: usize,
+    /// Why the hand-over's report, which is there, does not tell what it left behind.
+    pub unread: Option<String>,
 }
 
 impl Verdict {
     /// Whether nothing speaks against it.
     #[must_use]
     pub fn is_clear(&self) -> bool {
-        self.conflicts.is_empty() && !self.unplaced && self.hidden == 0
+        self.conflicts.is_empty() && !self.unplaced && self.hidden == 0 && self.unread.is_none()
     }
 }
 
@@ -52,13 +55,19 @@ impl Verdict {
 #[must_use]
 pub fn judge(facts: &Facts, number: u32, range: &Range<u64>) -> Verdict {
     let Some(target) = facts.mtd(number) else {
-        return Verdict { unplaced: true, hidden: facts.hidden(), ..Verdict::default() };
+        let unread = facts.unread().map(str::to_owned);
+        return Verdict { unplaced: true, hidden: facts.hidden(), unread, ..Verdict::default() };
     };
     let related: Vec<(u32, Relation)> = facts
         .mtds()
         .iter()
         .filter_map(|other| ranges::relation(target, range, other).map(|relation| (other.number, relation)))
         .collect();
+    // Of what lies on flash that nobody can tell, the target may be a part.
+    let anywhere = facts.anywhere().iter().map(|how| Conflict {
+        user: User { mtd: target.number, name: target.name.clone(), how: how.clone() },
+        relation: Relation::MayOverlap,
+    });
     let conflicts = facts
         .users()
         .into_iter()
@@ -66,8 +75,14 @@ pub fn judge(facts: &Facts, number: u32, range: &Range<u64>) -> Verdict {
             let (_, relation) = *related.iter().find(|(number, _)| *number == user.mtd)?;
             Some(Conflict { user, relation })
         })
+        .chain(anywhere)
         .collect();
-    Verdict { conflicts, unplaced: target.start.is_none() && facts.mtds().len() > 1, hidden: facts.hidden() }
+    Verdict {
+        conflicts,
+        unplaced: target.start.is_none() && facts.mtds().len() > 1,
+        hidden: facts.hidden(),
+        unread: facts.unread().map(str::to_owned),
+    }
 }
 
 /// At most this many processes of one partition are named.
@@ -109,6 +124,9 @@ impl fmt::Display for Verdict {
         }
         if self.hidden > 0 {
             lines.push(format!("{} processes could not be looked into: permission denied", self.hidden));
+        }
+        if let Some(why) = &self.unread {
+            lines.push(format!("what the old system left in use is not known: {why}"));
         }
         f.write_str(&lines.join("\n"))
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::processes::{self, Process};
 use super::users::Use;
 // jffs2 mounts carry it too.
-use crate::target::MTD_BLOCK_MAJOR;
+pub(super) use crate::target::MTD_BLOCK_MAJOR;
 use crate::target::ubi::Source;
 
 /// Which block device (major, minor) lies on which MTD, beyond mtdblock's own numbers.
@@ -159,7 +159,7 @@ fn mount(line: &str) -> Option<Mount<'_>> {
 }
 
 /// `31:3`
-fn numbers(text: &str) -> Option<(u64, u64)> {
+pub(super) fn numbers(text: &str) -> Option<(u64, u64)> {
     let (major, minor) = text.trim().split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
@@ -171,7 +171,7 @@ pub(super) fn block_name(path: &str) -> Option<u32> {
 }
 
 /// `ubi0:rootfs`, `ubi:rootfs`, `ubi0_1`, `/dev/ubi0_1`
-fn ubi_source(source: &str) -> Option<u32> {
+pub(super) fn ubi_source(source: &str) -> Option<u32> {
     if let Some(source) = Source::parse(source) {
         return Some(source.ubi);
     }

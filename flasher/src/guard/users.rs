@@ -60,6 +60,15 @@ pub enum Use {
         /// What lies there: `runs a program from it`, `maps FILE`, and so on.
         what: String,
     },
+    /// The hand-over into this system could not let go of it.
+    Stayed {
+        /// Where the old system had it mounted, or the device.
+        path: String,
+        /// The file system's type; `ubi` for a UBI device.
+        fs_type: String,
+        /// What the hand-over knew of the reason.
+        reason: String,
+    },
     /// The kernel says that its block device is in use, though no table shows by whom (a file system that was
     /// unmounted lazily, for one).
     Busy,
@@ -80,6 +89,9 @@ impl fmt::Display for Use {
             Self::Thread(holder) => write!(f, "served by the kernel thread {} ({})", holder.comm, holder.pid),
             Self::Open { holder, node } => write!(f, "{holder} has {node} open"),
             Self::Process { holder, what } => write!(f, "{holder} {what}"),
+            Self::Stayed { path, fs_type, reason } => {
+                write!(f, "{path} ({fs_type}) of the old system could not be let go of ({reason})")
+            }
             Self::Busy => f.write_str("held by the kernel (its block device cannot be opened exclusively)"),
         }
     }

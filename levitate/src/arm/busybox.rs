@@ -22,11 +22,11 @@ echo 'levitate: no maintenance root is staged; resetting' > /dev/console
 exec @BUSYBOX@ reboot -f
 ";
 
-/// In front of a `reboot` that would only send SIGTERM. PID 1 ends everybody at once, whoever changes flash too.
+/// In front of a `reboot` that would only send SIGTERM to PID 1.
 const REBOOT: &str = "\
 #!/bin/sh
 if [ $# = 0 ] && [ -x @ENTRY@ ]; then
-    /run/maintenance/sbin/levitate leave flash && exec kill -QUIT 1
+    /run/maintenance/sbin/levitate leave busybox && exit
 fi
 exec @REBOOT@ \"$@\"
 ";

@@ -97,7 +97,8 @@ pub(super) fn steps(found: &[Found], text: &str) -> Vec<Step> {
             };
             (name.clone(), target)
         });
-        steps.push(Step::Cover { folder: one.folder.clone(), links: links.collect() });
+        let apart = arm("cover");
+        steps.push(Step::Cover { folder: one.folder.clone(), apart, links: links.collect() });
     }
     steps
 }
@@ -134,7 +135,8 @@ mod tests {
         assert_eq!(text, "exec /bin/busybox reboot");
         let links = [("ip", "../bin/busybox"), ("reboot", "/run/levitate/arm/reboot-0")];
         let links = links.map(|(name, target)| (name.into(), target.into())).to_vec();
-        assert_eq!(steps[1], Step::Cover { folder: "/sbin".into(), links });
+        let apart = "/run/levitate/arm/cover-0".into();
+        assert_eq!(steps[1], Step::Cover { folder: "/sbin".into(), apart, links });
     }
 
     #[test]

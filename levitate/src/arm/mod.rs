@@ -134,6 +134,8 @@ pub fn detect(root: &Root) -> Result<Init, ArmError> {
     let program = exe.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
     let program = program.as_ref();
     let comm = comm.trim();
+    let is_or_begins =
+        |word| program.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
     Ok(match (program, comm) {
         ("s6-svscan", _) | (_, "s6-svscan") => {
             let scandir = fs::read_link(at("cwd")).map_err(failed(at("cwd")))?;
@@ -142,12 +144,16 @@ pub fn detect(root: &Root) -> Result<Init, ArmError> {
         ("levitate", _) if in_maintenance(root) => Init::Maintenance,
         ("levitate", _) => Init::Own,
         ("systemd", _) | (_, "systemd") => Init::Systemd,
-        ("busybox" | "busybox.static" | "linuxrc", _) => Init::Busybox { program: exe.to_owned() },
+        // Yocto splits it: its init is busybox.nosuid
+        (name, _) if name == "linuxrc" || is_or_begins("busybox") => {
+            Init::Busybox { program: exe.to_owned() }
+        }
         ("procd", _) => Init::Procd,
         ("dinit", _) => Init::Dinit,
         ("runit" | "runit-init", _) => Init::Other("runit"),
         ("openrc-init", _) => Init::Other("openrc-init"),
-        ("init", _) => Init::Sysvinit { program: exe.to_owned() },
+        // Yocto keeps several side by side
+        ("init" | "init.sysvinit", _) => Init::Sysvinit { program: exe.to_owned() },
         _ => Init::Unknown(if program.is_empty() { comm } else { program }.to_owned()),
     })
 }
@@ -257,6 +263,11 @@ mod tests {
             ("systemd", "/usr/lib/systemd/systemd", Init::Systemd),
             ("init", "/usr/lib/systemd/systemd", Init::Systemd),
             ("init", "/bin/busybox", Init::Busybox { program: "/bin/busybox".into() }),
+            ("init", "/bin/busybox.nosuid", Init::Busybox { program: "/bin/busybox.nosuid".into() }),
+            ("init", "/bin/busybox.static", Init::Busybox { program: "/bin/busybox.static".into() }),
+            ("linuxrc", "/linuxrc", Init::Busybox { program: "/linuxrc".into() }),
+            ("init", "/bin/busyboxes", Init::Unknown("busyboxes".into())),
+            ("init", "/sbin/init.sysvinit", Init::Sysvinit { program: "/sbin/init.sysvinit".into() }),
             ("init", "/usr/sbin/init", Init::Sysvinit { program: "/usr/sbin/init".into() }),
             ("init", "/sbin/init (deleted)", Init::Sysvinit { program: "/sbin/init".into() }),
             ("procd", "/sbin/procd", Init::Procd),

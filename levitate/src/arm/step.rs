@@ -55,10 +55,13 @@ pub enum Step {
         /// Whether PID 1 gets SIGHUP, now and when it is undone, so that it reads the file again.
         reread: bool,
     },
-    /// An empty file system in RAM covers a directory, with links of its own in it.
+    /// A file system in RAM covers a directory, with links of its own in it. It is filled at a place apart and shows by
+    /// one bind: at every moment the directory holds all that was there before, or all of the links.
     Cover {
         /// The directory, links resolved.
         folder: PathBuf,
+        /// Where it is filled; nothing is there before, nor afterwards.
+        apart: PathBuf,
         /// Names in it, and what they lead to.
         links: Vec<(PathBuf, PathBuf)>,
     },
@@ -95,7 +98,7 @@ impl fmt::Display for Step {
                 let told = if *reread { ", and have PID 1 read it" } else { "" };
                 write!(f, "bind {} over {}{told}", what.display(), over.display())
             }
-            Self::Cover { folder, links } => {
+            Self::Cover { folder, links, .. } => {
                 write!(f, "cover {} with {} links", folder.display(), links.len())
             }
             Self::Start { name } => write!(f, "start {name} in the background"),
@@ -120,7 +123,10 @@ mod tests {
                 Step::Bind { what: at("/a"), over: at("/b"), reread: true },
                 "bind /a over /b, and have PID 1 read it",
             ),
-            (Step::Cover { folder: at("/a"), links: vec![(at("x"), at("y"))] }, "cover /a with 1 links"),
+            (
+                Step::Cover { folder: at("/a"), apart: at("/b"), links: vec![(at("x"), at("y"))] },
+                "cover /a with 1 links",
+            ),
             (Step::Start { name: "linuxrc".into() }, "start linuxrc in the background"),
         ];
         for (step, line) in steps {

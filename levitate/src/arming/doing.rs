@@ -5,12 +5,14 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
 use ramdisk::path::Root;
 
 use super::record::{self, Armed, RecordError, StateAt};
 use crate::arm::{Step, processes};
 use crate::budget::Space;
 use crate::run_mount::{Before, Mounts, Remount, RunMount};
+use crate::sys::signals::Unbroken;
 
 /// A change could not be made or undone.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +20,9 @@ pub enum DoingError {
     /// The record.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// Signals cannot be made to wait.
+    #[error("block signals while the system is changed")]
+    Signals(#[source] io::Error),
     /// The mount of /run.
     #[error("remount {point}")]
     Remount {
@@ -44,7 +49,7 @@ pub enum DoingError {
     },
 }
 
-/// Changes under way: what this run did, on top of what earlier runs did.
+/// Changes under way: what this run did, on top of what earlier runs did. Nothing but a kill ends the process meanwhile.
 #[derive(Debug)]
 pub struct Doing<'a> {
     root: &'a Root,
@@ -52,17 +57,25 @@ pub struct Doing<'a> {
     armed: Armed,
     /// /run as it was before this run.
     run: Option<Before>,
+    unbroken: Unbroken,
 }
 
 impl<'a> Doing<'a> {
-    /// Reads what earlier runs did.
+    /// Reads what earlier runs did. From here on signals that would end the process wait.
     ///
     /// # Errors
     ///
     /// The record cannot be read.
-    pub fn begin(root: &'a Root) -> Result<Self, RecordError> {
+    pub fn begin(root: &'a Root) -> Result<Self, DoingError> {
         let earlier = record::read(root)?.unwrap_or_default();
-        Ok(Self { root, armed: earlier.clone(), earlier, run: None })
+        let unbroken = Unbroken::begin().map_err(|errno| DoingError::Signals(errno.into()))?;
+        Ok(Self { root, armed: earlier.clone(), earlier, run: None, unbroken })
+    }
+
+    /// The name of a signal that has come since; whoever is asked to stop takes back what was done.
+    #[must_use]
+    pub fn asked_to_stop(&self) -> Option<&'static str> {
+        self.unbroken.asked_to_stop().map(Signal::as_str)
     }
 
     /// Changes the mount of /run, `now`.
@@ -215,9 +228,8 @@ fn is_there(root: &Root, mounts: &dyn Mounts, step: &Step) -> io::Result<bool> {
         Step::Directory { path } => Ok(taken(path) && !root.host(path).is_dir()),
         Step::File { path, .. } | Step::Symlink { path, .. } => Ok(taken(path)),
         Step::Copy { to, .. } | Step::MoveAway { to, .. } => Ok(taken(to)),
-        Step::Bind { over: point, .. } | Step::Cover { folder: point, .. } => {
-            mounts.is_mounted(&root.host(point))
-        }
+        Step::Bind { over, .. } => mounts.is_mounted(&root.host(over)),
+        Step::Cover { folder, apart, .. } => Ok(taken(apart) || mounts.is_mounted(&root.host(folder))?),
         Step::Start { .. } => Ok(false),
     }
 }
@@ -240,11 +252,17 @@ fn perform(root: &Root, mounts: &mut dyn Mounts, step: &Step) -> io::Result<()> 
             mounts.bind(&host(what), &host(over))?;
             if *reread { mounts.hang_up() } else { Ok(()) }
         }
-        Step::Cover { folder, links } => {
-            mounts.cover(&host(folder))?;
-            links
-                .iter()
-                .try_for_each(|(name, target)| std::os::unix::fs::symlink(target, host(folder).join(name)))
+        Step::Cover { folder, apart, links } => {
+            let apart = host(apart);
+            fs::create_dir(&apart)?;
+            mounts.fill(&apart)?;
+            for (name, target) in links {
+                std::os::unix::fs::symlink(target, apart.join(name))?;
+            }
+            // who ends here by whatever signal leaves the directory as it was, or covered whole
+            mounts.bind(&apart, &host(folder))?;
+            mounts.unmount(&apart)?;
+            fs::remove_dir(apart)
         }
         Step::Start { name } => mounts.start(name),
     }
@@ -266,12 +284,19 @@ fn take_back(root: &Root, mounts: &mut dyn Mounts, step: &Step) -> io::Result<()
             _ => Ok(()),
         },
         Step::MoveAway { from, to } => gone_is_fine(fs::rename(host(to), host(from))),
-        Step::Bind { over: point, .. } | Step::Cover { folder: point, .. } => {
-            if mounts.is_mounted(&host(point))? {
-                mounts.unmount(&host(point))?;
-            }
-            if matches!(step, Step::Bind { reread: true, .. }) { mounts.hang_up() } else { Ok(()) }
+        Step::Bind { over, reread, .. } => {
+            unmount(mounts, &host(over))?;
+            if *reread { mounts.hang_up() } else { Ok(()) }
+        }
+        Step::Cover { folder, apart, .. } => {
+            unmount(mounts, &host(folder))?;
+            unmount(mounts, &host(apart))?;
+            gone_is_fine(fs::remove_dir(host(apart)))
         }
         Step::Start { name } => processes::named(root, name).into_iter().try_for_each(|pid| mounts.end(pid)),
     }
+}
+
+fn unmount(mounts: &mut dyn Mounts, point: &Path) -> io::Result<()> {
+    if mounts.is_mounted(point)? { mounts.unmount(point) } else { Ok(()) }
 }

@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::record;
+use nix::sys::signal::Signal;
+use ramdisk::dir_sink::Owners;
+
+use super::{Event, record};
 use crate::abort;
 use crate::fixture::{CONFIG, OldSystem, static_program};
 use crate::status::with_sources;
@@ -23,6 +26,15 @@ fn busybox() -> OldSystem {
     system.file("/etc/inittab", "::respawn:/bin/sh\n::restart:/sbin/init\n");
     let words = b"BusyBox v1.35.0 \0init\0linuxrc\0reboot\0";
     system.program("/bin/busybox", &[&static_program()[..], words].concat());
+    system
+}
+
+/// Its `reboot` is covered by one of our own.
+fn busybox_without_linuxrc() -> OldSystem {
+    let system = busybox();
+    let words = b"BusyBox v1.35.0 \0init\0reboot\0";
+    system.program("/bin/busybox", &[&static_program()[..], words].concat());
+    system.link("/sbin/ip", "../bin/busybox");
     system
 }
 
@@ -49,6 +61,18 @@ fn each_init_is_armed_and_abort_leaves_no_trace() {
         (systemd(), vec!["link /run/initramfs"]),
         (sysvinit(), vec!["bind /run/levitate/arm/inittab /etc/inittab", "hang up"]),
         (busybox(), vec!["bind /run/levitate/arm/inittab /etc/inittab", "hang up", "start linuxrc"]),
+        (
+            busybox_without_linuxrc(),
+            vec![
+                "bind /run/levitate/arm/inittab /etc/inittab",
+                "hang up",
+                "bind /sbin /run/levitate/arm/own-0",
+                "fill /run/levitate/arm/cover-0",
+                "bind /run/levitate/arm/cover-0 /sbin",
+                "unmount /run/levitate/arm/cover-0",
+                "start linuxrc",
+            ],
+        ),
     ] {
         system.file("/run/levitate/verb", "");
         let before = state(&system);
@@ -88,6 +112,52 @@ fn a_failure_at_any_step_leaves_the_system_as_it_was() {
     }
 }
 
+#[test]
+fn who_is_interrupted_amid_arming_takes_everything_back_and_says_so() {
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        for at in ["bind", "fill", "start"] {
+            let mut system = busybox_without_linuxrc();
+            system.file("/run/levitate/verb", "");
+            let before = state(&system);
+            system.mounts.signal_at = Some((signal, at));
+            let error = with_sources(&system.levitate(CONFIG).unwrap_err());
+            assert_eq!(error, format!("stage a maintenance root: interrupted by {signal}"), "{at}");
+            assert_eq!(state(&system), before, "{signal} at {at}");
+        }
+    }
+}
+
+#[test]
+fn an_abort_that_is_interrupted_goes_on_to_its_end() {
+    let mut system = busybox_without_linuxrc();
+    system.file("/run/levitate/verb", "");
+    let before = state(&system);
+    system.levitate(CONFIG).unwrap();
+    system.mounts.signal_at = Some((Signal::SIGHUP, "end 77"));
+    let root = system.root();
+    abort::abort(&root, None, &mut system.mounts).unwrap();
+    assert_eq!((state(&system), system.mounts.signal_at), (before, None));
+}
+
+#[test]
+fn nobody_is_told_anything_between_the_first_change_and_the_last() {
+    let mut system = busybox_without_linuxrc();
+    let config = OldSystem::config(CONFIG);
+    let facts = system.facts(&config);
+    let (run, entry) = (system.at("/run"), system.at("/run/maintenance/exec"));
+    let mut told = Vec::new();
+    let tell = &mut |event: Event| {
+        // whoever listens may take for ever: then everything is as it was or as it shall be, and nobody is kept out
+        let free = super::lock(&run).is_ok();
+        told.push((matches!(event, Event::Remounting(_) | Event::Arming(_)), entry.exists(), free));
+    };
+    super::levitate(&config, &facts, &mut system.mounts, Owners::Mine, tell).unwrap();
+    assert!(told.iter().any(|(of_a_change, ..)| *of_a_change));
+    for (of_a_change, staged, free) in told {
+        assert_eq!((of_a_change, free), (staged, true));
+    }
+}
+
 /// As if it was killed at the nth thing that it asks of the kernel: whatever is under way stays as it is.
 fn killed_at(system: &mut OldSystem, nth: usize) -> bool {
     system.mounts.killed_at = Some(nth);
@@ -103,7 +173,7 @@ fn killed_at(system: &mut OldSystem, nth: usize) -> bool {
 
 #[test]
 fn an_abort_after_levitate_was_killed_at_any_moment_leaves_no_trace() {
-    let inits: [fn() -> OldSystem; 3] = [systemd, sysvinit, busybox];
+    let inits: [fn() -> OldSystem; 4] = [systemd, sysvinit, busybox, busybox_without_linuxrc];
     let mut moments = 0;
     for init in inits {
         for nth in 0.. {
@@ -111,6 +181,10 @@ fn an_abort_after_levitate_was_killed_at_any_moment_leaves_no_trace() {
             system.file("/run/levitate/verb", "");
             let before = state(&system);
             let died = killed_at(&mut system, nth);
+            for name in ["/sbin/reboot", "/sbin/levitate"] {
+                let there = fs::symlink_metadata(system.at(name)).is_ok();
+                assert!(there, "{name} is gone after a kill at call {nth} of the kernel");
+            }
             let root = system.root();
             abort::abort(&root, None, &mut system.mounts).unwrap();
             assert_eq!(state(&system), before, "killed at call {nth} of the kernel");
@@ -121,7 +195,7 @@ fn an_abort_after_levitate_was_killed_at_any_moment_leaves_no_trace() {
             moments += 1;
         }
     }
-    assert!(moments >= 8, "{moments}");
+    assert!(moments >= 16, "{moments}");
 }
 
 #[test]

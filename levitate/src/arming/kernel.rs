@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 
 use crate::handover::mounts;
 use crate::run_mount::{Mounts, Remount};
+use crate::sys::signals;
 
 /// How long a process that was killed may take.
 const LONGEST_END: Duration = Duration::from_secs(5);
@@ -48,11 +49,13 @@ impl Mounts for KernelMounts {
     }
 
     fn bind(&mut self, what: &Path, over: &Path) -> io::Result<()> {
-        Ok(mount(Some(what), over, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+        mount(Some(what), over, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        // Where mounts are shared it would also get what is mounted over its original, which it is to keep reachable.
+        Ok(mount(None::<&str>, over, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?)
     }
 
-    fn cover(&mut self, folder: &Path) -> io::Result<()> {
-        Ok(mount(Some("levitate"), folder, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))?)
+    fn fill(&mut self, apart: &Path) -> io::Result<()> {
+        Ok(mount(Some("levitate"), apart, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))?)
     }
 
     fn unmount(&mut self, point: &Path) -> io::Result<()> {
@@ -73,6 +76,7 @@ impl Mounts for KernelMounts {
         command.arg0(name).env_clear().current_dir("/run");
         // it must not keep the session's terminal, or the pipe of a remote command
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        signals::unblocked(&mut command);
         command.spawn().map(drop)
     }
 

@@ -133,8 +133,11 @@ pub fn levitate_from(
         staging.verdict.map_err(|short| short.why)?;
 
     let run = run_directory(root)?;
-    let _lock = lock(&run)?;
+    let lock = lock(&run)?;
     let mut doing = Doing::begin(root)?;
+    // Nobody is told anything before the last change: a full pipe, and a terminal that somebody stopped, must not keep
+    // the system half changed.
+    let mut events = Vec::new();
     let done = change_and_stage(
         origin,
         config,
@@ -145,11 +148,14 @@ pub fn levitate_from(
         &mut doing,
         mounts,
         owners,
-        tell,
+        &mut |event| events.push(event),
     );
-    if done.is_err() {
-        doing.back_out(mounts);
+    match &done {
+        Ok(()) => drop(doing),
+        Err(_) => doing.back_out(mounts),
     }
+    drop(lock);
+    events.into_iter().for_each(tell);
     done.map(|()| prepared.plan.manifest)
 }
 
@@ -176,6 +182,7 @@ fn change_and_stage(
     if !known {
         tell(prepared.event());
     }
+    not_interrupted(doing)?;
     steps.iter().for_each(|step| tell(Event::Arming(step.clone())));
     doing.carry_out(mounts, steps)?;
     let Manifest { state_file, state_home, .. } = &prepared.plan.manifest;
@@ -184,7 +191,13 @@ fn change_and_stage(
         // the manifest says it too
         tell(Event::Warning(with_sources(&e)));
     }
+    not_interrupted(doing)?;
     record_and_arm(config, facts, unarmed, tell)
+}
+
+/// Whoever interrupts is heard where taking everything back is still all that there is to do.
+fn not_interrupted(doing: &Doing<'_>) -> Result<(), LevitateError> {
+    doing.asked_to_stop().map_or(Ok(()), |signal| Err(LevitateError::Interrupted { signal }))
 }
 
 fn record_and_arm(

@@ -98,6 +98,12 @@ pub enum LevitateError {
     /// /run leads nowhere.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// Somebody sent a signal that ends processes, before the last change was made.
+    #[error("stage a maintenance root: interrupted by {signal}")]
+    Interrupted {
+        /// Its name.
+        signal: &'static str,
+    },
     /// Another `levitate` or `levitate abort` is at work.
     #[error("another levitate is at work (it holds {0})")]
     Busy(PathBuf),

@@ -113,6 +113,7 @@ fn name(why: &LevitateError) -> &'static str {
         | LevitateError::Measure(_)
         | LevitateError::Stage(_)
         | LevitateError::Path(_)
+        | LevitateError::Interrupted { .. }
         | LevitateError::Io { .. } => "later",
     }
 }

@@ -112,6 +112,7 @@ mod tests {
             state_home: None,
             watchdogs: vec![],
             lease_ms: None,
+            lease_unverified_ms: None,
             ways_in: vec![],
             handover: HandoverLimits::default(),
         };

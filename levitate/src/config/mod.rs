@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ramdisk::init::lease::default_unverified;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -64,6 +65,8 @@ pub struct Config {
     pub keep: Keep,
     /// After so many milliseconds without anybody logged in the maintenance root goes back; none: never.
     pub lease: Option<u64>,
+    /// As `lease`, in milliseconds, while flash is as the old system left it, changed and not verified; none: that ends it.
+    pub lease_unverified: Option<u64>,
     /// The hand-over's deadlines.
     pub handover: HandoverLimits,
 }
@@ -168,6 +171,7 @@ struct File {
     reserve: Option<Bytes>,
     state_file: Option<Spanned<PathBuf>>,
     lease: Option<Lease>,
+    lease_unverified: Option<Lease>,
     #[serde(default)]
     services: BTreeMap<String, Spanned<Service>>,
     users: Option<BTreeMap<String, User>>,
@@ -186,12 +190,15 @@ struct Handover {
     #[serde(rename = "term-grace")]
     term_grace: Option<Spanned<Millis>>,
     call: Option<Spanned<Millis>>,
+    shutdown: Option<Spanned<Millis>>,
 }
 
 /// Less than this is no time for a hand-over, in milliseconds: each `reboot` would fail.
 const LEAST_WHOLE: u64 = 10_000;
 /// The same for one call of the kernel.
 const LEAST_CALL: u64 = 100;
+/// The same for an init's own shutdown.
+const LEAST_SHUTDOWN: u64 = 5_000;
 
 impl Handover {
     /// The deadlines, checked.
@@ -214,7 +221,8 @@ impl Handover {
         // both have to fit in, with room for the rest
         let term_grace_ms = of(&self.term_grace, default.term_grace_ms, 0, whole_ms / 2, "term-grace")?;
         let call_ms = of(&self.call, default.call_ms, LEAST_CALL, whole_ms, "call")?;
-        Ok(HandoverLimits { whole_ms, term_grace_ms, call_ms })
+        let shutdown_ms = of(&self.shutdown, default.shutdown_ms, LEAST_SHUTDOWN, u64::MAX, "shutdown")?;
+        Ok(HandoverLimits { whole_ms, term_grace_ms, call_ms, shutdown_ms })
     }
 }
 
@@ -297,6 +305,7 @@ impl Config {
             users,
             groups: file.groups,
             lease: file.lease.map_or(Some(LEASE), |lease| lease.0),
+            lease_unverified: file.lease_unverified.map_or(default_unverified(), |lease| lease.0),
             keep: file.keep,
             handover,
         })

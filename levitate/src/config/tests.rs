@@ -16,6 +16,7 @@ fn the_example_is_a_configuration() {
     assert_eq!(config.packages[2], Package::Directory("/opt/tools".into()));
     assert_eq!(config.packages[3], Package::Closure("/etc/nix-store-paths".into()));
     assert_eq!((config.libraries[0].as_str(), config.lease), ("pam_unix.so", Some(900_000)));
+    assert_eq!(config.lease_unverified, Some(86_400_000));
     assert!(config.groups["dialout"].keep && config.keep.sftp && !config.keep.scp);
     assert_eq!(config.reserve, Some(32 << 20));
     assert_eq!(config.services["ready"].timeout_up, Some(Millis(5_000)));
@@ -29,7 +30,10 @@ fn nothing_at_all_keeps_root_and_the_network() {
     let config = parse("").unwrap();
     assert_eq!(config.users, BTreeMap::from([("root".to_owned(), User::default())]));
     assert!(config.keep.network && config.users["root"].keep);
-    assert_eq!(config.lease, Some(15 * 60_000));
+    assert_eq!((config.lease, config.lease_unverified), (Some(15 * 60_000), Some(24 * 60 * 60_000)));
+    let shorter = parse("lease_unverified = \"1h\"\n").unwrap();
+    assert_eq!((shorter.lease, shorter.lease_unverified), (Some(15 * 60_000), Some(60 * 60_000)));
+    assert_eq!(parse("lease_unverified = \"off\"\n").unwrap().lease_unverified, None);
 }
 
 #[test]
@@ -37,7 +41,7 @@ fn an_unknown_key_is_told_with_its_line_the_nearest_key_and_the_keys_that_there_
     assert_eq!(
         error("packages = []\nfile = []\n"),
         "/etc/levitate.toml, line 2: unknown key \"file\", did you mean \"files\"?; known here: packages, libraries, \
-         files, banner, reserve, state_file, lease, services, users, groups, keep, handover"
+         files, banner, reserve, state_file, lease, lease_unverified, services, users, groups, keep, handover"
     );
     for (text, line, words) in [
         (
@@ -84,6 +88,12 @@ fn deadlines_that_no_hand_over_could_keep_are_refused_with_their_line() {
     }
     let short = parse("[handover]\nwhole = \"10s\"\nterm-grace = \"500ms\"\n").unwrap().handover;
     assert_eq!((short.whole_ms, short.term_grace_ms, short.call_ms), (10_000, 500, 10_000));
+    assert_eq!(short.shutdown_ms, 300_000);
+    assert_eq!(parse("[handover]\nshutdown = \"20m\"\n").unwrap().handover.shutdown_ms, 1_200_000);
+    assert_eq!(
+        error("[handover]\nshutdown = \"1s\"\n"),
+        "/etc/levitate.toml, line 2: shutdown: expected at least 5000 ms, found 1000 ms"
+    );
 }
 
 #[test]

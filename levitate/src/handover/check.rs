@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn process(name: &str, state: char) -> Process {
-        Process { pid: 7, name: name.into(), state, kernel: false }
+        Process { pid: 7, name: name.into(), state, kernel: false, wants_hangup: false }
     }
 
     #[test]
@@ -285,6 +285,7 @@ mod tests {
             state_home: None,
             watchdogs: vec![],
             lease_ms: None,
+            lease_unverified_ms: None,
             ways_in: vec![],
             handover: HandoverLimits::default(),
         };

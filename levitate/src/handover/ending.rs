@@ -17,8 +17,8 @@ use super::watchdog::Pending;
 
 /// Between two looks at who is left, in milliseconds.
 const LOOK_MS: u64 = 10;
-/// From TERM to HUP, in milliseconds. Who ends by TERM has mostly ended by then; shells at a terminal never do, and their
-/// supervisors wait for them.
+/// From TERM to HUP for everybody who is left, in milliseconds. Shells at a terminal ignore TERM, and their supervisors
+/// wait for them: they get it at once. This is for those whose handler of TERM does nothing.
 const HANGUP_AFTER_MS: u64 = 100;
 /// Between two looks at a writer of flash, in milliseconds: it has minutes to go, and needs the processor.
 const FLASH_LOOK_MS: u64 = 250;
@@ -103,6 +103,10 @@ impl<S: HandoverSys> Run<'_, S> {
         let started = self.sys.now_ms();
         let grace = self.journey.limits.term_grace_ms.min(self.remaining(started));
         let mut left = self.look(&mut watchdogs);
+        for process in left.iter().flatten().filter(|process| process.wants_hangup) {
+            // who has just ended needs none, and everybody who is left gets one later
+            let _ = self.sys.hang_up(process.pid);
+        }
         let mut hung_up = false;
         // Whoever cannot be looked at may be there.
         while left.as_ref().map_or(true, |left| !left.is_empty())

@@ -1,71 +1,11 @@
-//! The mount table: parsed from `/proc/PID/mountinfo`, ordered for unmounting, searched for what lies on flash.
+//! The mount table as the hand-over needs it: searched, and ordered for unmounting.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The major number of mtdblock devices, and of jffs2 superblocks, whose minor is the MTD device's number
-/// (`MTD_BLOCK_MAJOR` in the kernel's `include/uapi/linux/major.h`).
-pub const MTD_BLOCK_MAJOR: u32 = 31;
-
-/// One line of mountinfo (proc_pid_mountinfo(5)).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    /// The mount's id.
-    pub id: u32,
-    /// The id of the mount that it is mounted on.
-    pub parent: u32,
-    /// The major number of the superblock's device.
-    pub major: u32,
-    /// The minor number of the superblock's device.
-    pub minor: u32,
-    /// Which directory of the file system is mounted: `/` unless it is a bind mount or a subvolume.
-    pub root: PathBuf,
-    /// Where it is mounted, seen from the reader's root.
-    pub point: PathBuf,
-    /// The file system's type.
-    pub fstype: String,
-    /// What the file system calls its source; `none` or any word for file systems without a device.
-    pub source: String,
-}
-
-impl Mount {
-    /// Whether its superblock lies on an MTD device: an mtdblock or jffs2 superblock by its number, UBIFS by its type, what
-    /// lies on a block device over a UBI volume by that device's name.
-    #[must_use]
-    pub fn is_on_flash(&self) -> bool {
-        self.major == MTD_BLOCK_MAJOR
-            || matches!(self.fstype.as_str(), "jffs2" | "ubifs")
-            || self.source.starts_with("/dev/ubiblock")
-    }
-
-    /// Whether its files are nowhere but in RAM, so that removing them is no loss after the reset that follows anyway.
-    #[must_use]
-    pub fn is_in_ram(&self) -> bool {
-        matches!(self.fstype.as_str(), "tmpfs" | "ramfs" | "rootfs")
-    }
-
-    /// Whether it keeps data that a reset without a clean unmount could harm.
-    #[must_use]
-    pub fn keeps_data(&self) -> bool {
-        self.major != 0
-            || matches!(self.fstype.as_str(), "ubifs" | "overlay" | "btrfs" | "nfs" | "nfs4" | "fuseblk")
-    }
-
-    /// The same facts as text, for files.
-    #[must_use]
-    pub fn describe(&self, path: &Path) -> OldMount {
-        OldMount {
-            path: path.to_string_lossy().into_owned(),
-            source: self.source.clone(),
-            fstype: self.fstype.clone(),
-            major: self.major,
-            minor: self.minor,
-        }
-    }
-}
+pub use ramdisk::mount_table::{MTD_BLOCK_MAJOR, Mount, parse, parse_with_options, unescape};
 
 /// A mount of the old system as it was before anything was ended: what the proof has to look for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,55 +22,18 @@ pub struct OldMount {
     pub minor: u32,
 }
 
-/// Parses a mountinfo file. Lines that are no mountinfo lines are skipped: a table that can be read in part is better
-/// for a PID 1 than none.
-#[must_use]
-pub fn parse(bytes: &[u8]) -> Vec<Mount> {
-    parse_with_options(bytes).into_iter().map(|(mount, _)| mount).collect()
-}
-
-/// The same with each mount's own options: `rw`, `noexec`, ...
-#[must_use]
-pub fn parse_with_options(bytes: &[u8]) -> Vec<(Mount, Vec<String>)> {
-    bytes.split(|b| *b == b'\n').filter_map(parse_line).collect()
-}
-
-fn parse_line(line: &[u8]) -> Option<(Mount, Vec<String>)> {
-    let mut fields = line.split(|b| *b == b' ').filter(|field| !field.is_empty());
-    let id = number(fields.next()?)?;
-    let parent = number(fields.next()?)?;
-    let mut device = fields.next()?.split(|b| *b == b':');
-    let (major, minor) = (number(device.next()?)?, number(device.next()?)?);
-    let root = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
-    let point = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
-    let options = String::from_utf8_lossy(fields.next()?).split(',').map(str::to_owned).collect();
-    // Any number of optional fields, closed by a single dash.
-    fields.by_ref().find(|field| *field == b"-")?;
-    let fstype = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
-    let source = fields.next().map(unescape).unwrap_or_default();
-    let source = String::from_utf8_lossy(&source).into_owned();
-    Some((Mount { id, parent, major, minor, root, point, fstype, source }, options))
-}
-
-fn number(field: &[u8]) -> Option<u32> {
-    std::str::from_utf8(field).ok()?.parse().ok()
-}
-
-/// Undoes the kernel's `\ooo` for space, tab, newline, backslash and `#`. Anything else stays as it is.
-#[must_use]
-pub fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, tail)) = rest.split_first() {
-        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) = (first, tail) {
-            plain.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
-            rest = after;
-        } else {
-            plain.push(first);
-            rest = tail;
+impl OldMount {
+    /// The facts about `mount`, which the old system has at `path`, as text for files.
+    #[must_use]
+    pub fn of(mount: &Mount, path: &Path) -> Self {
+        Self {
+            path: path.to_string_lossy().into_owned(),
+            source: mount.source.clone(),
+            fstype: mount.fstype.clone(),
+            major: mount.major,
+            minor: mount.minor,
         }
     }
-    plain
 }
 
 /// The mount that shows at exactly this path: where several are stacked, the topmost.
@@ -214,19 +117,6 @@ not a line
     }
 
     #[test]
-    fn every_whole_line_is_read_and_escapes_are_undone() {
-        let mounts = parse(TABLE);
-        assert_eq!(mounts.len(), 8);
-        assert_eq!(mounts[5].point, Path::new("/persist/with space\\"));
-        assert_eq!((mounts[3].fstype.as_str(), mounts[3].source.as_str()), ("tmpfs", "tmpfs"));
-    }
-
-    #[test]
-    fn a_backslash_that_begins_no_octal_number_stays() {
-        assert_eq!(unescape(b"a\\040b\\04\\999\\"), b"a b\\04\\999\\");
-    }
-
-    #[test]
     fn what_is_mounted_on_another_is_unmounted_before_it() {
         let order = unmount_order(&parse(TABLE), Path::new("/"));
         assert_eq!(
@@ -254,12 +144,6 @@ not a line
         assert_eq!(at(&mounts, Path::new("/persist")).unwrap().source, "above");
         assert_eq!(holding(&mounts, Path::new("/run/maintenance/x")).unwrap().id, 23);
         assert_eq!(holding(&mounts, Path::new("/etc/x")).unwrap().id, 20);
-    }
-
-    #[test]
-    fn squashfs_and_jffs2_and_ubifs_lie_on_flash_and_tmpfs_does_not() {
-        let flash: Vec<Mount> = parse(TABLE).into_iter().filter(Mount::is_on_flash).collect();
-        assert_eq!(points(&flash), ["/", "/persist", "/ubi"]);
     }
 
     #[test]

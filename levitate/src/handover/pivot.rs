@@ -40,8 +40,7 @@ impl<S: HandoverSys> Run<'_, S> {
         let staged = self.journey.staged.clone();
         self.record_progress(State::Left);
         // What these descriptors keep busy could not be unmounted.
-        self.sys.take_console(&staged.join("dev")).map_err(|e| Stop::because("open the console", &e))?;
-        self.sys.close_others().map_err(|e| Stop::because("close the old system's descriptors", &e))?;
+        self.close_descriptors(&staged.join("dev"))?;
         let goes = |m: &Mount| !m.point.starts_with(&staged) && !staged.starts_with(&m.point);
         for (mount, e) in self.unmount_patiently(Path::new("/"), &goes)? {
             let what = format!("unmount {} ({} on {})", mount.point.display(), mount.fstype, mount.source);
@@ -52,7 +51,8 @@ impl<S: HandoverSys> Run<'_, S> {
         }
         self.sweep_ram_below(Path::new("/"));
         self.sys.chdir(&staged).map_err(|e| Stop::because(format!("chdir to {}", staged.display()), &e))?;
-        let moved = self.sys.move_mount(Path::new("."), Path::new("/"));
+        let limit = self.limit();
+        let moved = self.sys.move_mount(Path::new("."), Path::new("/"), limit);
         moved.map_err(|e: io::Error| Stop::because(format!("move {} to /", staged.display()), &e))?;
         self.journey.old_root = PathBuf::from(OLD_ROOT);
         Ok(())

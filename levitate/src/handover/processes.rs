@@ -4,6 +4,11 @@
 /// An empty command line is no proof: a zombie has one too.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
+/// The bit of a signal in a set of signals.
+const fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
 /// A process or a kernel thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -15,6 +20,8 @@ pub struct Process {
     pub state: char,
     /// Whether it is a thread of the kernel, which no signal can end and which holds no file of ours.
     pub kernel: bool,
+    /// Whether it ignores SIGTERM and not SIGHUP, as interactive shells do: only a hangup asks it to end.
+    pub wants_hangup: bool,
 }
 
 impl Process {
@@ -27,7 +34,15 @@ impl Process {
         let mut fields = rest.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
         let flags: u64 = fields.nth(5)?.parse().ok()?;
-        Some(Self { pid: pid.parse().ok()?, name: name.to_owned(), state, kernel: flags & PF_KTHREAD != 0 })
+        // the 33rd field; the 9th was the last
+        let ignored: u64 = fields.nth(23).and_then(|field| field.parse().ok()).unwrap_or(0);
+        Some(Self {
+            pid: pid.parse().ok()?,
+            name: name.to_owned(),
+            state,
+            kernel: flags & PF_KTHREAD != 0,
+            wants_hangup: ignored & (bit(libc::SIGTERM) | bit(libc::SIGHUP)) == bit(libc::SIGTERM),
+        })
     }
 
     /// Whether it is something that signals must still end: no kernel thread, not PID 1, and not dead already.
@@ -45,8 +60,29 @@ mod tests {
     fn a_name_with_blanks_and_parentheses_is_read_whole() {
         let process =
             Process::parse("42 (a) S (b)) D 1 42 42 0 -1 4194560 103 0 0 0 0 0 0 0 20 0 1 0 9 0 0").unwrap();
-        assert_eq!(process, Process { pid: 42, name: "a) S (b)".into(), state: 'D', kernel: false });
+        let name = "a) S (b)".into();
+        assert_eq!(process, Process { pid: 42, name, state: 'D', kernel: false, wants_hangup: false });
         assert!(process.must_end());
+    }
+
+    #[test]
+    fn who_ignores_term_and_not_hangup_is_known_by_this_kernels_own_words() {
+        // this process's line, with other sets of ignored signals: HUP is bit 0, INT 1, QUIT 2, TERM 14
+        let own = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let (head, rest) = own.rsplit_once(") ").unwrap();
+        let wants_hangup = |ignored: u32| {
+            let mut fields: Vec<String> = rest.split(' ').map(str::to_owned).collect();
+            fields[30] = ignored.to_string();
+            Process::parse(&format!("{head}) {}", fields.join(" "))).unwrap().wants_hangup
+        };
+        assert!(wants_hangup(1 << 14) && wants_hangup(1 << 14 | 0b110));
+        assert!(!wants_hangup(0) && !wants_hangup(1 << 14 | 1) && !wants_hangup(0b111));
+        // and the field is the one that this kernel fills
+        let ignores = std::process::Command::new("/bin/sh")
+            .args(["-c", "trap '' TERM; exec cat /proc/self/stat"])
+            .output()
+            .unwrap();
+        assert!(Process::parse(&String::from_utf8_lossy(&ignores.stdout)).unwrap().wants_hangup);
     }
 
     #[test]

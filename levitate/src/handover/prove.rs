@@ -20,6 +20,8 @@ pub struct Facts {
     pub mounts: Vec<Mount>,
     /// Names of kernel threads.
     pub threads: Vec<String>,
+    /// The mount point of an overlay that lives still: it keeps the file systems of its layers alive, in no table.
+    pub overlay: Option<String>,
     /// Block devices that an exclusive open did not find free: major and minor number, and why.
     pub not_free: Vec<((u32, u32), String)>,
 }
@@ -57,7 +59,13 @@ pub fn judge(facts: &Facts, root: Option<&OldMount>, flash: &[OldMount]) -> Proo
         |old: &&OldMount| root.is_none_or(|root| (root.major, root.minor) != (old.major, old.minor));
     for old in flash.iter().filter(not_root) {
         if let Some(reason) = sign_of_life(facts, old) {
-            proof.others.push(still(&old.path, &old.source, &old.fstype, reason));
+            proof.others.push(still(
+                &old.path,
+                &old.source,
+                &old.fstype,
+                reason,
+                Some((old.major, old.minor)),
+            ));
         }
     }
     // What nobody had noted: mounted in another namespace only, or attached behind our back.
@@ -65,7 +73,9 @@ pub fn judge(facts: &Facts, root: Option<&OldMount>, flash: &[OldMount]) -> Proo
         let known = root.into_iter().chain(flash).any(|old| same(old, mount));
         if !known {
             let path = mount.point.to_string_lossy();
-            proof.others.push(still(&path, &mount.source, &mount.fstype, "in a mount table".to_owned()));
+            let reason = "in a mount table".to_owned();
+            let device = Some((mount.major, mount.minor));
+            proof.others.push(still(&path, &mount.source, &mount.fstype, reason, device));
         }
     }
     for thread in &facts.threads {
@@ -76,19 +86,21 @@ pub fn judge(facts: &Facts, root: Option<&OldMount>, flash: &[OldMount]) -> Proo
             root.into_iter().chain(flash).any(|old| (old.major, old.minor) == (MTD_BLOCK_MAJOR, number));
         if !known {
             let device = format!("/dev/mtd{number}");
-            proof.others.push(still(&device, &device, "jffs2", format!("thread {thread}")));
+            let reason = format!("thread {thread}");
+            proof.others.push(still(&device, &device, "jffs2", reason, Some((MTD_BLOCK_MAJOR, number))));
         }
     }
     proof
 }
 
-fn still(path: &str, source: &str, fstype: &str, reason: String) -> StillMounted {
+fn still(path: &str, source: &str, fstype: &str, reason: String, device: Option<(u32, u32)>) -> StillMounted {
     StillMounted {
         path: path.to_owned(),
         source: source.to_owned(),
         fstype: fstype.to_owned(),
         reason,
         read_only: false,
+        device: device.map(|(major, minor)| format!("{major}:{minor}")),
     }
 }
 
@@ -107,7 +119,14 @@ fn sign_of_life(facts: &Facts, old: &OldMount) -> Option<String> {
         return Some(reason.clone());
     }
     let thread = match old.fstype.as_str() {
-        "jffs2" => facts.threads.iter().find(|name| **name == format!("jffs2_gcd_mtd{}", old.minor)),
+        "jffs2" => {
+            let name = format!("jffs2_gcd_mtd{}", old.minor);
+            // Its thread ends by KILL and it holds no block device: nobody can be asked.
+            if let (false, Some(overlay)) = (facts.threads.contains(&name), &facts.overlay) {
+                return Some(format!("the overlay {overlay} lives, and may lie on it"));
+            }
+            facts.threads.iter().find(|thread| **thread == name)
+        }
         "ubifs" => {
             // `ubi0:data` and `ubi0_1` are both on device 0, whose threads are named ubifs_bgt0_VOLUME.
             let number: String =
@@ -175,6 +194,9 @@ impl<S: HandoverSys> Run<'_, S> {
             .filter(|p| p.kernel && !matches!(p.state, 'Z' | 'X'))
             .map(|p| p.name)
             .collect();
+        let in_table = mounts.iter().find(|m| m.fstype == "overlay").map(|m| m.point.display().to_string());
+        let told = self.journey.still_mounted.iter().find(|m| m.fstype == "overlay").map(|m| m.path.clone());
+        let overlay = told.or(in_table);
         let mut devices: Vec<(u32, u32)> =
             root.into_iter().chain(flash).map(|old| (old.major, old.minor)).filter(|d| d.0 != 0).collect();
         devices.sort_unstable();
@@ -185,7 +207,7 @@ impl<S: HandoverSys> Run<'_, S> {
             let opened = self.sys.open_exclusively(major, minor, limit);
             not_free.extend(sign_of_use(&opened).map(|reason| ((major, minor), reason)));
         }
-        Ok(Facts { mounts, threads, not_free })
+        Ok(Facts { mounts, threads, overlay, not_free })
     }
 }
 
@@ -253,6 +275,17 @@ mod tests {
                 ("/dev/mtd9".into(), "thread jffs2_gcd_mtd9".into())
             ]
         );
+    }
+
+    #[test]
+    fn a_jffs2_that_an_overlay_may_keep_alive_is_not_proved_to_be_gone() {
+        let facts = Facts { overlay: Some("/etc".into()), ..Facts::default() };
+        let proof = judge(&facts, Some(&root()), &flash());
+        assert_eq!(proof.old_root, None, "the kernel can be asked about a squashfs");
+        let [jffs2] = proof.others.as_slice() else { panic!("{:?}", proof.others) };
+        assert_eq!((jffs2.path.as_str(), jffs2.device.as_deref()), ("/persist", Some("31:4")));
+        assert_eq!(jffs2.reason, "the overlay /etc lives, and may lie on it");
+        assert!(judge(&facts, Some(&flash()[1]), &flash()).old_root.is_some());
     }
 
     #[test]

@@ -68,6 +68,9 @@ pub struct StillMounted {
     pub reason: String,
     /// Whether it could at least be made read-only.
     pub read_only: bool,
+    /// `MAJOR:MINOR` of its superblock, as in `/proc/self/mountinfo`; none where it is not a file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 /// A watchdog that runs.
@@ -92,13 +95,21 @@ mod tests {
             stages: vec![StageTime { stage: Stage::Check, ms: 1 }],
             unmounted: vec!["/persist".into(), "/".into()],
             survivors: vec![Survivor { pid: 7, name: "dd".into(), state: 'D' }],
+            still_mounted: vec![StillMounted {
+                path: "/persist".into(),
+                source: "/dev/mtdblock4".into(),
+                fstype: "jffs2".into(),
+                reason: "not done within 10000 ms".into(),
+                read_only: false,
+                device: Some("31:4".into()),
+            }],
             watchdogs: vec![Watchdog { device: "/dev/watchdog0".into(), timeout_s: Some(60) }],
             ..Report::default()
         };
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(
             text,
-            r#"{"version":1,"handed_over_at":1700000000,"total_ms":480,"stages":[{"stage":"check","ms":1}],"unmounted":["/persist","/"],"survivors":[{"pid":7,"name":"dd","state":"D"}],"still_mounted":[],"notes":[],"watchdogs":[{"device":"/dev/watchdog0","timeout_s":60}]}"#
+            r#"{"version":1,"handed_over_at":1700000000,"total_ms":480,"stages":[{"stage":"check","ms":1}],"unmounted":["/persist","/"],"survivors":[{"pid":7,"name":"dd","state":"D"}],"still_mounted":[{"path":"/persist","source":"/dev/mtdblock4","fstype":"jffs2","reason":"not done within 10000 ms","read_only":false,"device":"31:4"}],"notes":[],"watchdogs":[{"device":"/dev/watchdog0","timeout_s":60}]}"#
         );
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
     }

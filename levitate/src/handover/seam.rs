@@ -103,6 +103,8 @@ pub trait HandoverSys {
 
     /// kill(-1).
     fn signal_everybody(&mut self, signal: Everybody) -> io::Result<()>;
+    /// SIGHUP, then SIGCONT, for one process.
+    fn hang_up(&mut self, pid: i32) -> io::Result<()>;
     /// All processes and kernel threads.
     fn processes(&mut self) -> io::Result<Vec<Process>>;
 
@@ -127,8 +129,9 @@ pub trait HandoverSys {
     fn exec_self(&mut self, program: &Path, journey: &Journey) -> io::Result<()>;
     /// Makes a directory and those above it; one that is there is success.
     fn make_dir(&mut self, path: &Path) -> io::Result<()>;
-    /// Moves a mount and all that is mounted on it.
-    fn move_mount(&mut self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Moves a mount and all that is mounted on it. The way there can block: a network file system asks its server
+    /// whether its root is still the same.
+    fn move_mount(&mut self, from: &Path, to: &Path, limit: u64) -> io::Result<()>;
     /// chdir(2).
     fn chdir(&mut self, path: &Path) -> io::Result<()>;
     /// pivot_root(2).
@@ -137,14 +140,16 @@ pub trait HandoverSys {
     fn chroot(&mut self, path: &Path) -> io::Result<()>;
 
     /// Descriptors 0, 1 and 2 on the console that is in this directory of devices, or on its `null`.
-    fn take_console(&mut self, dev: &Path) -> io::Result<()>;
-    /// Closes every other descriptor but the watchdog's.
-    fn close_others(&mut self) -> io::Result<()>;
+    fn take_console(&mut self, dev: &Path, limit: u64) -> io::Result<()>;
+    /// Closes every other descriptor but the watchdogs'. What cannot be closed within the limit is given up, and closed
+    /// by the kernel whenever it can.
+    fn close_others(&mut self, limit: u64) -> io::Result<()>;
     /// Which file this is.
     fn identity(&mut self, path: &Path) -> io::Result<Identity>;
-    /// Removes everything in `dir` that lies on the same file system, but the directory `keep`, what is above it, and
-    /// the mount points `skip`. Answers how many files and directories went.
-    fn sweep(&mut self, dir: &Path, keep: Identity, skip: &[PathBuf]) -> io::Result<u64>;
+    /// Removes everything that lies on the file system of `mount` and can be reached at its mount point, but the
+    /// directory `keep`, what is above it, and the mount points `skip`, which are not even looked at. Where something
+    /// else shows at that path, nothing is done.
+    fn sweep(&mut self, mount: &Mount, keep: Identity, skip: &[PathBuf], limit: u64) -> io::Result<()>;
 
     /// Mounts a file system for writing.
     fn mount(&mut self, source: &str, fstype: &str, at: &Path, limit: u64) -> io::Result<()>;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::{self, FLASH, Verb};
 use super::journey::{Journey, OLD_ROOT, Run, StateHome, Step, Stop};
-use super::mounts::{self, Mount};
+use super::mounts::{self, Mount, OldMount};
 use super::report::{REPORT, StillMounted};
 use super::seam::{Attached, Ending, HandoverSys, Reach};
 use super::stage::Stage;
@@ -130,7 +130,8 @@ impl<S: HandoverSys> Run<'_, S> {
 
         let mounts = self.mounts()?;
         let old_root = self.journey.old_root.clone();
-        self.journey.root_mount = mounts::at(&mounts, &old_root).map(|mount| mount.describe(Path::new("/")));
+        self.journey.root_mount =
+            mounts::at(&mounts, &old_root).map(|mount| OldMount::of(mount, Path::new("/")));
         if self.journey.is_pivoted() && self.journey.root_mount.is_none() {
             return Err(Stop::Failed(format!(
                 "expected the old root at {OLD_ROOT}, found nothing mounted there"
@@ -139,7 +140,7 @@ impl<S: HandoverSys> Run<'_, S> {
         self.journey.flash = mounts
             .iter()
             .filter(|m| m.is_on_flash())
-            .map(|m| m.describe(&mounts::old_name(&m.point, &old_root)))
+            .map(|m| OldMount::of(m, &mounts::old_name(&m.point, &old_root)))
             .collect();
         Ok(watchdogs)
     }
@@ -262,6 +263,7 @@ impl<S: HandoverSys> Run<'_, S> {
                     fstype: "ubi".to_owned(),
                     reason: e,
                     read_only: false,
+                    device: None,
                 }),
                 Attached::Loop { .. } => self.note(format!("detach {device}: {e}")),
             }
@@ -308,7 +310,8 @@ impl<S: HandoverSys> Run<'_, S> {
             }
             let what = format!("move {} to {}", from.display(), to.display());
             self.sys.make_dir(&to).map_err(|e| Stop::because(format!("create {}", to.display()), &e))?;
-            self.sys.move_mount(&from, &to).map_err(|e| Stop::because(what, &e))?;
+            let limit = self.limit();
+            self.sys.move_mount(&from, &to, limit).map_err(|e| Stop::because(what, &e))?;
         }
         // `umount -a -r` again: devices that turn up later need a node
         let dev = self.journey.staged.join("dev");
@@ -318,12 +321,19 @@ impl<S: HandoverSys> Run<'_, S> {
     }
 
     fn let_go(&mut self) -> Step {
-        self.sys.take_console(Path::new("/dev")).map_err(|e| Stop::because("open the console", &e))?;
-        self.sys.close_others().map_err(|e| Stop::because("close the old system's descriptors", &e))?;
+        self.close_descriptors(Path::new("/dev"))?;
         self.give_back_run()?;
         let old_root = self.journey.old_root.clone();
         self.sweep_ram_below(&old_root);
         Ok(())
+    }
+
+    /// Lets go of every descriptor of the old system, but for the console of `dev` and the watchdogs.
+    pub(crate) fn close_descriptors(&mut self, dev: &Path) -> Step {
+        let limit = self.limit();
+        self.sys.take_console(dev, limit).map_err(|e| Stop::because("open the console", &e))?;
+        let limit = self.limit();
+        self.sys.close_others(limit).map_err(|e| Stop::because("close the old system's descriptors", &e))
     }
 
     /// systemd binds the old /run into the new root. What was needed of it is read by now.
@@ -352,9 +362,12 @@ impl<S: HandoverSys> Run<'_, S> {
         let ours =
             |m: &&Mount| m.is_in_ram() && ((m.major, m.minor) == (major, minor) || m.fstype == "rootfs");
         for mount in mounts.iter().filter(ours) {
-            if mount.point.starts_with(old_root) && mount.point != staged {
-                let swept = self.sys.sweep(&mount.point, keep, &points);
-                self.tolerate(format!("empty {}", mount.point.display()), swept.map(|_| ()));
+            // What is covered cannot be reached, and what covers it is not ours to empty.
+            let shows = mounts::at(&mounts, &mount.point).is_some_and(|top| top.id == mount.id);
+            if shows && mount.point.starts_with(old_root) && mount.point != staged {
+                let limit = self.limit();
+                let swept = self.sys.sweep(mount, keep, &points, limit);
+                self.tolerate(format!("empty {}", mount.point.display()), swept);
             }
         }
     }

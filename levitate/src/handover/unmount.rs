@@ -96,9 +96,14 @@ impl<S: HandoverSys> Run<'_, S> {
         let table = self.mounts()?;
         let root = mounts::at(&table, old).map(|mount| mount.id);
         let mut aside: Vec<(PathBuf, PathBuf)> = Vec::new();
-        for (place, (mount, _)) in stuck.iter().enumerate().filter(|(_, (m, _))| Some(m.parent) == root) {
+        // An unmounting that has not come back has taken its mount out of the table first.
+        let is_there = |mount: &Mount| table.iter().any(|other| other.id == mount.id);
+        let moves = |mount: &Mount| Some(mount.parent) == root && is_there(mount);
+        for (place, (mount, _)) in stuck.iter().enumerate().filter(|(_, (m, _))| moves(m)) {
             let to = Path::new(HELD).join(place.to_string());
-            let moved = self.sys.make_dir(&to).and_then(|()| self.sys.move_mount(&mount.point, &to));
+            let limit = self.limit();
+            let made = self.sys.make_dir(&to);
+            let moved = made.and_then(|()| self.sys.move_mount(&mount.point, &to, limit));
             match moved {
                 Ok(()) => aside.push((mount.point.clone(), to)),
                 Err(e) => self.note(format!("move {} out of the old root: {e}", mount.point.display())),
@@ -110,7 +115,9 @@ impl<S: HandoverSys> Run<'_, S> {
                 .find_map(|(from, to)| Some(mounts::below(to, mount.point.strip_prefix(from).ok()?)))
                 .unwrap_or_else(|| mount.point.clone());
             let limit = self.limit();
-            let read_only = self.sys.remount_read_only(&now_at, limit).is_ok();
+            // Of a file system in RAM this would stop our own root, which can be a part of it.
+            let can_be = mount.keeps_data() && is_there(&mount);
+            let read_only = can_be && self.sys.remount_read_only(&now_at, limit).is_ok();
             let path = mounts::old_name(&mount.point, &self.journey.old_root).to_string_lossy().into_owned();
             self.note(format!("{path} ({} on {}) stays mounted: {e}", mount.fstype, mount.source));
             self.journey.still_mounted.push(StillMounted {
@@ -119,6 +126,7 @@ impl<S: HandoverSys> Run<'_, S> {
                 fstype: mount.fstype,
                 reason: e.to_string(),
                 read_only,
+                device: Some(format!("{}:{}", mount.major, mount.minor)),
             });
         }
         Ok(())

@@ -50,7 +50,7 @@ pub(super) fn prepare(
     plan::accounts(&mut tree, facts, &selected)?;
     host_keys(&mut tree, &facts.root, &selected)?;
     if config.keep.network {
-        network::put(&mut tree, &facts.root, &facts.network).map_err(PlanError::from)?;
+        network::put(&mut tree, &facts.network, facts.hosts.as_deref()).map_err(PlanError::from)?;
     }
     let size = tree.size(facts.page)?;
     let manifest = Manifest {
@@ -66,6 +66,7 @@ pub(super) fn prepare(
         state_home: config.state_file.as_deref().and_then(|path| plan::state_home(&facts.root, path)),
         watchdogs: plan::watchdogs(&facts.root),
         lease_ms: config.lease,
+        lease_unverified_ms: config.lease_unverified,
         ways_in: image.manifest.ways_in.clone(),
         handover: config.handover,
     };

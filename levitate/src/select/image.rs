@@ -5,11 +5,11 @@ use std::path::Path;
 
 use ramdisk::closure::{Closure, ClosureError};
 use ramdisk::path::Root;
-use ramdisk::service::{Service, read_services_in};
+use ramdisk::service::{Program, Service, read_services_in};
 use ramdisk::tree::{Node, Tree};
 use ramdisk::users::Accounts;
 
-use super::{Selection, gather, login, openssh, reserve, services};
+use super::{Selection, gather, link, login, openssh, reserve, services};
 use crate::config::{AuthorizedKeys, Config};
 use crate::facts::SystemFacts;
 use crate::keys::{self, KeysError};
@@ -20,6 +20,8 @@ use crate::select::SelectError;
 pub(crate) const SERVICES: &str = "etc/levitate/services";
 /// Keys of one user: more is no list of keys.
 const MOST_KEYS: u64 = 1 << 20;
+/// A service's program of more bytes is no script.
+const MOST_SCRIPT: u64 = 64 << 10;
 
 /// Selects from an unpacked root. Users that it does not have are the device's; so are all host keys. That nobody could
 /// log in to the archive as it is, is a warning: the device looks again.
@@ -99,6 +101,9 @@ pub(crate) fn on_device(
     let mut host_keys = keys::host_keys(root, config.keep.host_keys.as_deref())?;
     host_keys.extend(login::named_host_keys(&services, root));
     let ways_in = login::ways_in(config, &services);
+    let mut warnings = facts.network.left_out.clone();
+    let all: Vec<Service> = services.iter().cloned().chain(carried(image)).collect();
+    warnings.extend(link::warnings(root, &facts.network, &all));
     Ok(Selection {
         ways_in,
         closure: Closure::default(),
@@ -113,8 +118,23 @@ pub(crate) fn on_device(
         shells,
         host_keys,
         reserve: reserve(config, facts),
-        warnings: facts.network.left_out.clone(),
+        warnings,
     })
+}
+
+/// The programs of services that were source directories on the build machine, as one service each: enough to see what
+/// they run.
+fn carried(image: &Tree) -> Vec<Service> {
+    let programs = image.iter().filter(|(path, _)| {
+        path.starts_with(SERVICES) && path.file_name().is_some_and(|name| name == "run" || name == "up")
+    });
+    let text = |path: &Path| image.read(path, MOST_SCRIPT).ok().flatten();
+    programs
+        .filter_map(|(path, _)| {
+            let script = String::from_utf8_lossy(&text(path)?).into_owned();
+            Some(Service::longrun("carried", "/", Program::Script(script)))
+        })
+        .collect()
 }
 
 /// Who can log in to the root that was written below `staged`.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use ramdisk::init::lease::{WARNING_MS, lasting};
 use ramdisk::path::Root;
 use ramdisk::service::Service;
 use ramdisk::users::Accounts;
@@ -162,4 +163,17 @@ pub(super) fn warnings(services: &[Service]) -> Vec<String> {
         )
     };
     services.iter().filter(forks).map(warning).collect()
+}
+
+/// What is unusual about how long a root stays into which nobody gets.
+pub(super) fn lease_warning(config: &Config) -> Option<String> {
+    let text = match config.lease {
+        None => "the lease is off: a maintenance root into which nobody gets stays until the power is cut"
+            .to_owned(),
+        Some(ms) if ms < WARNING_MS => {
+            format!("the lease is {}: that is all the time there is to log in", lasting(ms))
+        }
+        Some(_) => return None,
+    };
+    Some(text)
 }

@@ -19,13 +19,14 @@ mod door;
 
 mod login;
 
+mod link;
+
 pub(crate) mod image;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ramdisk::closure::{Closure, ClosureError, Closures, Missing};
-use ramdisk::init::lease::{WARNING_MS, lasting};
 use ramdisk::path::{Link, PathError, Root};
 use ramdisk::service::{Service, ServiceError};
 use ramdisk::users::{Accounts, UsersError};
@@ -320,7 +321,8 @@ fn gather(config: &Config, facts: &SystemFacts, must_have: bool) -> Result<Selec
     }
     warnings.extend(login::warnings(&services));
     warnings.extend(facts.network.left_out.iter().cloned());
-    warnings.extend(lease_warning(config));
+    warnings.extend(link::warnings(root, &facts.network, &services));
+    warnings.extend(login::lease_warning(config));
     Ok(Selection {
         applets: applets(root, &packages.with_links)?,
         warnings,
@@ -348,18 +350,6 @@ fn is_not_hidden(root: &Root, path: &Path) -> Result<(), SelectError> {
 }
 
 /// A lease that is off leaves a device that its owner cannot reach where it is; one that is very short gives him no time.
-fn lease_warning(config: &Config) -> Option<String> {
-    let text = match config.lease {
-        None => "the lease is off: a maintenance root into which nobody gets stays until the power is cut"
-            .to_owned(),
-        Some(ms) if ms < WARNING_MS => {
-            format!("the lease is {}: that is all the time there is to log in", lasting(ms))
-        }
-        Some(_) => return None,
-    };
-    Some(text)
-}
-
 fn join(closure: &mut Closure, more: Closure) {
     closure.files.extend(more.files);
     closure.links.extend(more.links);

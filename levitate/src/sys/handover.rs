@@ -61,6 +61,18 @@ impl Kernel {
         self.watchdogs.iter_mut().for_each(Held::feed);
     }
 
+    /// Runs what can block and changes this process's own descriptors.
+    fn on_our_descriptors(
+        &mut self,
+        limit: u64,
+        job: &dyn Fn() -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        let watchdogs = &mut self.watchdogs;
+        let mut feed = || watchdogs.iter_mut().for_each(Held::feed);
+        let job = || job().map_err(|e| devices::errno(&e));
+        child::run_on_our_descriptors(Duration::from_millis(limit), &mut feed, &job)
+    }
+
     /// Runs what can block, in a child.
     fn in_child(&mut self, limit: u64, job: impl FnOnce() -> nix::Result<()>) -> std::io::Result<()> {
         let watchdogs = &mut self.watchdogs;

@@ -2,10 +2,12 @@
 //! console and to /persist can be read when they are gone.
 
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::mount::MsFlags;
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +42,12 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
     for device in ["console", "kmsg", "pmsg0", "watchdog", "watchdog1"] {
         fs::write(dev.join(device), "").unwrap();
     }
-    let mut inner = Command::new("unshare")
+    let dead = dead_daemon(scenario);
+    let mut inner = Command::new("unshare");
+    if let Some(dead) = &dead {
+        inner.env(DEAD, dead.as_raw_fd().to_string());
+    }
+    let inner = inner
         .args(INNER)
         .arg("--")
         .arg(std::env::current_exe().unwrap())
@@ -50,15 +57,16 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    wait_for(|| dev.join("ready").exists() || inner.try_wait().unwrap().is_some());
-    let held = hold(&inner, scenario);
+    let mut inner = Ended(inner);
+    wait_for(|| dev.join("ready").exists() || inner.0.try_wait().unwrap().is_some());
+    let held = hold(&inner.0, scenario);
     fs::write(dev.join("go"), "").unwrap();
     let mut ended = None;
     wait_for(|| {
-        ended = inner.try_wait().unwrap();
+        ended = inner.0.try_wait().unwrap();
         ended.is_some()
     });
-    drop(held);
+    drop((held, dead));
     let text = |path: &Path| fs::read_to_string(path).unwrap_or_default();
     let remains = Remains {
         ended_by: ended.and_then(|status| status.signal().or(status.code().map(|code| code - 128))),
@@ -71,6 +79,29 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
     };
     println!("{}", serde_json::to_string(&remains).unwrap());
     std::process::exit(0)
+}
+
+/// Ends the namespaces with the test, even where PID 1 sleeps in the kernel: a signal from outside reaches it.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It has ended, as it should.
+        let _ = (self.0.kill(), self.0.wait());
+    }
+}
+
+/// The variable that tells the old system which descriptor it mounts its dead file system by.
+pub(crate) const DEAD: &str = "DEAD_DAEMON";
+
+/// The daemon of a file system that never answers, and that nothing inside the namespaces can end.
+fn dead_daemon(scenario: &str) -> Option<File> {
+    if !scenario.starts_with("dead-") {
+        return None;
+    }
+    let fuse = File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    fcntl(&fuse, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    Some(fuse)
 }
 
 /// Opens a file of the old system from outside, where no signal of the hand-over reaches: what a process stuck in the

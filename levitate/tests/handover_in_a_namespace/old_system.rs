@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::fd::RawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
+
+use crate::machine::DEAD;
 
 /// Everything that ignores being asked, or is born while others are killed.
 const STRAYS: [&str; 5] = ["polite", "stubborn", "feeder", "second-feeder", "forker"];
@@ -43,6 +46,9 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
     let read_only = MsFlags::MS_RDONLY;
     mount(Some("proc"), &old.join("proc"), Some("proc"), read_only, None::<&str>).unwrap();
     stage(&old.join("run/maintenance"), scenario);
+    if scenario == "hang-behind-the-pivot" {
+        never_answers(&old.join("run/maintenance/sys"));
+    }
     enter(&old);
     // What pivot_root does not want to see, and most systems have.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>).unwrap();
@@ -54,9 +60,16 @@ pub(crate) fn run(dir: &Path, scenario: &str) -> ! {
         _ => fs::write("/run/levitate/verb", "reboot\n").unwrap(),
     }
     if scenario == "hang" {
-        // A driver whose attribute is never answered, as seen from PID 1.
-        fs::create_dir_all("/sys/block/loop0/loop").unwrap();
-        nix::unistd::mkfifo("/sys/block/loop0/loop/backing_file", Mode::S_IRUSR).unwrap();
+        never_answers(Path::new("/sys"));
+    }
+    match scenario {
+        "dead-below-run" => mount_dead("/run/media/dead"),
+        "dead-over-run" => {
+            fs::create_dir_all("/mnt/inner/deep").unwrap();
+            bind(Path::new("/run"), Path::new("/mnt/inner/deep"));
+            mount_dead("/mnt/inner");
+        }
+        _ => {}
     }
     fs::create_dir("/run/ready").unwrap();
     fs::write("/run/ready/ballast", vec![1; BALLAST]).unwrap();
@@ -125,7 +138,9 @@ fn stage(staged: &Path, scenario: &str) {
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let whole_ms = match scenario {
         "too-slow" => 1,
-        "hang" => 1_000,
+        "hang" | "hang-behind-the-pivot" => 1_000,
+        // with the guard's margin less than the test waits
+        "dead-below-run" | "dead-over-run" => 10_000,
         _ => 60_000,
     };
     let manifest = Manifest {
@@ -140,8 +155,14 @@ fn stage(staged: &Path, scenario: &str) {
         watchdogs: vec![],
         state_file: Some("/persist/state.json".into()),
         lease_ms: None,
+        lease_unverified_ms: None,
         ways_in: vec![],
-        handover: HandoverLimits { whole_ms, term_grace_ms: 300, call_ms: 1_000 },
+        handover: HandoverLimits {
+            whole_ms,
+            term_grace_ms: 300,
+            call_ms: 1_000,
+            ..HandoverLimits::default()
+        },
     };
     fs::write(staged.join(MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
 }
@@ -163,6 +184,22 @@ fn enter(old: &Path) {
 
 pub(crate) fn tmpfs(at: &Path, flags: MsFlags) {
     mount(Some("tmpfs"), at, Some("tmpfs"), flags, Some("mode=755")).unwrap();
+}
+
+/// A driver whose attribute is never answered, as seen from PID 1.
+fn never_answers(sys: &Path) {
+    let directory = sys.join("block/loop0/loop");
+    fs::create_dir_all(&directory).unwrap();
+    nix::unistd::mkfifo(&directory.join("backing_file"), Mode::S_IRUSR).unwrap();
+}
+
+/// A file system whose daemon never answers: whoever so much as looks at it sleeps, and no signal but a deadly one
+/// wakes him.
+fn mount_dead(at: &str) {
+    fs::create_dir_all(at).unwrap();
+    let daemon: RawFd = std::env::var(DEAD).unwrap().parse().unwrap();
+    let options = format!("fd={daemon},rootmode=40000,user_id=0,group_id=0");
+    mount(Some("dead"), at, Some("fuse"), MsFlags::empty(), Some(options.as_str())).unwrap();
 }
 
 fn bind(from: &Path, to: &Path) {

@@ -1,5 +1,6 @@
 //! The promises.
 
+use std::fs::File;
 use std::process::Command;
 
 use levitate::handover::report::Report as Handover;
@@ -28,6 +29,13 @@ pub(crate) fn run() -> ! {
         };
         Trial::test(name, body).with_ignored_flag(!possible)
     };
+    let has_fuse = File::options().read(true).write(true).open("/dev/fuse").is_ok();
+    if possible && !has_fuse && !arguments.list {
+        eprintln!("DID NOT RUN: a mount that never answers: /dev/fuse cannot be opened");
+    }
+    let dead = |name: &str, scenario: &'static str, check: fn(&Remains)| {
+        trial(name, scenario, check).with_ignored_flag(!possible || !has_fuse)
+    };
     let trials = vec![
         trial("the_new_init_runs_from_ram_and_nothing_of_the_old_root_is_left", "good", all_of_it),
         trial("an_init_that_cannot_be_executed_is_a_recorded_reset", "init-not-executable", |it| {
@@ -49,13 +57,31 @@ pub(crate) fn run() -> ! {
             assert!(it.console.contains("not done within 1 ms"), "{}", it.console);
         }),
         trial("a_pid_1_that_hangs_is_reset_by_its_guard", "hang", |it| {
-            assert_eq!((it.ended_by, it.report.as_str()), (Some(1), ""));
-            let why =
-                "<3>levitate: hand-over failed: its deadline has passed; resetting into the old system\n";
-            assert!(it.kernel_log.ends_with(why) && it.messages.ends_with(why), "{}", it.kernel_log);
-            let state: StateRecord = serde_json::from_str(&it.state).unwrap();
-            assert_eq!((state.state, state.stage.as_deref()), (State::Entering, Some("swap_and_loops")));
+            ended_by_the_guard(it, State::Entering, "swap_and_loops");
         }),
+        trial(
+            "one_that_hangs_in_the_second_image_behind_the_pivot_is_as_well",
+            "hang-behind-the-pivot",
+            |it| {
+                ended_by_the_guard(it, State::Left, "unmount");
+            },
+        ),
+        dead("a_mount_below_run_that_never_answers_is_left_without_a_look_at_it", "dead-below-run", |it| {
+            let (_, handover) = arrived(it);
+            assert_eq!((handover.still_mounted.len(), looks(&handover)), (0, vec![]));
+            assert!(handover.unmounted.contains(&"/run/media/dead".to_owned()), "{:?}", handover.unmounted);
+        }),
+        dead(
+            "a_look_that_never_comes_to_an_end_holds_up_pid_1_no_longer_than_its_limit",
+            "dead-over-run",
+            |it| {
+                let (_, handover) = arrived(it);
+                assert_eq!(looks(&handover), ["empty /oldroot/mnt/inner/deep: not done within 1000 ms"]);
+                assert_eq!(handover.still_mounted, []);
+                let place = |name: &str| handover.unmounted.iter().position(|at| at == name);
+                assert!(place("/mnt/inner").is_some() && place("/mnt/inner") < place("/mnt/inner/deep"));
+            },
+        ),
         trial("an_old_root_that_cannot_be_let_go_is_a_reset", "root-held", |it| {
             assert_eq!((it.ended_by, it.report.as_str()), (Some(1), ""));
             let why = "hand-over failed at stage unmount: unmount the old root (tmpfs on tmpfs): ";
@@ -93,6 +119,19 @@ fn arrived(it: &Remains) -> (Report, Handover) {
     let report: Report = serde_json::from_str(&it.report).expect("the new init's report");
     let handover = serde_json::from_str(&report.handover).expect("handover.json");
     (report, handover)
+}
+
+/// What could not be looked at to empty it.
+fn looks(handover: &Handover) -> Vec<&str> {
+    handover.notes.iter().map(String::as_str).filter(|note| note.starts_with("empty ")).collect()
+}
+
+fn ended_by_the_guard(it: &Remains, state: State, stage: &str) {
+    assert_eq!((it.ended_by, it.report.as_str()), (Some(1), ""));
+    let why = "<3>levitate: hand-over failed: its deadline has passed; resetting into the old system\n";
+    assert!(it.kernel_log.ends_with(why) && it.messages.ends_with(why), "{}", it.kernel_log);
+    let record: StateRecord = serde_json::from_str(&it.state).unwrap();
+    assert_eq!((record.state, record.stage.as_deref()), (state, Some(stage)));
 }
 
 fn reset_at(it: &Remains, stage: &str, reason: &str) {

@@ -114,6 +114,11 @@ impl HandoverSys for Double {
         });
         Ok(())
     }
+    fn hang_up(&mut self, pid: i32) -> io::Result<()> {
+        self.call(format!("kill({pid}) Hangup"))?;
+        self.processes.retain(|p| p.pid != pid || !self.shells.contains(&pid));
+        Ok(())
+    }
     fn processes(&mut self) -> io::Result<Vec<Process>> {
         self.call("processes".into())?;
         if self.unlisted_from.is_some_and(|from| self.calls.len() > from) {
@@ -165,8 +170,9 @@ impl HandoverSys for Double {
     fn make_dir(&mut self, path: &Path) -> io::Result<()> {
         self.call(format!("mkdir {}", path.display()))
     }
-    fn move_mount(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+    fn move_mount(&mut self, from: &Path, to: &Path, limit: u64) -> io::Result<()> {
         self.call(format!("move {} {}", from.display(), to.display()))?;
+        self.looks_at(from, limit)?;
         if from == Path::new(".") {
             // What was / is covered, and no longer shows.
             self.table.retain(|m| m.point.starts_with(STAGED));
@@ -207,22 +213,28 @@ impl HandoverSys for Double {
     fn chroot(&mut self, path: &Path) -> io::Result<()> {
         self.call(format!("chroot {}", path.display()))
     }
-    fn take_console(&mut self, dev: &Path) -> io::Result<()> {
+    fn take_console(&mut self, dev: &Path, _limit: u64) -> io::Result<()> {
         self.call(format!("console {}", dev.display()))
     }
-    fn close_others(&mut self) -> io::Result<()> {
+    fn close_others(&mut self, _limit: u64) -> io::Result<()> {
         self.call("close descriptors".into())
     }
     fn identity(&mut self, path: &Path) -> io::Result<Identity> {
         self.call(format!("identity {}", path.display()))?;
         Ok((8, 77))
     }
-    fn sweep(&mut self, dir: &Path, keep: Identity, _skip: &[PathBuf]) -> io::Result<u64> {
+    fn sweep(&mut self, mount: &Mount, keep: Identity, skip: &[PathBuf], limit: u64) -> io::Result<()> {
         assert_eq!(keep, (8, 77));
+        let dir = mount.point.as_path();
         let here = mounts::at(&self.table, dir).expect("a mount to sweep");
+        assert_eq!(here, mount, "it does not show there");
         assert!(here.is_in_ram(), "{here:?} would be emptied");
         self.call(format!("sweep {}", dir.display()))?;
-        Ok(1)
+        // Of what is mounted below only that is not looked at which it is told to skip.
+        let below = |m: &&Mount| m.point != dir && m.point.starts_with(dir) && !skip.contains(&m.point);
+        let seen: Vec<PathBuf> = self.table.iter().filter(below).map(|m| m.point.clone()).collect();
+        seen.iter().try_for_each(|point| self.looks_at(point, limit))?;
+        self.looks_at(dir, limit)
     }
     fn mount(&mut self, source: &str, fstype: &str, at: &Path, _limit: u64) -> io::Result<()> {
         self.call(format!("mount {source} {fstype} {}", at.display()))?;
@@ -232,10 +244,15 @@ impl HandoverSys for Double {
         }
         Ok(())
     }
-    fn unmount(&mut self, path: &Path, _limit: u64) -> io::Result<()> {
+    fn unmount(&mut self, path: &Path, limit: u64) -> io::Result<()> {
         self.call(format!("umount {}", path.display()))?;
         let Some(id) = self.id_at(path) else { return Err(error(libc::EINVAL)) };
         let has_more = self.table.iter().any(|m| m.parent == id);
+        // It leaves the table first, and what keeps the kernel busy after that shows nowhere.
+        if self.lingering.iter().any(|lingering| lingering == path) && !has_more {
+            self.table.retain(|m| m.id != id);
+            return self.blocks(limit);
+        }
         if has_more || path == Path::new("/") || self.stuck.iter().any(|stuck| stuck == path) {
             return Err(error(libc::EBUSY));
         }
@@ -245,8 +262,12 @@ impl HandoverSys for Double {
         }
         Ok(())
     }
-    fn remount_read_only(&mut self, path: &Path, _limit: u64) -> io::Result<()> {
-        self.call(format!("read-only {}", path.display()))
+    fn remount_read_only(&mut self, path: &Path, limit: u64) -> io::Result<()> {
+        self.call(format!("read-only {}", path.display()))?;
+        if let Some(here) = mounts::at(&self.table, path) {
+            assert!(!here.is_in_ram(), "{here:?} may be the file system of the staged root");
+        }
+        self.looks_at(path, limit)
     }
     fn mounts_of_others(&mut self) -> io::Result<Vec<Mount>> {
         self.call("tables of others".into())?;

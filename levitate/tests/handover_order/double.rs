@@ -35,6 +35,10 @@ pub(crate) struct Double {
     pub(crate) table: Vec<Mount>,
     /// Mount points that say EBUSY for ever.
     pub(crate) stuck: Vec<PathBuf>,
+    /// Mount points that nobody can look at and come back: the way there never ends.
+    pub(crate) dead: Vec<PathBuf>,
+    /// Mount points whose unmounting never ends, although they have left every table by then.
+    pub(crate) lingering: Vec<PathBuf>,
     pub(crate) processes: Vec<Process>,
     /// From so many calls on they cannot be listed.
     pub(crate) unlisted_from: Option<usize>,
@@ -107,7 +111,7 @@ pub(crate) fn flash_record(state: &str) -> String {
 }
 
 pub(crate) fn process(pid: i32, name: &str, state: char, kernel: bool) -> Process {
-    Process { pid, name: name.into(), state, kernel }
+    Process { pid, name: name.into(), state, kernel, wants_hangup: false }
 }
 
 impl Double {
@@ -131,6 +135,8 @@ impl Double {
                 mount(25, 20, (31, 4), "/persist", "jffs2", "/dev/mtdblock4"),
             ],
             stuck: Vec::new(),
+            dead: Vec::new(),
+            lingering: Vec::new(),
             processes: vec![
                 process(1, "exec", 'R', false),
                 process(2, "kthreadd", 'S', true),
@@ -242,6 +248,18 @@ impl Double {
             return Err((self.says)());
         }
         Ok(())
+    }
+
+    /// A look at a path: one that leads to a dead mount is given up at its limit.
+    pub(crate) fn looks_at(&mut self, path: &Path, limit: u64) -> io::Result<()> {
+        if self.dead.iter().any(|dead| path.starts_with(dead)) { self.blocks(limit) } else { Ok(()) }
+    }
+
+    /// A call that does not come back by itself.
+    pub(crate) fn blocks(&mut self, limit: u64) -> io::Result<()> {
+        self.now += limit;
+        assert!(self.now < self.guard_at, "the guard has ended the system");
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("not done within {limit} ms")))
     }
 
     pub(crate) fn id_at(&self, point: &Path) -> Option<u32> {

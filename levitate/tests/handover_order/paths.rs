@@ -88,12 +88,20 @@ fn the_grace_ends_as_soon_as_everybody_is_gone() {
     double.polite = vec![100, 101];
     assert_eq!(waits(&double.hand_over()), 0);
     assert!(waits(&Double::new().hand_over()) > 50);
-    // a shell at a terminal ignores TERM: nobody waits two seconds for it
+    // who does nothing on TERM: nobody waits two seconds for it
     let mut double = Double::new();
     double.shells = vec![101];
     let done = double.hand_over();
     assert!(waits(&done) < 20, "{}", waits(&done));
     assert!(place(&done, "kill(-1) Term") < place(&done, "kill(-1) Hangup"));
+    // a shell at a terminal ignores TERM and says so: nobody waits at all
+    let mut double = Double::new();
+    (double.polite, double.shells) = (vec![100], vec![101]);
+    double.processes.iter_mut().for_each(|process| process.wants_hangup = process.pid == 101);
+    let done = double.hand_over();
+    assert!(waits(&done) <= 1, "{}", waits(&done));
+    assert!(place(&done, "kill(-1) Term") < place(&done, "kill(101) Hangup"));
+    assert!(!done.calls.iter().any(|call| call == "kill(100) Hangup"));
 }
 
 #[test]
@@ -170,6 +178,95 @@ fn a_data_file_system_that_stays_is_set_aside_read_only_and_reported() {
     assert_eq!((still.path.as_str(), still.source.as_str()), ("/persist", "/dev/mtdblock4"));
     assert!(still.read_only);
     assert_eq!(report.unmounted, ["/run", "/"]);
+}
+
+/// With a network file system below /run whose server is gone.
+fn with_dead_server(at: &str) -> Double {
+    let mut double = Double::new();
+    let parent = if at.starts_with("/run/") { 24 } else { 20 };
+    double.table.push(mount(40, parent, (0, 40), at, "nfs", "server:/x"));
+    double.dead = vec![at.into(), format!("/oldroot{at}").into()];
+    double
+}
+
+#[test]
+fn a_mount_below_run_whose_server_is_gone_is_unmounted_without_a_look_at_it() {
+    let done = with_dead_server("/run/media/x").hand_over();
+    assert!(done.init_runs, "{:?}", done.said);
+    let report = done.report.expect("a report");
+    assert_eq!(report.unmounted, ["/run/media/x", "/persist", "/run", "/"]);
+    assert_eq!((report.still_mounted, report.notes), (vec![], vec![]));
+}
+
+#[test]
+fn a_dead_mount_that_cannot_be_moved_away_either_costs_one_call_and_is_a_reset_with_the_reason() {
+    let mut double = with_dead_server("/mnt");
+    double.stuck.push("/oldroot/mnt".into());
+    let done = double.hand_over();
+    assert_eq!(done.endings, [Ending::Reset]);
+    let note = "move /oldroot/mnt out of the old root: not done within 10000 ms";
+    assert!(done.said.iter().any(|(_, line)| line == note), "{:?}", done.said);
+    assert!(done.failure().contains("at stage unmount: unmount the old root"), "{}", done.failure());
+}
+
+#[test]
+fn an_old_run_that_never_answers_is_not_emptied_and_holds_up_nothing() {
+    let mut double = Double::new();
+    double.dead.push("/oldroot/run".into());
+    let done = double.hand_over();
+    assert!(done.init_runs, "{:?}", done.said);
+    assert_eq!(done.report.expect("a report").notes, ["empty /oldroot/run: not done within 10000 ms"]);
+}
+
+#[test]
+fn what_covers_a_part_of_the_old_run_is_never_emptied_in_its_place() {
+    let mut double = Double::new();
+    double.table.push(mount(41, 20, (0, 8), "/var/lock", "tmpfs", "tmpfs"));
+    double.table.push(mount(42, 41, (31, 5), "/var/lock", "jffs2", "/dev/mtdblock5"));
+    double.table.push(mount(43, 20, (0, 8), "/var/run", "tmpfs", "tmpfs"));
+    let done = double.hand_over();
+    assert!(done.init_runs, "{:?}", done.said);
+    let swept: Vec<&String> = done.calls.iter().filter(|call| call.starts_with("sweep ")).collect();
+    assert_eq!(swept, ["sweep /oldroot/run", "sweep /oldroot/var/run"]);
+}
+
+#[test]
+fn an_old_run_that_stays_is_set_aside_and_never_made_read_only_because_the_staged_root_lies_in_it() {
+    let mut double = Double::new();
+    double.stuck.push("/oldroot/run".into());
+    let done = double.hand_over();
+    assert!(done.init_runs, "{:?}", done.said);
+    place(&done, "move /oldroot/run /run/levitate/held/0");
+    let still = done.report.expect("a report").still_mounted;
+    assert_eq!((still[0].path.as_str(), still[0].read_only), ("/run", false));
+}
+
+#[test]
+fn an_unmounting_that_does_not_come_back_is_reported_although_every_table_says_that_it_is_done() {
+    let mut double = Double::new();
+    double.lingering.push("/oldroot/persist".into());
+    // KILL ends the only thread that could betray it
+    double.processes.retain(|p| !p.name.starts_with("jffs2"));
+    let done = double.hand_over();
+    assert!(done.init_runs, "{:?}", done.said);
+    let still = done.report.expect("a report").still_mounted;
+    assert_eq!(still.len(), 1, "{still:?}");
+    assert_eq!((still[0].path.as_str(), still[0].fstype.as_str()), ("/persist", "jffs2"));
+    assert_eq!(still[0].reason, "not done within 10000 ms");
+    assert_eq!(still[0].device.as_deref(), Some("31:4"));
+}
+
+#[test]
+fn what_an_overlay_that_stays_may_lie_on_is_reported_with_it() {
+    let mut double = Double::new();
+    double.table.push(mount(44, 20, (0, 44), "/etc", "overlay", "overlay"));
+    double.stuck.push("/oldroot/etc".into());
+    let done = double.hand_over();
+    assert!(done.init_runs, "{:?}", done.said);
+    let still = done.report.expect("a report").still_mounted;
+    let paths: Vec<&str> = still.iter().map(|one| one.path.as_str()).collect();
+    assert_eq!(paths, ["/etc", "/persist"], "no table shows the jffs2 any more");
+    assert_eq!(still[1].device.as_deref(), Some("31:4"));
 }
 
 #[test]

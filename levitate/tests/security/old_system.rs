@@ -36,7 +36,7 @@ impl Mounts for NoMounts {
     fn bind(&mut self, _: &Path, _: &Path) -> io::Result<()> {
         Ok(())
     }
-    fn cover(&mut self, _: &Path) -> io::Result<()> {
+    fn fill(&mut self, _: &Path) -> io::Result<()> {
         Ok(())
     }
     fn unmount(&mut self, _: &Path) -> io::Result<()> {

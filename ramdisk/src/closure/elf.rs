@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
@@ -20,6 +21,9 @@ pub const EM_ARM: u16 = 40;
 pub const EM_X86_64: u16 = 62;
 /// Of 64-bit ARM.
 pub const EM_AARCH64: u16 = 183;
+
+/// In bytes; glibc's names take some 30 KiB.
+const MOST_NAMES: u64 = 1 << 20;
 
 /// What must be equal for one file to be loaded into the other's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,21 @@ pub struct Elf {
     pub rpath: Vec<String>,
     /// DT_RUNPATH, split at colons.
     pub runpath: Vec<String>,
+    /// Where the names of its dynamic symbols are (DT_STRTAB): offsets in the file, in bytes.
+    pub(crate) names: Range<u64>,
+}
+
+impl Elf {
+    /// The names of its dynamic symbols, a zero byte behind each; of the largest tables the beginning. `path` is the file
+    /// that was parsed.
+    pub(crate) fn names(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let length = (self.names.end - self.names.start).min(MOST_NAMES);
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(self.names.start))?;
+        let mut names = Vec::new();
+        file.take(length).read_to_end(&mut names)?;
+        Ok(names)
+    }
 }
 
 /// What kind of program a file is.
@@ -121,6 +140,7 @@ fn parse_as<'data, H: FileHeader<Endian = Endianness>, R: ReadRef<'data>>(data: 
         needed: Vec::new(),
         rpath: Vec::new(),
         runpath: Vec::new(),
+        names: 0..0,
     };
     let mut dynamic = &[][..];
     for segment in segments {
@@ -143,7 +163,8 @@ fn parse_as<'data, H: FileHeader<Endian = Endianness>, R: ReadRef<'data>>(data: 
         (into < in_file).then(|| into.checked_add(s.p_offset(endian).into()))?
     });
     let Some(start) = start else { return Ok(found) };
-    let strings = StringTable::new(data, start, start.saturating_add(size));
+    found.names = start..start.saturating_add(size);
+    let strings = StringTable::new(data, found.names.start, found.names.end);
     for entry in entries {
         let tag = entry.d_tag(endian);
         if tag == elf::DT_NEEDED {
@@ -195,6 +216,7 @@ mod tests {
                     needed: list(&["libc.so.6", "libz.so.1"]),
                     rpath: list(&["/opt/a", "/opt/b"]),
                     runpath: list(&["$ORIGIN/../lib"]),
+                    names: elf.names.clone(),
                 }
             );
         }

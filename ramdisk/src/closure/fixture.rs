@@ -39,6 +39,13 @@ impl ElfBuilder {
         self
     }
 
+    /// Names in its table of strings. No symbol table says so: nobody here reads one.
+    pub(crate) fn exports(mut self, names: &[&str]) -> Self {
+        const DT_SONAME: u64 = 14;
+        self.dynamic.extend(names.iter().map(|n| (DT_SONAME, (*n).to_owned())));
+        self
+    }
+
     pub(crate) fn rpath(mut self, path: &str) -> Self {
         self.dynamic.push((15, path.to_owned()));
         self

@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 use super::elf::{Elf, Kind, Program};
 use super::search::{self, Linker, Place};
 use super::{Closure, ClosureError, Closures, Found, Object};
-use crate::path::Root;
+use crate::path::{PathError, Root};
+
+/// The C library whose modules they are.
+const GLIBC: &str = "libc.so.6";
 
 /// What becomes of a library that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// It is an error.
     Refuse,
-    /// It is passed over: a C library that has it built in has no such file.
+    /// It is passed over, and so is one that the C library has built in: the file of that name is an empty one.
     PassOver,
 }
 
@@ -96,6 +99,7 @@ impl Closures<'_> {
             needed: Vec::new(),
             rpath: Vec::new(),
             runpath: Vec::new(),
+            names: 0..0,
         };
         let mut places = self.search.places(self.root, &world.linker, Path::new("/"), &nobody, &[]);
         let security =
@@ -119,6 +123,9 @@ impl Closures<'_> {
                 continue;
             }
             let places = self.places_of_names(world);
+            if missing == Missing::PassOver && self.is_built_in(name, &places, world.kind)? {
+                continue;
+            }
             if let Some(Found { path, elf }) = self.library(name, &places, world.kind)? {
                 found_one = true;
                 let object = Object { path: path.clone(), elf, inherited: Vec::new() };
@@ -126,5 +133,21 @@ impl Closures<'_> {
             }
         }
         Ok(found_one)
+    }
+
+    /// Whether the C library does itself what the NSS module `library` is for. glibc has done so for `files` and `dns`
+    /// since 2.34 and exports their functions, `_nss_NAME_get...`; Debian 12's modules of these names export nothing.
+    fn is_built_in(&mut self, library: &str, places: &[Place], kind: Kind) -> Result<bool, ClosureError> {
+        let Some(name) = library.strip_prefix("libnss_").and_then(|rest| rest.split('.').next()) else {
+            return Ok(false);
+        };
+        let wanted = format!("_nss_{name}_get");
+        for place in places {
+            let Some((found, elf)) = self.loadable(&place.directory.join(GLIBC), kind)? else { continue };
+            let failed = |source| PathError::Io { path: self.root.host(&found.real), source };
+            let names = elf.names(&self.root.host(&found.real)).map_err(failed)?;
+            return Ok(names.split(|b| *b == 0).any(|symbol| symbol.starts_with(wanted.as_bytes())));
+        }
+        Ok(false)
     }
 }

@@ -204,6 +204,29 @@ fn a_library_that_is_opened_by_name_comes_with_what_it_needs_pam_modules_from_th
 }
 
 #[test]
+fn a_module_that_the_c_library_has_built_in_is_not_carried_along() {
+    let root = Fixture::debian();
+    let multiarch = "/usr/lib/aarch64-linux-gnu";
+    for name in ["files", "dns", "compat"] {
+        root.put(&format!("{multiarch}/libnss_{name}.so.2"), &aarch64(None, &[]).build());
+    }
+    let modules = |missing| {
+        let names = ["files", "dns", "compat"].map(|name| format!("libnss_{name}.so.2"));
+        let found = Closure::libraries(&Root::new(root.dir.path()), &["/bin/tool".into()], &names, missing);
+        let files = found.unwrap().files;
+        files.iter().map(|f| f.file_name().unwrap().to_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let all = ["libnss_compat.so.2", "libnss_dns.so.2", "libnss_files.so.2"];
+    assert_eq!(modules(Missing::PassOver), all, "an old one has none built in");
+    // names as in Debian 12; what only begins like one is another's
+    let exports =
+        ["_nss_files_getpwent_r", "_nss_dns_gethostbyname_r", "__nss_compat_getpwent_r", "_nss_compat"];
+    root.put(&format!("{multiarch}/libc.so.6"), &aarch64(None, &[]).exports(&exports).build());
+    assert_eq!(modules(Missing::PassOver), ["libnss_compat.so.2"]);
+    assert_eq!(modules(Missing::Refuse), all, "whoever lists them gets them");
+}
+
+#[test]
 fn a_library_that_is_opened_by_name_is_found_for_each_c_library_of_one_processor() {
     let root = Fixture::debian();
     let musl = "/lib/ld-musl-aarch64.so.1";

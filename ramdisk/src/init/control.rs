@@ -154,7 +154,8 @@ pub fn request_line(request: &Request) -> String {
         Request::Hold(None) => "hold".to_owned(),
         Request::Hold(Some(time)) => format!("hold {time}"),
         Request::Release => "release".to_owned(),
-        Request::End(verb, Force::No) => verb.word().to_owned(),
+        // PID 1 alone decides what flash was when it was found
+        Request::End(verb, Force::No | Force::AsFound) => verb.word().to_owned(),
         Request::End(verb, Force::Yes) => format!("{} force", verb.word()),
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -155,12 +156,35 @@ pub fn look(run: &Path, proc: &Path) -> Gate {
     }
 }
 
+/// Which file the record in the run directory `run` is; none if there is none, or if it cannot be told. `flashcp` never
+/// changes one, it puts another in its place.
+#[must_use]
+pub fn identity(run: &Path) -> Option<Identity> {
+    let meta = fs::symlink_metadata(run.join(FLASH_RECORD)).ok()?;
+    Some(Identity { file: (meta.dev(), meta.ino()), changed: (meta.ctime(), meta.ctime_nsec()) })
+}
+
+/// A file as it was at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Device and inode.
+    file: (u64, u64),
+    /// Its last change of any kind, in seconds and nanoseconds.
+    changed: (i64, i64),
+}
+
 /// Whether the record's process lives.
 fn lives(proc: &Path, record: &FlashRecord) -> bool {
     match fs::read(proc.join(record.pid.to_string()).join("stat")) {
         Ok(stat) => is_written_by(record, &String::from_utf8_lossy(&stat)),
-        Err(error) => !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)),
+        // without a /proc no process is there to be seen, whether it lives or not
+        Err(error) => !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) || !is_mounted(proc),
     }
+}
+
+/// Whether /proc is what it should be: this link is in every one, whoever looks.
+fn is_mounted(proc: &Path) -> bool {
+    fs::symlink_metadata(proc.join("self")).is_ok()
 }
 
 fn is_written_by(record: &FlashRecord, stat: &str) -> bool {
@@ -222,6 +246,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("levitate")).unwrap();
         fs::write(dir.path().join(FLASH_RECORD), json).unwrap();
+        fs::create_dir_all(dir.path().join("proc/self")).unwrap();
         if let Some(stat) = stat {
             fs::create_dir_all(dir.path().join("proc/123")).unwrap();
             fs::write(dir.path().join("proc/123/stat"), stat).unwrap();
@@ -259,7 +284,23 @@ mod tests {
         fs::create_dir_all(dir.path().join("123/stat")).unwrap();
         assert!(lives(dir.path(), &record(FlashState::Changing)));
         fs::remove_dir(dir.path().join("123/stat")).unwrap();
+        assert!(lives(dir.path(), &record(FlashState::Changing)), "nothing is mounted there");
+        std::os::unix::fs::symlink("77", dir.path().join("self")).unwrap();
         assert!(!lives(dir.path(), &record(FlashState::Changing)));
+    }
+
+    #[test]
+    fn a_record_is_the_same_until_another_is_put_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FLASH_RECORD);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        assert_eq!(identity(dir.path()), None);
+        fs::write(&path, CHANGING).unwrap();
+        let found = identity(dir.path());
+        assert!(found.is_some() && found == identity(dir.path()));
+        fs::write(path.with_extension("new"), CHANGING).unwrap();
+        fs::rename(path.with_extension("new"), &path).unwrap();
+        assert_ne!(identity(dir.path()), found, "it says the same, and is another run's");
     }
 
     #[test]

@@ -109,6 +109,9 @@ pub trait Kernel {
     fn report(&mut self, text: &str);
     /// Whether flash allows an end now.
     fn flash_gate(&mut self) -> Gate;
+    /// Whether the flash record is the one that lay there when this program was started. In a maintenance root that is
+    /// one of the old system's, which did run with it.
+    fn flash_record_was_found(&mut self) -> bool;
     /// Who is logged in through one of the processes `servers`; `others` are services that let nobody in.
     fn sessions(&mut self, servers: &[Pid], others: &[Pid]) -> Vec<Session>;
     /// Feeds the watchdogs, if there are any and it is time; answers the time (of [`Kernel::now`], no span) at which the next

@@ -2,7 +2,10 @@
 //! the system on flash after a while, so that a device whose owner cannot get in any more comes back by itself.
 //!
 //! It ends with the first change of flash and runs again, from its full length, when the flash record says `verified`:
-//! that reboot goes to the new firmware. A pure state machine: the clock, who is logged in and what flash says are
+//! that reboot goes to the new firmware. Flash that the old system left changed and not verified ends it only once
+//! somebody has logged in or asked for a hold: until then nobody is known to get in, and the old system did run with
+//! that flash. Until then that lease is a longer one, for an owner who is late must not meet a kernel that is half written.
+//! A pure state machine: the clock, who is logged in and what flash says are
 //! values. The clock is one that never goes backwards; setting the wall clock moves nothing.
 
 use std::fs;
@@ -16,6 +19,8 @@ use super::sessions::Session;
 
 /// The lease's length unless configured, in milliseconds: a quarter of an hour.
 pub const DEFAULT_MS: u64 = 15 * 60_000;
+/// Its length, in milliseconds, while flash is changed and not verified since before the hand-over, unless configured: a day.
+pub const DEFAULT_UNVERIFIED_MS: u64 = 24 * 60 * 60_000;
 /// So long before the end everybody is warned; half of a lease that is shorter than twice this.
 pub const WARNING_MS: u64 = 60_000;
 
@@ -25,6 +30,10 @@ pub struct Terms {
     /// The length in milliseconds; none: it is off.
     #[serde(default = "default_length")]
     pub lease_ms: Option<u64>,
+    /// The length, never below the other, while flash is as the old system left it, changed and not verified; none: such
+    /// flash ends the lease.
+    #[serde(default = "default_unverified")]
+    pub lease_unverified_ms: Option<u64>,
     /// The services through which people log in; none named: any service counts.
     #[serde(default)]
     pub ways_in: Vec<String>,
@@ -36,9 +45,15 @@ pub fn default_length() -> Option<u64> {
     Some(DEFAULT_MS)
 }
 
+/// What a manifest means that says nothing of the longer lease: [`DEFAULT_UNVERIFIED_MS`].
+#[must_use]
+pub fn default_unverified() -> Option<u64> {
+    Some(DEFAULT_UNVERIFIED_MS)
+}
+
 impl Default for Terms {
     fn default() -> Self {
-        Self { lease_ms: default_length(), ways_in: Vec::new() }
+        Self { lease_ms: default_length(), lease_unverified_ms: default_unverified(), ways_in: Vec::new() }
     }
 }
 
@@ -70,8 +85,20 @@ impl Terms {
 pub struct Facts {
     /// Who is logged in.
     pub sessions: Vec<Session>,
-    /// True while flash is being changed, or was left changed and not verified.
-    pub flash_is_at_risk: bool,
+    /// What becomes of flash.
+    pub flash: Flash,
+}
+
+/// Flash, as far as going back to the system on it is concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flash {
+    /// Not changed, or verified.
+    #[default]
+    Safe,
+    /// Changed and not verified, before the hand-over: going back is no worse than it was to stay there.
+    AsFound,
+    /// Being changed, or changed since and not verified.
+    AtRisk,
 }
 
 /// What keeps the lease from running.
@@ -139,7 +166,11 @@ pub enum LeaseState {
 #[derive(Clone, Debug)]
 pub struct Lease {
     length: Option<u64>,
+    /// While flash is as the old system left it; none: that ends it.
+    unverified: Option<u64>,
     hold: Option<Option<u64>>,
+    /// Somebody was here: logged in, or asked for a hold.
+    visited: bool,
     stop: Option<Stop>,
     run: Option<Run>,
     /// When the facts are to be looked at again.
@@ -155,15 +186,34 @@ const EAGER_MS: u64 = 100;
 const EAGER_FOR_MS: u64 = 1_000;
 
 impl Lease {
-    /// A lease of `length` milliseconds (none: off) that runs from the first step on.
+    /// A lease of those terms that runs from the first step on.
     #[must_use]
-    pub fn new(length: Option<u64>) -> Self {
-        Self { length, hold: None, stop: None, run: None, look_at: 0, eager_until: 0 }
+    pub fn new(terms: &Terms) -> Self {
+        let (length, unverified) = (terms.lease_ms, terms.lease_unverified_ms);
+        Self {
+            length,
+            unverified,
+            hold: None,
+            visited: false,
+            stop: None,
+            run: None,
+            look_at: 0,
+            eager_until: 0,
+        }
+    }
+
+    /// The length that counts with such flash.
+    fn length_with(&self, length: u64, flash: Flash) -> u64 {
+        match (flash, self.unverified) {
+            (Flash::AsFound, Some(unverified)) => unverified.max(length),
+            _ => length,
+        }
     }
 
     /// Stops it for `time` milliseconds, or until [`Lease::release`]; in place of an earlier hold.
     pub fn hold(&mut self, now: u64, time: Option<u64>) {
         self.hold = Some(time.map(|time| now.saturating_add(time)));
+        self.visited = true;
         self.look_at = now;
     }
 
@@ -187,8 +237,16 @@ impl Lease {
 
     /// True if who is logged in makes a difference: finding out costs a look at every process.
     #[must_use]
-    pub fn asks_for_sessions(&self, now: u64) -> bool {
-        self.length.is_some() && self.held_at(now).is_none()
+    pub fn asks_for_sessions(&self, now: u64, flash: Flash) -> bool {
+        self.length.is_some() && self.held_at(now).is_none() && !self.is_ended_by(flash)
+    }
+
+    fn is_ended_by(&self, flash: Flash) -> bool {
+        match flash {
+            Flash::Safe => false,
+            Flash::AsFound => self.visited || self.unverified.is_none(),
+            Flash::AtRisk => true,
+        }
     }
 
     fn held_at(&self, now: u64) -> Option<Option<u64>> {
@@ -196,7 +254,7 @@ impl Lease {
     }
 
     fn stopped_by(&self, now: u64, facts: &Facts) -> Option<Stop> {
-        if facts.flash_is_at_risk {
+        if self.is_ended_by(facts.flash) {
             return Some(Stop::Flash);
         }
         if let Some(until) = self.held_at(now) {
@@ -207,7 +265,10 @@ impl Lease {
 
     /// Decides what to do at `now`. It never expires without a warning before.
     pub fn step(&mut self, now: u64, facts: &Facts) -> Vec<Step> {
-        let Some(length) = self.length else { return Vec::new() };
+        let Some(length) = self.length.map(|length| self.length_with(length, facts.flash)) else {
+            return Vec::new();
+        };
+        self.visited |= !facts.sessions.is_empty();
         let stop = self.stopped_by(now, facts);
         self.hold = self.held_at(now);
         let mut steps = Vec::new();
@@ -226,8 +287,9 @@ impl Lease {
             (None, None) => {
                 self.run = Some(Run { due: now.saturating_add(length), warned: false });
                 steps.push(Step::Note(format!(
-                    "lease: runs; reboot in {} unless somebody logs in",
-                    lasting(length)
+                    "lease: runs; reboot in {} unless somebody logs in{}",
+                    lasting(length),
+                    if facts.flash == Flash::AsFound { AS_FOUND } else { "" }
                 )));
             }
             (None, Some(run)) if !run.warned && now.saturating_add(warning) >= run.due => {
@@ -243,8 +305,9 @@ impl Lease {
                 // Asked again only if the reboot was not possible.
                 *run = Run { due: now.saturating_add(length), warned: false };
                 steps.push(Step::Expire(format!(
-                    "the lease is over: nobody was logged in for {}; rebooting into the system on flash",
-                    lasting(length)
+                    "the lease is over: nobody was logged in for {}; rebooting into the system on flash{}",
+                    lasting(length),
+                    if facts.flash == Flash::AsFound { AS_FOUND } else { "" }
                 )));
             }
             (None, Some(_)) => {}
@@ -281,6 +344,9 @@ impl Lease {
         LeaseStatus { state, lease_ms: self.length }
     }
 }
+
+/// Why the lease runs although `reboot` would refuse.
+const AS_FOUND: &str = " (it left flash changed and not verified, and did run with that)";
 
 fn reason(stop: &Stop, now: u64) -> String {
     match stop {

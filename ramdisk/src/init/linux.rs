@@ -69,6 +69,8 @@ pub(super) struct Linux {
     queue: VecDeque<Event>,
     watchdogs: Vec<Watchdog>,
     looks: Looks,
+    /// The flash record that was there before any service was started.
+    found_record: Option<interlock::Identity>,
 }
 
 impl Linux {
@@ -86,6 +88,7 @@ impl Linux {
         let null =
             File::options().read(true).write(true).open("/dev/null").map_err(failed("open /dev/null"))?;
         Ok(Self {
+            found_record: interlock::identity(&options.run),
             options,
             start: Instant::now(),
             signals,
@@ -374,6 +377,10 @@ impl Kernel for Linux {
 
     fn flash_gate(&mut self) -> Gate {
         interlock::look(&self.options.run, Path::new("/proc"))
+    }
+
+    fn flash_record_was_found(&mut self) -> bool {
+        self.found_record.is_some() && interlock::identity(&self.options.run) == self.found_record
     }
 
     fn sessions(&mut self, servers: &[Pid], others: &[Pid]) -> Vec<Session> {

@@ -254,6 +254,8 @@ impl<K: Kernel> Init<K> {
             let Some(mut shutdown) = self.shutdown.take() else { return Turn::Again };
             let facts = Facts {
                 gate: self.kernel.flash_gate(),
+                // after it: a record that is put there in between is none that was found
+                flash_is_as_found: self.kernel.flash_record_was_found(),
                 services_are_down: self.supervisor.is_all_down(),
                 is_alone: self.kernel.is_alone(),
             };
@@ -286,6 +288,7 @@ impl<K: Kernel> Init<K> {
                 if std::mem::take(&mut self.stopped) {
                     self.start_again();
                 }
+                self.stay_if_given_up();
             }
             Step::StopServices => {
                 let verb = self.shutdown.as_ref().map_or(Verb::Reboot, Shutdown::verb);

@@ -86,6 +86,33 @@ fn while_flash_is_at_risk_the_lease_never_ends_and_no_process_is_looked_at() {
 }
 
 #[test]
+fn a_record_of_the_old_systems_keeps_the_device_only_once_somebody_was_there() {
+    let carried = || {
+        let mut stage = leased();
+        stage.init.kernel.gate = unverified();
+        stage.init.kernel.as_found = true;
+        stage
+    };
+    let mut nobody = carried();
+    nobody.pass(9_000);
+    let ended = ends(&mut nobody);
+    assert!(ended.contains(&"report reboot: stopping services".to_owned()), "{ended:?}");
+    assert!(ended.iter().any(|line| line.ends_with("and did run with that)")), "{ended:?}");
+
+    // a person is refused as ever
+    let mut person = carried();
+    let said = person.request(1, "reboot");
+    assert!(said.contains(&"answer 1: reboot: refused".to_owned()), "{said:?}");
+
+    let mut visited = carried();
+    visited.init.kernel.logged_in = true;
+    visited.pass(2_000);
+    visited.init.kernel.logged_in = false;
+    visited.pass(1_000_000);
+    assert_eq!(ends(&mut visited), [""; 0]);
+}
+
+#[test]
 fn without_terms_there_is_no_lease_and_off_is_off() {
     let mut stage = started();
     for request in ["lease", "hold", "release"] {
@@ -99,7 +126,7 @@ fn without_terms_there_is_no_lease_and_off_is_off() {
             ]
         );
     }
-    let terms = Terms { lease_ms: None, ways_in: vec![] };
+    let terms = Terms { lease_ms: None, ..Terms::default() };
     let mut stage = Stage::new(set(), Script { watchdog: Some(9_000_000), ..Script::default() });
     stage.init = stage.init.with_lease(terms);
     stage.init.start();

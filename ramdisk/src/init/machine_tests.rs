@@ -15,6 +15,8 @@ struct Script {
     now: u64,
     events: VecDeque<Event>,
     gate: Option<Gate>,
+    /// Whether the record was there from the beginning.
+    as_found: bool,
     alone: bool,
     cannot_spawn: bool,
     watchdog: Option<u64>,
@@ -75,6 +77,9 @@ impl Kernel for Script {
     fn flash_gate(&mut self) -> Gate {
         self.gate.clone().unwrap_or(Gate::Open)
     }
+    fn flash_record_was_found(&mut self) -> bool {
+        self.as_found
+    }
     fn sessions(&mut self, servers: &[Pid], others: &[Pid]) -> Vec<Session> {
         self.others = others.to_vec();
         self.looks += 1;
@@ -121,7 +126,7 @@ impl Stage {
     }
 
     fn with_lease(self, ms: u64) -> Self {
-        let terms = Terms { lease_ms: Some(ms), ways_in: vec!["sshd".into()] };
+        let terms = Terms { lease_ms: Some(ms), lease_unverified_ms: Some(ms), ways_in: vec!["sshd".into()] };
         Self { init: self.init.with_lease(terms), ..self }
     }
 
@@ -364,6 +369,20 @@ fn what_cannot_be_started_stays_if_flash_was_left_half_changed() {
     let done = stage.done();
     assert!(done.contains(&"report reboot: refused".to_owned()), "{done:?}");
     assert!(!done.iter().any(|line| line.starts_with("end")), "{done:?}");
+    let said =
+        "report flash is not verified, so this root is not left; no service is for the console".to_owned();
+    assert_eq!(done.iter().filter(|line| **line == said).count(), 1, "{done:?}");
+}
+
+#[test]
+fn what_cannot_be_started_goes_back_to_the_system_that_left_its_flash_half_changed() {
+    let script = Script { gate: unverified(), as_found: true, alone: true, ..Script::default() };
+    let mut stage = Stage::new(ServiceSet::default(), script).with_lease(900_000);
+    stage.init.start();
+    while stage.init.turn() == Turn::Again {}
+    assert_eq!(stage.init.kernel.now, FAILED_BOOT_MS);
+    let done = stage.done();
+    assert!(done.contains(&"end: reboot".to_owned()), "{done:?}");
 }
 
 #[test]

@@ -53,6 +53,9 @@ pub enum Force {
     No,
     /// Flash that is being changed, or was left half changed, is no obstacle (`-f`).
     Yes,
+    /// Nobody insists, and nobody can: flash that the old system left half changed is no obstacle, because that system
+    /// did run with it. Flash that is being changed is one, and so is what was changed since.
+    AsFound,
 }
 
 /// Limits in milliseconds.
@@ -81,6 +84,8 @@ impl Default for Limits {
 pub struct Facts {
     /// What flash says.
     pub gate: Gate,
+    /// True if it says what it said when the old system was left.
+    pub flash_is_as_found: bool,
     /// True if every service is down.
     pub services_are_down: bool,
     /// True if no other process is left.
@@ -183,7 +188,7 @@ impl Shutdown {
     /// Decides what to do at `now`; stages without anything to wait for pass in one call.
     pub fn step(&mut self, now: u64, facts: &Facts) -> Vec<Step> {
         let mut steps = Vec::new();
-        if self.stage == Stage::Over || !self.flash_allows(now, &facts.gate, &mut steps) {
+        if self.stage == Stage::Over || !self.flash_allows(now, facts, &mut steps) {
             return steps;
         }
         if let Some(since) = self.held_since.take() {
@@ -229,7 +234,8 @@ impl Shutdown {
     }
 
     /// Looked at before every stage, not only before the first: a flash may have begun in the meantime.
-    fn flash_allows(&mut self, now: u64, gate: &Gate, steps: &mut Vec<Step>) -> bool {
+    fn flash_allows(&mut self, now: u64, facts: &Facts, steps: &mut Vec<Step>) -> bool {
+        let Facts { gate, flash_is_as_found, .. } = facts;
         if self.force == Force::Yes {
             self.named = None;
             return true;
@@ -250,6 +256,7 @@ impl Shutdown {
                 }
                 false
             }
+            Gate::Refuse { .. } if self.force == Force::AsFound && *flash_is_as_found => true,
             Gate::Refuse { reason } => {
                 let mut lines = vec![format!("{}: refused", self.verb.word())];
                 lines.extend(reason.iter().cloned());

@@ -3,7 +3,7 @@ use super::*;
 const OPEN: Gate = Gate::Open;
 
 fn facts(gate: Gate, services_are_down: bool, is_alone: bool) -> Facts {
-    Facts { gate, services_are_down, is_alone }
+    Facts { gate, flash_is_as_found: false, services_are_down, is_alone }
 }
 
 fn changing() -> Gate {
@@ -102,4 +102,21 @@ fn force_overrides_flash_in_either_state() {
     wish.again(Verb::Halt, Force::Yes);
     assert_eq!(wish.step(1, &facts(changing(), false, false)), [Step::StopServices]);
     assert_eq!(wish.verb(), Verb::Halt);
+}
+
+#[test]
+fn what_flash_was_when_it_was_found_stops_a_person_and_not_the_lease() {
+    let found = Facts { flash_is_as_found: true, ..facts(unverified(), false, false) };
+    assert!(matches!(reboot(Force::No).step(0, &found)[..], [Step::Refuse(_)]));
+    let mut lease = reboot(Force::AsFound);
+    assert_eq!(lease.step(0, &found), [Step::StopServices]);
+    // somebody has changed flash since
+    assert!(matches!(lease.step(10, &facts(unverified(), true, true))[..], [Step::Refuse(_)]));
+    // a writer is waited for, whichever record that is
+    let mut lease = reboot(Force::AsFound);
+    let writing = Facts { flash_is_as_found: true, ..facts(changing(), false, false) };
+    assert!(matches!(lease.step(0, &writing)[..], [Step::Tell(_)]));
+    // -f goes on with all of it
+    lease.again(Verb::Reboot, Force::Yes);
+    assert_eq!(lease.step(20, &writing), [Step::StopServices]);
 }

@@ -32,16 +32,7 @@ fn made(name: &str, kind: &str, parent: Option<&str>) -> Link {
 }
 
 fn address(ip_text: &str) -> Address {
-    Address {
-        ip: ip(ip_text),
-        prefix: 24,
-        peer: None,
-        scope: 0,
-        broadcast: None,
-        label: None,
-        no_prefix_route: false,
-        no_dad: false,
-    }
+    Address::global(ip(ip_text), 24)
 }
 
 /// A VLAN on a bridge that eth0 is a port of.
@@ -118,6 +109,17 @@ fn only_what_differs_is_changed_and_a_hardware_address_only_while_the_device_is_
     );
     let same = NetworkState { links: vec![link("eth0")], ..NetworkState::default() };
     assert_eq!(settings_text(&[present(2, "eth0", MAC, None)], &same), ["bring eth0 up"]);
+}
+
+#[test]
+fn an_ipv6_address_was_proven_before_and_is_not_proven_again() {
+    // IFA_FLAGS with IFA_F_NODAD, of the kernel's if_addr.h
+    let no_dad = Bytes::default().with(8, &2_u32.to_ne_bytes()).0;
+    let flagged =
+        |address: &Address| add_address(&present(2, "eth0", MAC, None), address).message.0.ends_with(&no_dad);
+    assert!(flagged(&address("fd00:5::1")));
+    assert!(!flagged(&address("10.0.5.1")) && !flagged(&address("::1")));
+    assert!(flagged(&Address { no_dad: true, ..address("::1") }));
 }
 
 #[test]

@@ -10,16 +10,7 @@ fn bytes(message: &impl Emitable) -> Vec<u8> {
 }
 
 fn address(ip: &str) -> Address {
-    Address {
-        ip: ip.parse().unwrap(),
-        prefix: 64,
-        peer: None,
-        scope: 0,
-        broadcast: None,
-        label: None,
-        no_prefix_route: false,
-        no_dad: false,
-    }
+    Address::global(ip.parse().unwrap(), 64)
 }
 
 fn links() -> BTreeMap<u32, Link> {

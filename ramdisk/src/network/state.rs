@@ -107,6 +107,23 @@ pub struct Address {
     pub no_dad: bool,
 }
 
+impl Address {
+    /// An address of global scope with nothing special about it; `prefix` is in bits.
+    #[must_use]
+    pub fn global(ip: IpAddr, prefix: u8) -> Self {
+        Self {
+            ip,
+            prefix,
+            peer: None,
+            scope: 0,
+            broadcast: None,
+            label: None,
+            no_prefix_route: false,
+            no_dad: false,
+        }
+    }
+}
+
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {

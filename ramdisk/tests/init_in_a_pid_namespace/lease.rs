@@ -17,7 +17,9 @@ const SERVER: &[(&str, &str)] = &[
 ];
 
 fn with_lease(files: &[(&str, &str)], lease_ms: u64) -> Housed {
-    let manifest = format!(r#"{{"version":1,"lease_ms":{lease_ms},"ways_in":["sshd"]}}"#);
+    let manifest = format!(
+        r#"{{"version":1,"lease_ms":{lease_ms},"lease_unverified_ms":{lease_ms},"ways_in":["sshd"]}}"#
+    );
     Housed::start_with(files, |run| write(&run.with_file_name("manifest.json"), 0o644, &manifest))
 }
 
@@ -43,6 +45,29 @@ fn a_real_session_stops_the_lease_and_without_one_the_system_restarts() {
     init.wait_for_log("sshd out");
     init.wait_until("the lease runs again", |s| s.log().matches("init lease: runs;").count() >= 2);
     assert_eq!(init.ended_by(), RESTARTED);
+}
+
+#[test]
+fn the_record_that_lay_there_first_lets_the_lease_run_and_one_that_is_made_here_ends_it() {
+    if !is_permitted() {
+        return;
+    }
+    let record = FLASH.replace("STATE", "unverified").replace("PID", "9999999");
+    let mut init = Housed::start_with(SERVER, |run| {
+        write(
+            &run.with_file_name("manifest.json"),
+            0o644,
+            r#"{"version":1,"lease_ms":3600000,"ways_in":["sshd"]}"#,
+        );
+        write(&run.join("levitate/flash.json"), 0o644, &record);
+    });
+    init.wait_for_log("init sshd: up");
+    assert!(init.answer("lease").starts_with(r#"{"state":"runs""#), "{}", init.answer("lease"));
+    assert!(init.answer("reboot").contains("reboot: refused"), "a person is refused all the same");
+    // as a flashcp of this root does
+    write(&init.path("run/levitate/flash.json.new"), 0o644, &record);
+    fs::rename(init.path("run/levitate/flash.json.new"), init.path("run/levitate/flash.json")).unwrap();
+    assert!(init.answer("lease").starts_with(r#"{"state":"flash""#), "{}", init.answer("lease"));
 }
 
 #[test]

@@ -2,27 +2,28 @@
 
 use super::*;
 
+/// With a service that says 3000 lines, between what its script does `before` and `after`, and `size` for the log.
+fn start_loud(before: &str, after: &str, size: &str) -> Housed {
+    let lines = "i=0; while [ $i -lt 3000 ]; do echo line $i of many that do not fit; i=$((i+1)); done";
+    let run = format!("#!/bin/sh\n{before}{lines}\n{after}exec sleep 1000\n");
+    let files = [
+        ("default/type", "bundle\n"),
+        ("default/contents.d/loud", ""),
+        ("loud/type", "longrun\n"),
+        ("loud/run", &run),
+    ];
+    Housed::start_with_small_run(&files, size)
+}
+
 #[test]
 fn a_log_that_has_no_room_stops_no_service_and_tells_how_much_was_lost() {
     if !is_permitted() {
         return;
     }
-    let mut init = Housed::start_with_small_run(
-        &[
-            ("default/type", "bundle\n"),
-            ("default/contents.d/loud", ""),
-            ("loud/type", "longrun\n"),
-            (
-                "loud/run",
-                "#!/bin/sh\n\
-                 dd if=/dev/zero of=DIR/run/filler bs=4k 2>/dev/null\n\
-                 i=0; while [ $i -lt 3000 ]; do echo line $i of many that do not fit; i=$((i+1)); done\n\
-                 touch DIR/through\nwhile [ ! -e DIR/go ]; do sleep 0.02; done\nrm DIR/run/filler\n\
-                 echo room again\nexec sleep 1000\n",
-            ),
-        ],
-        "512k",
-    );
+    let before = "dd if=/dev/zero of=DIR/run/filler bs=4k 2>/dev/null\n";
+    let after =
+        "touch DIR/through\nwhile [ ! -e DIR/go ]; do sleep 0.02; done\nrm DIR/run/filler\necho room again\n";
+    let mut init = start_loud(before, after, "512k");
     // Its pipe holds less than it wrote, so some of it was read when there was no room.
     init.wait_until("the loud service", |s| s.path("through").exists());
     write(&init.path("go"), 0o644, "");
@@ -46,19 +47,7 @@ fn a_log_with_less_room_than_one_file_keeps_the_newest_lines() {
     if !is_permitted() {
         return;
     }
-    let mut init = Housed::start_with_small_run(
-        &[
-            ("default/type", "bundle\n"),
-            ("default/contents.d/loud", ""),
-            ("loud/type", "longrun\n"),
-            (
-                "loud/run",
-                "#!/bin/sh\ni=0; while [ $i -lt 3000 ]; do echo line $i of many that do not fit; i=$((i+1)); done\n\
-                 exec sleep 1000\n",
-            ),
-        ],
-        "64k",
-    );
+    let mut init = start_loud("", "", "64k");
     init.wait_for_log("loud line 2999 of many that do not fit");
     let log = init.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("loud ")).collect();

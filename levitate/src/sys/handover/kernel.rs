@@ -126,6 +126,11 @@ impl HandoverSys for Kernel {
         Ok(())
     }
 
+    fn hang_up(&mut self, pid: i32) -> io::Result<()> {
+        kill(Pid::from_raw(pid), Signal::SIGHUP)?;
+        Ok(kill(Pid::from_raw(pid), Signal::SIGCONT)?)
+    }
+
     fn processes(&mut self) -> io::Result<Vec<Process>> {
         proc::processes(&self.staged)
     }
@@ -178,8 +183,8 @@ impl HandoverSys for Kernel {
         std::fs::create_dir_all(path)
     }
 
-    fn move_mount(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        Ok(mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>)?)
+    fn move_mount(&mut self, from: &Path, to: &Path, limit: u64) -> io::Result<()> {
+        self.in_child(limit, || mount(Some(from), to, None::<&str>, MsFlags::MS_MOVE, None::<&str>))
     }
 
     fn chdir(&mut self, path: &Path) -> io::Result<()> {
@@ -194,17 +199,17 @@ impl HandoverSys for Kernel {
         Ok(nix::unistd::chroot(path)?)
     }
 
-    fn take_console(&mut self, dev: &Path) -> io::Result<()> {
-        descriptors::take_console(dev)?;
+    fn take_console(&mut self, dev: &Path, limit: u64) -> io::Result<()> {
+        self.on_our_descriptors(limit, &|| descriptors::take_console(dev))?;
         // The old descriptors of the voice are closed here, before all others are: they are owned by these objects.
         self.voice = Voice::open(dev);
         Ok(())
     }
 
-    fn close_others(&mut self) -> io::Result<()> {
+    fn close_others(&mut self, limit: u64) -> io::Result<()> {
         let dev = self.voice.close();
         let kept: Vec<i32> = self.watchdogs.iter().map(watchdog::Held::number).collect();
-        let closed = descriptors::close_others(&kept);
+        let closed = self.on_our_descriptors(limit, &|| descriptors::close_others(&kept));
         self.voice = Voice::open(&dev);
         closed
     }
@@ -213,8 +218,12 @@ impl HandoverSys for Kernel {
         sweep::identity(path)
     }
 
-    fn sweep(&mut self, dir: &Path, keep: Identity, skip: &[PathBuf]) -> io::Result<u64> {
-        sweep::sweep(dir, keep, skip)
+    fn sweep(&mut self, mount: &Mount, keep: Identity, skip: &[PathBuf], limit: u64) -> io::Result<()> {
+        let device = sweep::device(mount);
+        self.in_child(limit, || {
+            let swept = sweep::sweep(&mount.point, device, keep, skip);
+            swept.map(drop).map_err(|e| devices::errno(&e))
+        })
     }
 
     fn mount(&mut self, source: &str, fstype: &str, at: &Path, limit: u64) -> io::Result<()> {

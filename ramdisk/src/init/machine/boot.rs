@@ -20,7 +20,8 @@ pub(super) enum Boot {
     },
     /// As before, and it was asked for: a refusal by flash is final.
     GivenUp,
-    /// Nothing can be started, and there is no other system: the console's services were asked for.
+    /// Nothing can be started, and there is no other system, or none that can be gone back to: the console's services were
+    /// asked for.
     Stays,
 }
 
@@ -62,7 +63,11 @@ impl<K: Kernel> Init<K> {
 
     fn start_consoles(&mut self) {
         let consoles = last_resort::consoles(&self.set);
-        let stays = "this is no maintenance root, so it is not left";
+        let stays = if self.is_maintenance() {
+            "flash is not verified, so this root is not left"
+        } else {
+            "this is no maintenance root, so it is not left"
+        };
         if consoles.is_empty() {
             return self.announce(&format!("{stays}; no service is for the console"));
         }
@@ -82,6 +87,15 @@ impl<K: Kernel> Init<K> {
         }
     }
 
+    /// Where nothing can be started and flash was changed since the old system was left, somebody at the console can still
+    /// complete it.
+    pub(super) fn stay_if_given_up(&mut self) {
+        if self.boot == Boot::GivenUp {
+            self.boot = Boot::Stays;
+            self.start_consoles();
+        }
+    }
+
     pub(super) fn look_at_boot(&mut self) {
         match self.boot {
             Boot::Starting if self.supervisor.is_anything_up() => self.boot = Boot::Reached,
@@ -90,7 +104,8 @@ impl<K: Kernel> Init<K> {
             }
             Boot::Failed { reboot_at } if self.kernel.now() >= reboot_at => {
                 self.boot = Boot::GivenUp;
-                self.want_end(Verb::Reboot, Force::No);
+                // the old system did run with whatever it left of its flash, and here nobody can ever log in
+                self.want_end(Verb::Reboot, Force::AsFound);
             }
             _ => {}
         }

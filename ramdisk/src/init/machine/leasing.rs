@@ -2,7 +2,7 @@
 
 use super::{Connection, Force, Init, Kernel, Verb};
 use crate::init::interlock::Gate;
-use crate::init::lease::{Facts, Lease, Step, Terms, lasting};
+use crate::init::lease::{Facts, Flash, Lease, Step, Terms, lasting};
 use crate::init::supervisor::Pid;
 
 /// The lease, and who can end it by logging in.
@@ -15,7 +15,7 @@ pub(super) struct Leasing {
 
 impl Leasing {
     pub(super) fn new(terms: Terms) -> Self {
-        Self { lease: Lease::new(terms.lease_ms), ways_in: terms.ways_in }
+        Self { lease: Lease::new(&terms), ways_in: terms.ways_in }
     }
 
     /// When it wants to look again.
@@ -60,9 +60,13 @@ impl<K: Kernel> Init<K> {
     fn step_lease(&mut self) {
         let Some(mut leasing) = self.leasing.take() else { return };
         let now = self.kernel.now();
-        let flash_is_at_risk = self.kernel.flash_gate() != Gate::Open;
-        let mut facts = Facts { flash_is_at_risk, ..Facts::default() };
-        if !flash_is_at_risk && leasing.lease.asks_for_sessions(now) {
+        let flash = match self.kernel.flash_gate() {
+            Gate::Open => Flash::Safe,
+            Gate::Refuse { .. } if self.kernel.flash_record_was_found() => Flash::AsFound,
+            Gate::Refuse { .. } | Gate::Wait { .. } => Flash::AtRisk,
+        };
+        let mut facts = Facts { flash, ..Facts::default() };
+        if leasing.lease.asks_for_sessions(now, flash) {
             let (servers, others) = self.processes(&leasing);
             facts.sessions = self.kernel.sessions(&servers, &others);
         }
@@ -72,7 +76,7 @@ impl<K: Kernel> Init<K> {
                 Step::Warn(text) => self.announce(&text),
                 Step::Expire(text) => {
                     self.announce(&text);
-                    self.want_end(Verb::Reboot, Force::No);
+                    self.want_end(Verb::Reboot, Force::AsFound);
                 }
             }
         }

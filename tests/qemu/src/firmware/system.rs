@@ -9,7 +9,7 @@ pub(crate) enum System {
     Systemd,
     /// busybox's init, with /run small and without programs.
     Busybox,
-    /// Debian's sysvinit.
+    /// Debian's sysvinit, with a table as Buildroot has it: several lines for one runlevel, and lines for two.
     Sysvinit,
     /// The maintenance init itself.
     Own,
@@ -106,12 +106,7 @@ impl System {
                     ("usr/sbin/telinit", "init"),
                     ("usr/sbin/reboot", "halt"),
                     ("usr/sbin/poweroff", "halt"),
-                    ("etc/rc0.d/S01sendsigs", "../init.d/sendsigs"),
-                    ("etc/rc0.d/S02umountfs", "../init.d/umountfs"),
-                    ("etc/rc0.d/S03halt", "../init.d/halt"),
-                    ("etc/rc6.d/S01sendsigs", "../init.d/sendsigs"),
-                    ("etc/rc6.d/S02umountfs", "../init.d/umountfs"),
-                    ("etc/rc6.d/S03reboot", "../init.d/reboot"),
+                    ("usr/sbin/swapoff", "../bin/busybox"),
                 ],
             },
             Self::Own => Parts {

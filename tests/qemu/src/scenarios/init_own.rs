@@ -22,8 +22,11 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         system: System::Own,
         program: "/usr/sbin/levitate",
         halt: "halt",
+        small_run: false,
         lets_flash_be: false,
+        stuck: None,
         armed,
+        disarmed: inits::nothing_more,
         entered: inits::nothing_more,
         leave: line::reboot,
     };

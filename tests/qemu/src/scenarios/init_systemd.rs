@@ -33,8 +33,11 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         system: System::Systemd,
         program: "/usr/lib/systemd/systemd",
         halt: "halt",
+        small_run: true,
         lets_flash_be: false,
+        stuck: None,
         armed,
+        disarmed: inits::nothing_more,
         entered,
         leave: hang,
     };

@@ -34,12 +34,20 @@ const VERY_SLOW_CHIP: u64 = 600_000;
 /// For the lease to be over, and the shutdown that follows.
 const EXPIRY: Duration = Duration::from_secs(90);
 
-/// A connection that never authenticates is no login, so it does not keep the device.
+/// What a `flashcp` that failed on another partition left behind in v1.
+const UNVERIFIED: &str = r#"{"version":1,"state":"unverified","pid":9999,"command":["flashcp","x","mtd:spare"],"device":"/dev/mtd99","name":"spare"}"#;
+
+/// A connection that never authenticates is no login, so it does not keep the device. Nor does flash that v1 itself left
+/// changed and not verified.
 fn expires(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let (machine, _) = line::power_on(&device, &firmware, 1)?;
+    machine
+        .ssh
+        .succeed(&format!("mkdir -p /run/levitate && echo '{UNVERIFIED}' > /run/levitate/flash.json"))?;
     let said = levitate(&machine)?;
+    check!(said.contains("(spare) was changed and not verified"), "levitate does not warn of flash: {said}");
     check!(said.contains("the lease is 12 s"), "levitate does not warn of so short a lease: {said}");
     let before = Snapshot::take(&device.nor())?;
     let boot = line::boot_id(&machine)?;
@@ -54,6 +62,11 @@ fn expires(assets: &Assets) -> Result<(), Failure> {
         EXPIRY,
     )?;
     machine.console.wait_for("the lease is over", from, EXPIRY)?;
+    machine.console.wait_for(
+        "it left flash changed and not verified, and did run with that",
+        from,
+        EXPIRY,
+    )?;
     line::wait_for_other_boot(&machine, &boot)?;
     drop(stranger);
     line::runs_firmware(&machine, 1)?;
@@ -120,8 +133,9 @@ fn is_stopped(assets: &Assets) -> Result<(), Failure> {
 
 /// Stages with a lease of [`LEASE`] seconds.
 fn levitate(machine: &Machine) -> Result<String, Failure> {
-    let config =
-        format!("sed 's/^state_file/lease = \"{LEASE}s\"\\n&/' /etc/levitate.toml > /tmp/lease.toml");
+    let config = format!(
+        "sed 's/^state_file/lease = \"{LEASE}s\"\\nlease_unverified = \"{LEASE}s\"\\n&/' /etc/levitate.toml > /tmp/lease.toml"
+    );
     machine.ssh.succeed(&config)?;
     machine.ssh.succeed_for("levitate --config /tmp/lease.toml 2>&1", line::STAGE)
 }

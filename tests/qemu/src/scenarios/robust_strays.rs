@@ -40,7 +40,7 @@ chmod +x /tmp/pair; /tmp/pair 999999 >/dev/null 2>&1 &"#,
     ),
     (
         "a program that runs from the data partition",
-        "cp /bin/busybox /persist/bb; /persist/bb sleep 9999 >/dev/null 2>&1 &",
+        "cp /bin/busybox /persist/busybox; /persist/busybox sleep 9999 >/dev/null 2>&1 &",
     ),
     ("a process whose directory is there", "(cd /persist && exec sleep 9999 >/dev/null 2>&1) &"),
     (
@@ -116,6 +116,7 @@ fn disorder_is_there(machine: &Machine) -> Result<(), Failure> {
     for (look, least) in [
         ("ps | grep -c '[e]tc/boot/stray'", 3),
         ("ps | grep -c '[/]tmp/pair'", 2),
+        ("ps | grep -c '[/]persist/busybox'", 1),
         ("grep -c /persist /proc/mounts", 5),
         ("grep -c fuse /proc/mounts", 1),
         ("grep -c loop /proc/swaps", 1),
