@@ -104,6 +104,18 @@ fn every_key_of_the_configuration_is_in_the_manual_page_and_in_the_example() {
 }
 
 #[test]
+fn the_examples_of_the_configurations_page_are_configurations() {
+    let source = std::fs::read_to_string(page("levitate.toml.5")).unwrap().replace("\\-", "-");
+    let examples = source.split_once(".SH EXAMPLES").unwrap().1;
+    let examples: Vec<&str> =
+        examples.split(".nf\n").skip(1).map(|rest| rest.split_once(".fi").unwrap().0).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        Config::parse(Path::new("/etc/levitate.toml"), example).unwrap_or_else(|e| panic!("{e}:\n{example}"));
+    }
+}
+
+#[test]
 fn pages_refer_to_pages_by_the_section_that_they_are_in() {
     let section = |file: &Path| file.extension().unwrap().to_str().unwrap().to_owned();
     let files = std::fs::read_dir(page("")).unwrap().map(|entry| entry.unwrap().path());

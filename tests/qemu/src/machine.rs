@@ -219,6 +219,16 @@ impl Machine {
         self.qmp.run("device_del", json!({ "id": serial })).map(drop)
     }
 
+    /// Plugs a network card into the socket; its wire leads from the Unix socket `own` to the Unix socket `neighbour`.
+    pub(crate) fn plug_network(&mut self, own: &Path, neighbour: &Path) -> Result<(), Failure> {
+        let end = |path: &Path| json!({ "type": "unix", "path": path });
+        let wire = json!({ "type": "dgram", "id": "wire", "local": end(own), "remote": end(neighbour) });
+        self.qmp.run("netdev_add", wire)?;
+        // nothing is to be booted from it
+        let card = json!({ "driver": "virtio-net-pci", "id": "card", "netdev": "wire", "bus": "socket", "romfile": "" });
+        self.qmp.run("device_add", card).map(drop)
+    }
+
     /// Plugs a keyboard into the second board's USB socket.
     pub(crate) fn plug_keyboard(&mut self) -> Result<(), Failure> {
         let keyboard = json!({ "driver": "usb-kbd", "id": "keyboard", "bus": "usb-bus.1" });

@@ -13,6 +13,7 @@ mod console;
 mod firmware;
 mod machine;
 mod nor_image;
+mod peer;
 mod process;
 mod qmp;
 mod ssh;

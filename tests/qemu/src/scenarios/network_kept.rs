@@ -1,5 +1,7 @@
 //! The device comes back where it was, whatever its network is made of, whoever gave it its addresses, and whatever the
-//! old system did to it.
+//! old system did to it: its ssh server answers at each address, by IPv4 and IPv6, on a bridge and in a VLAN.
+
+use std::net::IpAddr;
 
 use super::minutes;
 use crate::assets::Assets;
@@ -7,6 +9,7 @@ use crate::check::check;
 use crate::firmware::Firmware;
 use crate::line::{self, Nobody};
 use crate::machine::{Device, Machine};
+use crate::peer::Peer;
 use crate::suite::{Board, Failure, Scenario};
 
 /// The promises kept here.
@@ -22,13 +25,23 @@ const LEASED: &str = "10.0.2.15";
 /// The prefix of QEMU's router advertisements, and its router there.
 const ADVERTISED: &str = "fec0::";
 
-/// Moves eth0 to a bridge that gets its address by DHCP, and puts a VLAN with IPv6 on top (tables and rules: this kernel
-/// has none; they are tested in a network namespace). The client goes on running, as it does on a device.
+/// Where somebody connects to from outside: within which VLAN, the neighbour's own address, and the device's.
+const DOORS: [(Option<u16>, &str, u8, &str); 3] = [
+    (None, "fd00:1::2", 64, "fd00:1::1"),
+    (Some(5), "10.5.0.2", 24, "10.5.0.1"),
+    (Some(5), "fd00:5::2", 64, "fd00:5::1"),
+];
+
+/// Moves eth0, and eth1 with a neighbour at its other end, to a bridge that gets its address by DHCP, and puts a VLAN with
+/// IPv6 on top (tables and rules: this kernel has none; they are tested in a network namespace). The client goes on
+/// running, as it does on a device.
 const SET_UP: &str = "\
     ip link add br0 type bridge
     echo 0 > /sys/class/net/br0/bridge/forward_delay
     ip address flush dev eth0
     ip link set eth0 master br0
+    ip link set eth1 master br0
+    ip link set eth1 up
     ip link set br0 up
     cat > /tmp/lease <<'SCRIPT'
 #!/bin/sh
@@ -44,6 +57,7 @@ SCRIPT
     chmod +x /tmp/lease
     rm /run/resolv.conf
     busybox udhcpc -b -i br0 -s /tmp/lease -p /run/udhcpc.pid
+    ip -6 address add fd00:1::1/64 dev br0
     ip link add link br0 name br0.5 type vlan id 5
     ip link set br0.5 up
     ip address add 10.5.0.1/24 dev br0.5
@@ -60,6 +74,7 @@ const TAKE_DOWN: &str = "\
     ip link set br0 down
     ip link del br0
     ip link set eth0 down
+    ip link set eth1 down
     echo interfaces left: $(ls /sys/class/net) > /dev/console
 ";
 
@@ -79,6 +94,10 @@ fn run(assets: &Assets) -> Result<(), Failure> {
     let firmware = Firmware::build(assets)?;
     let device = Device::new(assets, &firmware)?;
     let (mut machine, _) = line::power_on(&device, &firmware, 1)?;
+    let peer = Peer::at(&device.file("neighbour"), &device.file("card"), |card, own| {
+        machine.plug_network(card, own)
+    })?;
+    line::wait_until(&machine, "test -e /sys/class/net/eth1", line::BOOT)?;
     in_the_background(&machine, SET_UP)?;
     machine.console.wait_for("moved", 0, line::BOOT)?;
     machine.lead_to(LEASED)?;
@@ -91,6 +110,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
         &format!("inet {LEASED}/24 scope global br0"),
         "default via 10.0.2.2 dev br0",
         "nameserver 10.0.2.3",
+        "inet6 fd00:1::1/64 scope global",
         "inet6 fd00:5::1/64 scope global",
         "10.88.0.0/16 via 10.5.0.2 dev br0.5",
         "fd77::/16 via fd00:5::2 dev br0.5",
@@ -98,6 +118,7 @@ fn run(assets: &Assets) -> Result<(), Failure> {
     ] {
         check!(before.contains(kept), "the test's own network has no {kept:?}:\n{before}");
     }
+    every_door(&peer)?;
 
     line::levitate(&machine, &mut Nobody)?;
     let finish = "/run/service/.s6-svscan/finish";
@@ -115,8 +136,19 @@ fn run(assets: &Assets) -> Result<(), Failure> {
     check!(!log.contains(" init cannot "), "the init could not do everything:\n{log}");
     let after = show(&machine)?;
     check!(before == after, "before:\n{before}\nin the maintenance root:\n{after}");
+    every_door(&peer)?;
     let again = advertised(&machine)?;
     check!(address == again, "by router advertisements it was {address}, in the maintenance root {again}");
+    Ok(())
+}
+
+/// The ssh server answers at each of the addresses, on the wire.
+fn every_door(peer: &Peer) -> Result<(), Failure> {
+    for (vlan, own, length, device) in DOORS {
+        let [own, device] = [own, device].map(|text| text.parse::<IpAddr>().map_err(Failure::harness));
+        let said = peer.greeted(vlan, (own?, length), device?, line::BOOT)?;
+        check!(said.starts_with("SSH-2.0-"), "the server says {said:?}");
+    }
     Ok(())
 }
 
