@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::check::check;
 use crate::firmware::Firmware;
 use crate::machine::{Device, Machine};
+use crate::ssh;
 use crate::suite::Failure;
 
 /// Limits: ten times and more of what was seen on two idle cores, because boards run side by side.
@@ -95,9 +96,20 @@ pub(crate) fn to_maintenance(device: &Device, firmware: &Firmware) -> Result<Mac
     Ok(machine)
 }
 
-/// Types `reboot`. The session usually ends before the command does, so what ssh exits with says nothing.
+/// Types `reboot`. The session usually ends before the command does, so what ssh exits with says nothing; only if it never
+/// got in, the command is typed again. A server that has too many callers at once turns the next one away.
 pub(crate) fn reboot(machine: &Machine) -> Result<(), Failure> {
-    machine.ssh.run("reboot").map(drop)
+    let start = Instant::now();
+    loop {
+        let done = machine.ssh.run("reboot")?;
+        if done.code != Some(255) || !ssh::never_got_in(&done.stderr) {
+            return Ok(());
+        }
+        if start.elapsed() > BOOT {
+            return Err(Failure::test(format!("`reboot` never got in: {done}")));
+        }
+        std::thread::sleep(crate::console::POLL);
+    }
 }
 
 /// Logs in again and again until `command` succeeds there.

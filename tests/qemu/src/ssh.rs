@@ -14,6 +14,19 @@ use crate::suite::Failure;
 /// How long one command may take unless a caller gives its own limit.
 const COMMAND: Duration = Duration::from_secs(30);
 
+/// Whether the client says that the connection ended before anybody was logged in. Of one that ends later it says
+/// `Connection to HOST closed by remote host`.
+pub(crate) fn never_got_in(stderr: &str) -> bool {
+    let before = [
+        "kex_exchange_identification: ",
+        "banner exchange: ",
+        "Connection closed by 127.0.0.1",
+        "Connection reset by 127.0.0.1",
+    ];
+    let refused = "ssh: connect to host ";
+    stderr.lines().any(|line| line.starts_with(refused) || before.iter().any(|said| line.contains(said)))
+}
+
 /// An ssh client for one device: its port, its key, and the host key it saw first.
 #[derive(Debug, Clone)]
 pub(crate) struct Ssh {
@@ -196,5 +209,30 @@ impl Ssh {
         let mut client = self.client();
         client.arg(command).stdin(Stdio::null()).stdout(file).stderr(errors);
         client.spawn().map_err(|e| Failure::harness(format!("cannot start ssh: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_ends_before_a_login_is_told_from_one_that_ends_later() {
+        for said in [
+            "kex_exchange_identification: Connection closed by remote host\nConnection closed by 127.0.0.1 port 2222",
+            "Connection reset by 127.0.0.1 port 2222",
+            "banner exchange: Connection to 127.0.0.1 port 2222: invalid format",
+            "ssh: connect to host 127.0.0.1 port 2222: Connection refused",
+        ] {
+            assert!(never_got_in(said), "{said}");
+        }
+        for said in [
+            "",
+            "Connection to 127.0.0.1 closed by remote host.",
+            "Read from remote host 127.0.0.1: Connection reset by peer",
+            "reboot: refused",
+        ] {
+            assert!(!never_got_in(said), "{said}");
+        }
     }
 }
