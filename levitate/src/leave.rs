@@ -51,14 +51,17 @@ pub fn run(args: impl Iterator<Item = OsString>) -> u8 {
             127
         }
         ("busybox", []) => busybox(),
-        ("sysvinit", [program, lines @ ..]) if let Some(lines) = lines::parse(lines) => {
-            sysvinit(Path::new(program), &lines)
-        }
-        _ => {
-            say("leave: expected busybox, or sysvinit, a program and lines; nothing was done");
-            2
-        }
+        ("sysvinit", [program, words @ ..]) => match lines::parse(words) {
+            Some(lines) => sysvinit(Path::new(program), &lines),
+            None => usage(),
+        },
+        _ => usage(),
     }
+}
+
+fn usage() -> u8 {
+    say("leave: expected busybox, or sysvinit, a program and lines; nothing was done");
+    2
 }
 
 fn sysvinit(program: &Path, lines: &[Line]) -> u8 {
