@@ -1,10 +1,10 @@
 //! What comes along with OpenSSH's server, and whom it would turn away.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::tests::{names, refused, selected};
 use super::*;
 use crate::fixture::{CONFIG, OldSystem, static_program};
-use crate::status::with_sources;
 
 /// Debian's, but for the comments.
 const DEBIAN: &str = "Include /etc/ssh/sshd_config.d/*.conf\nKbdInteractiveAuthentication no\nUsePAM yes\n\
@@ -24,20 +24,6 @@ fn with_openssh(settings: &str) -> OldSystem {
     system.file("/etc/passwd", &format!("{passwd}sshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"));
     std::fs::create_dir_all(system.at("/run/sshd")).unwrap();
     system
-}
-
-fn selected(system: &OldSystem, config: &str) -> Selection {
-    let config = OldSystem::config(config);
-    select(&config, &system.facts(&config)).unwrap()
-}
-
-fn refused(system: &OldSystem, config: &str) -> String {
-    let config = OldSystem::config(config);
-    with_sources(&select(&config, &system.facts(&config)).unwrap_err())
-}
-
-fn names<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Vec<&'a str> {
-    paths.into_iter().map(|p| p.to_str().unwrap()).collect()
 }
 
 #[test]

@@ -2,17 +2,17 @@ use super::*;
 use crate::fixture::{CONFIG, OldSystem, static_program};
 use crate::status::with_sources;
 
-fn selected(system: &OldSystem, config: &str) -> Selection {
+pub(super) fn selected(system: &OldSystem, config: &str) -> Selection {
     let config = OldSystem::config(config);
     select(&config, &system.facts(&config)).unwrap()
 }
 
-fn refused(system: &OldSystem, config: &str) -> String {
+pub(super) fn refused(system: &OldSystem, config: &str) -> String {
     let config = OldSystem::config(config);
     with_sources(&select(&config, &system.facts(&config)).unwrap_err())
 }
 
-fn names<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Vec<&'a str> {
+pub(super) fn names<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Vec<&'a str> {
     paths.into_iter().map(|p| p.to_str().unwrap()).collect()
 }
 
